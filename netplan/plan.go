@@ -1,0 +1,113 @@
+// Package netplan turns a topology into what Linux needs for it: namespaces,
+// bridges, veths, addresses, routes, sysctls and DNS zones. It is pure and
+// deterministic: the same topology gives the same plan, byte for byte.
+package netplan
+
+import "net/netip"
+
+// Plan is the network of one topology.
+type Plan struct {
+	Topology string `json:"topology"`
+	Fabric   Fabric `json:"fabric"`
+	// Nodes are the containers' namespaces: the backbone first, then the
+	// stations in the order of the file.
+	Nodes []Node `json:"nodes"`
+	DNS   DNS    `json:"dns"`
+}
+
+// Fabric is the namespace that holds the bridges.
+type Fabric struct {
+	NetNS   string   `json:"netns"`
+	Sysctls []Sysctl `json:"sysctls,omitempty"`
+	Bridges []Bridge `json:"bridges"`
+}
+
+// Bridge is the switch of one cluster.
+type Bridge struct {
+	Name    string `json:"name"` // at most 15 bytes
+	Cluster string `json:"cluster"`
+	MAC     string `json:"mac"`
+	MTU     int    `json:"mtu"`
+}
+
+// Node is one container's network namespace and all that is in it.
+type Node struct {
+	NetNS      string      `json:"netns"` // also the container's name
+	Cluster    string      `json:"cluster,omitempty"`
+	Station    string      `json:"station,omitempty"` // "" for the backbone
+	Sysctls    []Sysctl    `json:"sysctls,omitempty"` // set before the interfaces exist
+	Interfaces []Interface `json:"interfaces"`
+	Routes     []Route     `json:"routes,omitempty"`
+	Rules      []Rule      `json:"rules,omitempty"`
+}
+
+// Sysctl is a file below /proc/sys, with dots for slashes.
+type Sysctl struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// Interface is a veth whose other end, Peer, is a port of Bridge.
+type Interface struct {
+	Name      string         `json:"name"`
+	MAC       string         `json:"mac"`
+	Peer      string         `json:"peer"` // at most 15 bytes, in the fabric
+	PeerMAC   string         `json:"peer_mac"`
+	Bridge    string         `json:"bridge"`
+	Cluster   string         `json:"cluster"`
+	MTU       int            `json:"mtu"`
+	Addresses []netip.Prefix `json:"addresses"`
+	// NoPrefixRoute keeps the kernel from adding the subnet's own route
+	// (IFA_F_NOPREFIXROUTE).
+	NoPrefixRoute bool `json:"no_prefix_route,omitempty"`
+}
+
+// Route is a unicast route. Via is invalid for a destination on the link.
+type Route struct {
+	To    netip.Prefix `json:"to"`
+	Via   netip.Addr   `json:"via,omitzero"`
+	Dev   string       `json:"dev"`
+	Table uint32       `json:"table,omitempty"` // 0 is main
+}
+
+// Rule is a routing policy rule: packets From to To look up Table.
+type Rule struct {
+	Priority uint32       `json:"priority"`
+	From     netip.Prefix `json:"from,omitzero"`
+	To       netip.Prefix `json:"to,omitzero"`
+	Table    uint32       `json:"table"`
+}
+
+// DNS is what the backbone's server answers from.
+type DNS struct {
+	Clusters []DNSCluster `json:"clusters"`
+	Hosts    []DNSHost    `json:"hosts"`
+	// Listen holds the backbone's own addresses.
+	Listen []netip.Addr `json:"listen"`
+}
+
+// DNSCluster tells to which cluster an asker belongs and which zone is its own.
+type DNSCluster struct {
+	Name    string         `json:"name"`
+	Domain  string         `json:"domain"`
+	Subnets []netip.Prefix `json:"subnets"`
+}
+
+// DNSHost is one station as DNS sees it from one cluster: its addresses there.
+type DNSHost struct {
+	Cluster   string       `json:"cluster"`
+	Name      string       `json:"name"` // short name
+	FQDN      string       `json:"fqdn"` // without a trailing dot
+	Aliases   []string     `json:"aliases,omitempty"`
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// NetNSNames lists every namespace of the plan, the fabric first.
+func (p *Plan) NetNSNames() []string {
+	names := make([]string, 0, len(p.Nodes)+1)
+	names = append(names, p.Fabric.NetNS)
+	for i := range p.Nodes {
+		names = append(names, p.Nodes[i].NetNS)
+	}
+	return names
+}

@@ -1,0 +1,108 @@
+// Package topology holds what the user means: it reads a topology file into a
+// Topology, reports every problem with its position, and fills in what the
+// file leaves out (subnets, addresses, domains). It is pure: no file but the
+// ones handed to it, no system call, no clock.
+package topology
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Topology is one file, read, checked and completed. Clusters and their
+// stations keep the order of the file.
+type Topology struct {
+	Name     string    `json:"name"`
+	Dir      string    `json:"dir"` // folder of the file; relative paths start here
+	Backbone Backbone  `json:"backbone"`
+	Clusters []Cluster `json:"clusters"`
+}
+
+// Backbone is the container that links the clusters.
+type Backbone struct {
+	// Egress is "none" when nothing may leave the machine, otherwise "".
+	Egress string `json:"egress,omitempty"`
+	// Upstream lists the resolvers for names that are not the topology's own:
+	// "host" for the machine's, or addresses. Empty: none.
+	Upstream []string `json:"upstream"`
+}
+
+// Cluster is a LAN: one virtual switch with one or more subnets.
+type Cluster struct {
+	Name    string         `json:"name"`
+	Domain  string         `json:"domain"` // without a trailing dot
+	Subnets []netip.Prefix `json:"subnets"`
+	// Gateway names the station that is the cluster's default gateway; "" is
+	// the backbone.
+	Gateway string `json:"gateway,omitempty"`
+	// BackboneAddresses holds the backbone's address in each of Subnets.
+	BackboneAddresses []netip.Addr `json:"backbone_addresses"`
+	MTU               int          `json:"mtu"` // bytes
+	Stations          []Station    `json:"stations"`
+}
+
+// Station is a container with a network namespace of its own.
+type Station struct {
+	Name    string `json:"name"`
+	Cluster string `json:"cluster"`
+
+	// Rootfs is "" for the built-in image, "host" for the machine's own
+	// programs, or an absolute folder.
+	Rootfs string `json:"rootfs,omitempty"`
+	// Writable says where the station's writes go: "disk" or "memory".
+	Writable string `json:"writable"`
+
+	Addresses  []netip.Addr `json:"addresses"` // on eth0, one for each of the cluster's subnets
+	Interfaces []Interface  `json:"interfaces,omitempty"`
+	Routes     []Route      `json:"routes,omitempty"`
+	Aliases    []string     `json:"aliases,omitempty"`
+
+	// Entrypoint and Command are nil where the file does not set them.
+	Entrypoint  []string `json:"entrypoint,omitempty"`
+	Command     []string `json:"command,omitempty"`
+	Environment []string `json:"environment,omitempty"` // NAME=value, sorted
+	WorkingDir  string   `json:"working_dir,omitempty"`
+	User        string   `json:"user,omitempty"`
+	Hostname    string   `json:"hostname"`
+	Volumes     []Volume `json:"volumes,omitempty"`
+	// DependsOn names stations ("cluster/station") that start first.
+	DependsOn       []string      `json:"depends_on,omitempty"`
+	StopSignal      string        `json:"stop_signal"` // SIGTERM unless set
+	StopGracePeriod time.Duration `json:"stop_grace_period"`
+	MemLimit        int64         `json:"mem_limit,omitempty"`  // bytes, 0 is none
+	PidsLimit       int64         `json:"pids_limit,omitempty"` // 0 is none
+	Integrity       Integrity     `json:"integrity,omitzero"`
+}
+
+// Interface is a further interface of a station: eth1, eth2, ... in order.
+type Interface struct {
+	Cluster   string       `json:"cluster"`
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// Route is a route of a station besides its default one.
+type Route struct {
+	To  netip.Prefix `json:"to"`
+	Via netip.Addr   `json:"via"`
+}
+
+// Volume is a bind mount.
+type Volume struct {
+	Source   string `json:"source"` // absolute, on the machine
+	Target   string `json:"target"` // absolute, in the station
+	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
+// Integrity names the files of a station that must match a manifest.
+type Integrity struct {
+	Paths    []string `json:"paths"`
+	Manifest string   `json:"manifest"` // absolute
+}
+
+// ID is the station's name that is unique in its topology: "cluster/station".
+func (s *Station) ID() string { return s.Cluster + "/" + s.Name }
+
+// ContainerName is the name of the station's container and network namespace.
+func (t *Topology) ContainerName(s *Station) string {
+	return t.Name + "." + s.Cluster + "." + s.Name
+}
