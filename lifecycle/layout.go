@@ -1,0 +1,81 @@
+// Package lifecycle joins the topology, its plan, the engine and the integrity
+// gate into up, down and all that happens between. Read up.go first.
+package lifecycle
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"platelayer/topology"
+)
+
+// Layout says where state lies on the machine.
+type Layout struct {
+	Run   string // what a reboot may take: /run/platelayer
+	Lib   string // what it may not: /var/lib/platelayer
+	NetNS string // where ip(8) looks namespaces up: /run/netns
+}
+
+// NewLayout gives the machine's layout; root moves it to a folder of its own.
+func NewLayout(root string) Layout {
+	l := Layout{Run: "/run/platelayer", Lib: "/var/lib/platelayer", NetNS: "/run/netns"}
+	if root != "" {
+		l.Run, l.Lib = filepath.Join(root, "run"), filepath.Join(root, "lib")
+	}
+	return l
+}
+
+func (l Layout) locks() string              { return filepath.Join(l.Run, ".locks") }
+func (l Layout) run(name string) string     { return filepath.Join(l.Run, name) }
+func (l Layout) state(name string) string   { return filepath.Join(l.run(name), "state.json") }
+func (l Layout) intent(name string) string  { return filepath.Join(l.run(name), "topology.json") }
+func (l Layout) socket(name string) string  { return filepath.Join(l.run(name), "keeper.sock") }
+func (l Layout) pins(name string) string    { return filepath.Join(l.run(name), "pins") }
+func (l Layout) stage(name string) string   { return filepath.Join(l.run(name), "stage") }
+func (l Layout) streams(name string) string { return filepath.Join(l.run(name), "streams") }
+func (l Layout) lib(name string) string     { return filepath.Join(l.Lib, "topologies", name) }
+func (l Layout) logs(name string) string    { return filepath.Join(l.lib(name), "logs") }
+
+func (l Layout) writable(name, container string) string {
+	return filepath.Join(l.lib(name), "stations", container)
+}
+
+// pin is the path of a container's network namespace.
+func (l Layout) pin(name, container string) string {
+	return filepath.Join(l.pins(name), container)
+}
+
+// cgroup is the name of the topology's cgroup; its containers and its keeper
+// have one each below it.
+func cgroup(name string) string { return "platelayer/" + name }
+
+// keeperCgroup can't be a container's: those have dots in their names.
+func keeperCgroup(name string) string { return cgroup(name) + "/keeper" }
+
+// checkName refuses what can't be a topology's name before it becomes part of
+// a path.
+func checkName(name string) error {
+	if len(name) > 63 || !regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`).MatchString(name) {
+		return fmt.Errorf("%q is not a topology's name", name)
+	}
+	return nil
+}
+
+// backboneName is the container of the topology's backbone.
+func backboneName(t *topology.Topology) string { return t.Name + ".backbone" }
+
+// invoker is the user on whose behalf sudo runs the program: files written
+// beside the topology file are theirs.
+func invoker() (uid, gid int) {
+	uid, gid = os.Getuid(), os.Getgid()
+	var u, g int
+	if _, err := fmt.Sscan(os.Getenv("SUDO_UID"), &u); err != nil || uid != 0 {
+		return uid, gid
+	}
+	if _, err := fmt.Sscan(os.Getenv("SUDO_GID"), &g); err != nil {
+		return uid, gid
+	}
+	return u, g
+}

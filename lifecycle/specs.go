@@ -1,0 +1,145 @@
+package lifecycle
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	"platelayer/containers"
+	"platelayer/topology"
+)
+
+// site is where a topology's containers are made: the machine's folders and
+// the built-in image.
+type site struct {
+	layout  Layout
+	builtin string // root folder of the built-in image
+	program string // the program's path inside it
+}
+
+// station turns a station into what the engine runs.
+func (w site) station(t *topology.Topology, s *topology.Station) *containers.Spec {
+	name := t.ContainerName(s)
+	spec := &containers.Spec{
+		Name:        name,
+		Hostname:    s.Hostname,
+		Args:        command(s),
+		Env:         s.Environment,
+		WorkingDir:  s.WorkingDir,
+		User:        s.User,
+		Hosts:       hosts(t, s),
+		ResolvConf:  resolvConf(t, s),
+		NetNSPath:   w.layout.pin(t.Name, name),
+		Sealed:      s.Integrity.Paths,
+		MemoryBytes: s.MemLimit,
+		Pids:        s.PidsLimit,
+		Stdout:      stream(w.layout, t.Name, name, "stdout"),
+		Stderr:      stream(w.layout, t.Name, name, "stderr"),
+	}
+	switch s.Rootfs {
+	case "":
+		spec.Root.Lower = w.builtin
+	case "host":
+		spec.Root.Host = true
+	default:
+		spec.Root.Lower = s.Rootfs
+	}
+	if s.Writable != "memory" {
+		spec.Root.WritableDir = w.layout.writable(t.Name, name)
+	}
+	for _, v := range s.Volumes {
+		spec.Mounts = append(spec.Mounts, containers.Mount(v))
+	}
+	return spec
+}
+
+// backbone is the container that answers DNS; routing needs no process.
+func (w site) backbone(t *topology.Topology) *containers.Spec {
+	name := backboneName(t)
+	return &containers.Spec{
+		Name:       name,
+		Hostname:   "backbone",
+		Root:       containers.Root{Lower: w.builtin},
+		Args:       []string{w.program, "backbone"},
+		Hosts:      loopbackHosts,
+		ResolvConf: "nameserver 127.0.0.1\n",
+		NetNSPath:  w.layout.pin(t.Name, name),
+		Stdout:     stream(w.layout, t.Name, name, "stdout"),
+		Stderr:     stream(w.layout, t.Name, name, "stderr"),
+	}
+}
+
+func stream(l Layout, name, container, which string) string {
+	return filepath.Join(l.streams(name), container+"."+which)
+}
+
+// command is the entrypoint with the command behind it; the built-in image has
+// a web server of its own as its command.
+func command(s *topology.Station) []string {
+	args := append(append([]string{}, s.Entrypoint...), s.Command...)
+	if len(args) == 0 && s.Rootfs == "" {
+		args = []string{"/bin/serve"}
+	}
+	return args
+}
+
+const loopbackHosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+
+// hosts is /etc/hosts: the loopback and the station itself, so that its own
+// name works without DNS.
+func hosts(t *topology.Topology, s *topology.Station) string {
+	var b strings.Builder
+	b.WriteString(loopbackHosts)
+	names := s.Name + "." + cluster(t, s.Cluster).Domain + " " + s.Name
+	if s.Hostname != s.Name {
+		names += " " + s.Hostname
+	}
+	for _, a := range s.Addresses {
+		fmt.Fprintf(&b, "%s\t%s\n", a, names)
+	}
+	return b.String()
+}
+
+// resolvConf asks the backbone, at its addresses in the station's own cluster.
+func resolvConf(t *topology.Topology, s *topology.Station) string {
+	c := cluster(t, s.Cluster)
+	var b strings.Builder
+	fmt.Fprintf(&b, "search %s\n", c.Domain)
+	for i, a := range c.BackboneAddresses {
+		if i == 3 { // resolv.conf(5): MAXNS
+			break
+		}
+		fmt.Fprintf(&b, "nameserver %s\n", a)
+	}
+	return b.String()
+}
+
+func cluster(t *topology.Topology, name string) *topology.Cluster {
+	for i := range t.Clusters {
+		if t.Clusters[i].Name == name {
+			return &t.Clusters[i]
+		}
+	}
+	return &topology.Cluster{}
+}
+
+// stations lists a topology's stations in the order of the file.
+func stations(t *topology.Topology) []*topology.Station {
+	var all []*topology.Station
+	for i := range t.Clusters {
+		for j := range t.Clusters[i].Stations {
+			all = append(all, &t.Clusters[i].Stations[j])
+		}
+	}
+	return all
+}
+
+// addresses lists a station's addresses, eth0's first.
+func addresses(s *topology.Station) []netip.Addr {
+	all := append([]netip.Addr{}, s.Addresses...)
+	for _, i := range s.Interfaces {
+		all = append(all, i.Addresses...)
+	}
+	return all
+}

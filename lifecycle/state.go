@@ -1,0 +1,218 @@
+package lifecycle
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"platelayer/containers"
+	"platelayer/topology"
+)
+
+// formatVersion is the version of state.json and topology.json. A newer one is
+// refused, so that an old program never misreads a newer one's state.
+const formatVersion = 1
+
+// Status of a topology.
+const (
+	StatusStarting = "starting"
+	StatusUp       = "up"
+	StatusFailed   = "failed" // kept by `up --keep`
+)
+
+// Intent is what `up` is about to make. It is on disk before the kernel is
+// touched and does not change afterwards.
+type Intent struct {
+	Version     int                `json:"version"`
+	File        string             `json:"file"`
+	Fingerprint string             `json:"fingerprint"`
+	Binary      string             `json:"binary"` // the program's copy in the store
+	Builtin     string             `json:"builtin"`
+	Topology    *topology.Topology `json:"topology"`
+}
+
+// State is what the keeper knows of a topology's containers.
+type State struct {
+	Version  int                   `json:"version"`
+	Status   string                `json:"status"`
+	Keeper   containers.ProcessRef `json:"keeper"`
+	Started  time.Time             `json:"started_at"`
+	Backbone ContainerState        `json:"backbone"`
+	Stations []ContainerState      `json:"stations"`
+}
+
+// Container states.
+const (
+	Created = "created"
+	Running = "running"
+	Exited  = "exited"
+)
+
+// ContainerState is one container of a running topology.
+type ContainerState struct {
+	Container string                `json:"container"`
+	State     string                `json:"state"`
+	Process   containers.ProcessRef `json:"process"`
+	StartedAt time.Time             `json:"started_at,omitzero"`
+	EndedAt   time.Time             `json:"ended_at,omitzero"`
+	Exit      *containers.Exit      `json:"exit,omitempty"`
+}
+
+// NotKnown is a topology that is not on this machine.
+type NotKnown struct{ Name string }
+
+func (e *NotKnown) Error() string { return fmt.Sprintf("there is no topology %q here", e.Name) }
+
+// readIntent reads a topology's intent; NotKnown where there is none.
+func readIntent(l Layout, name string) (*Intent, error) {
+	i := new(Intent)
+	if err := readVersioned(l.intent(name), name, i); err != nil {
+		return nil, err
+	}
+	if i.Topology == nil {
+		return nil, fmt.Errorf("cannot read %s: it names no topology", l.intent(name))
+	}
+	return i, nil
+}
+
+// readState reads a topology's state; NotKnown where there is none.
+func readState(l Layout, name string) (*State, error) {
+	s := new(State)
+	if err := readVersioned(l.state(name), name, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func readVersioned(path, name string, v any) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &NotKnown{name}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read the state of %q: %w", name, err)
+	}
+	var format struct{ Version int }
+	if err := json.Unmarshal(data, &format); err != nil {
+		return fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	if format.Version > formatVersion {
+		return fmt.Errorf("%s has format %d, this program knows %d: a newer platelayer wrote it",
+			path, format.Version, formatVersion)
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	return nil
+}
+
+// write puts v into path at once or not at all. The file and its folder are
+// synced when it must survive a crash of the machine.
+func write(path string, v any, sync bool) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("cannot encode %s: %w", path, err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	_, err = f.Write(data)
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	if sync {
+		if dir, err := os.Open(filepath.Dir(path)); err == nil {
+			dir.Sync()
+			dir.Close()
+		}
+	}
+	return nil
+}
+
+// names lists the topologies that have a state folder.
+func names(l Layout) ([]string, error) {
+	entries, err := os.ReadDir(l.Run)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot list topologies: %w", err)
+	}
+	var all []string
+	for _, e := range entries {
+		if e.IsDir() && checkName(e.Name()) == nil {
+			all = append(all, e.Name())
+		}
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+// fingerprint tells whether two topologies are the same.
+func fingerprint(t *topology.Topology) (string, error) {
+	data, err := json.Marshal(t)
+	if err != nil {
+		return "", fmt.Errorf("cannot encode topology %q: %w", t.Name, err)
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// Busy is a topology on which another platelayer is at work.
+type Busy struct{ Name string }
+
+func (e *Busy) Error() string {
+	return fmt.Sprintf("another platelayer is at work on topology %q", e.Name)
+}
+
+// lock takes the topology's lock, which lies outside the folder that down
+// removes. The kernel gives it back when the program ends, however it ends.
+func lock(l Layout, name string) (unlock func(), err error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(l.locks(), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot lock topology %q: %w", name, err)
+	}
+	f, err := os.OpenFile(filepath.Join(l.locks(), name), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock topology %q: %w", name, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, &Busy{name}
+		}
+		return nil, fmt.Errorf("cannot lock topology %q: %w", name, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// image is how ps calls what a station's root is made from.
+func image(s *topology.Station) string {
+	switch {
+	case s.Rootfs == "":
+		return "builtin"
+	case s.Rootfs == "host":
+		return "host"
+	}
+	return "folder:" + strings.TrimSuffix(s.Rootfs, "/")
+}
