@@ -17,7 +17,7 @@ fi
 # Filled under another name first: a start that was cut short begins anew.
 if [ ! -e "$data" ]; then
 	rm -rf "$new"
-	"$bin/initdb" -D "$new" --encoding=UTF8 --locale=C.UTF-8 --auth=peer --no-sync
+	"$bin/initdb" -D "$new" --encoding=UTF8 --locale=C.UTF-8 --auth=peer --no-sync >/dev/null
 	"$bin/pg_ctl" -D "$new" -w -s start -o "-c listen_addresses= -c fsync=off"
 	"$bin/psql" -d postgres -q -v ON_ERROR_STOP=1 -v "password=$SHOP_PASSWORD" -f "${0%/*}/init.sql"
 	"$bin/pg_ctl" -D "$new" -w -s -m fast stop
