@@ -1,0 +1,218 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"platelayer/lifecycle"
+	"platelayer/topology"
+)
+
+const defaultFile = "platelayer.yaml"
+
+// app is what every command shares: the streams and the flags that all have.
+type app struct {
+	stdin, stdout, stderr *os.File
+
+	file    string // --file
+	name    string // --name
+	root    string // --root
+	run     string // --run and --lib: the keeper's, when they are not root's
+	lib     string
+	verbose bool
+	json    bool
+}
+
+func (a *app) command() *cobra.Command {
+	c := &cobra.Command{
+		Use:           "platelayer",
+		Short:         "Build a network of containers from one YAML file",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	c.SetOut(a.stdout)
+	c.SetErr(a.stderr)
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	flags := c.PersistentFlags()
+	flags.StringVarP(&a.name, "name", "n", "", "name of the topology, or of this copy of it")
+	flags.StringVar(&a.root, "root", "", "keep all state below this folder")
+	flags.StringVar(&a.run, "run", "", "")
+	flags.StringVar(&a.lib, "lib", "", "")
+	flags.MarkHidden("run")
+	flags.MarkHidden("lib")
+	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say what is done and how long it takes")
+	c.AddGroup(
+		&cobra.Group{ID: "file", Title: "The file:"},
+		&cobra.Group{ID: "life", Title: "Life of a topology:"},
+		&cobra.Group{ID: "integrity", Title: "Integrity:"},
+		&cobra.Group{ID: "machine", Title: "The machine:"},
+	)
+	c.SetHelpCommandGroupID("machine")
+	c.SetCompletionCommandGroupID("machine")
+	add := func(group string, commands ...*cobra.Command) {
+		for _, s := range commands {
+			s.GroupID = group
+			if s.Flags().Lookup("follow") == nil { // logs has -f for that
+				s.Flags().StringVarP(&a.file, "file", "f", "", "the topology file (default: "+defaultFile+" in this folder)")
+			} else {
+				s.Flags().StringVar(&a.file, "file", "", "the topology file (default: "+defaultFile+" in this folder)")
+			}
+			c.AddCommand(s)
+		}
+	}
+	add("file", a.initCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.schemaCommand())
+	add("life", a.upCommand(), a.downCommand(), a.psCommand(), a.lsCommand(), a.logsCommand(), a.execCommand())
+	add("integrity", a.sealCommand(), a.verifyCommand())
+	add("machine", a.doctorCommand(), a.versionCommand())
+	c.AddCommand(a.keeperCommand(), a.backboneCommand())
+	return c
+}
+
+func (a *app) layout() lifecycle.Layout {
+	l := lifecycle.NewLayout(a.root)
+	if a.run != "" {
+		l.Run = a.run
+	}
+	if a.lib != "" {
+		l.Lib = a.lib
+	}
+	return l
+}
+
+// jsonFlag adds --json to a command that prints results.
+func (a *app) jsonFlag(c *cobra.Command) *cobra.Command {
+	c.Flags().BoolVar(&a.json, "json", false, "print the result as JSON")
+	return c
+}
+
+func (a *app) printJSON(v any) error {
+	e := json.NewEncoder(a.stdout)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// path finds the topology file that arg, --file or the current folder names; a
+// folder stands for the platelayer.yaml in it.
+func (a *app) path(args []string) string {
+	path := a.file
+	if len(args) > 0 {
+		path = args[0]
+	}
+	if path == "" {
+		return defaultFile
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return filepath.Join(path, defaultFile)
+	}
+	return path
+}
+
+// load reads the topology file with the variables of the environment and of
+// the .env file beside it, as compose does.
+func (a *app) load(path string) (*topology.Topology, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, &fileError{path, err}
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot find the folder of %s: %w", path, err)
+	}
+	dotenv := map[string]string{}
+	if text, err := os.ReadFile(filepath.Join(filepath.Dir(abs), ".env")); err == nil {
+		if dotenv, err = topology.ParseEnv(text); err != nil {
+			return nil, fmt.Errorf("cannot read .env beside %s: %w", path, err)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot read .env beside %s: %w", path, err)
+	}
+	return topology.Load(path, data, topology.Options{
+		Name: a.name,
+		Dir:  filepath.Dir(abs),
+		LookupEnv: func(key string) (string, bool) {
+			if v, ok := os.LookupEnv(key); ok {
+				return v, true
+			}
+			v, ok := dotenv[key]
+			return v, ok
+		},
+	})
+}
+
+// target finds the name of the topology that a command is about: --name, a
+// name or file given, --file, the file in this folder, or the only one there.
+func (a *app) target(args []string) (string, error) {
+	if a.name != "" {
+		return a.name, nil
+	}
+	given := a.file
+	if len(args) > 0 {
+		given = args[0]
+		if !strings.ContainsAny(given, "/.") {
+			if _, err := os.Stat(given); err != nil {
+				return given, nil
+			}
+		}
+	}
+	path := a.path(args)
+	if _, err := os.Stat(path); err != nil && given == "" {
+		return a.onlyOne()
+	}
+	name := ""
+	t, loadErr := a.load(path)
+	if loadErr == nil {
+		name = t.Name
+	}
+	found, err := lifecycle.Resolve(a.layout(), path, name)
+	if err != nil && loadErr != nil {
+		return "", loadErr
+	}
+	return found, err
+}
+
+func (a *app) onlyOne() (string, error) {
+	all, err := lifecycle.Ls(a.layout())
+	if err != nil {
+		return "", err
+	}
+	switch len(all) {
+	case 0:
+		return "", &usageError{fmt.Errorf("no topology is up here, and there is no %s in this folder", defaultFile)}
+	case 1:
+		return all[0].Name, nil
+	}
+	names := make([]string, len(all))
+	for i, t := range all {
+		names[i] = t.Name
+	}
+	return "", &usageError{fmt.Errorf("several topologies are up: name one with -n (%s)", strings.Join(names, ", "))}
+}
+
+// stations looks station names up in a topology; none stands for all.
+func lookupAll(t *topology.Topology, refs []string) ([]*topology.Station, error) {
+	var all []*topology.Station
+	for _, ref := range refs {
+		s, err := t.Lookup(ref)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// targetOf is target for a command about stations: a full container name tells
+// its topology.
+func (a *app) targetOf(ref string) (string, error) {
+	if parts := strings.Split(ref, "."); a.name == "" && a.file == "" && len(parts) == 3 {
+		return parts[0], nil
+	}
+	return a.target(nil)
+}

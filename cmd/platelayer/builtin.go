@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"platelayer/backbone"
+	"platelayer/containers/image"
+)
+
+// builtinProgram finds the program of the built-in image that the binary was
+// called as; nil is platelayer itself.
+func builtinProgram(name string) func(context.Context, []string, io.Writer, io.Writer) int {
+	switch name {
+	case "serve":
+		return image.Serve
+	case "fetch":
+		return image.Fetch
+	case "lookup":
+		return image.Lookup
+	}
+	return nil
+}
+
+func runBackbone(ctx context.Context, keeper *os.File, log io.Writer) error {
+	return backbone.Run(ctx, keeper, log)
+}
+
+// interruptible is a context that Ctrl-C ends.
+func interruptible() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+}

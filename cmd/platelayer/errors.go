@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"platelayer/containers/image"
+	"platelayer/integrity"
+	"platelayer/lifecycle"
+	"platelayer/topology"
+)
+
+// Exit codes: DESIGN.md section 4.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInvalid     = 3
+	exitIntegrity   = 4
+	exitStation     = 5
+	exitUnsupported = 6
+)
+
+// usageError is a command line that can't be understood.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+
+// fileError is a topology file that can't be read.
+type fileError struct {
+	path string
+	err  error
+}
+
+func (e *fileError) Error() string {
+	return fmt.Sprintf("cannot read the topology file %s: %v", e.path, e.err)
+}
+func (e *fileError) Unwrap() error { return e.err }
+
+// exitCode is a command's own code that the program passes on.
+type exitCode struct {
+	code int
+	err  error // told, where it is not nil
+}
+
+func (e *exitCode) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// finish tells an error and its hint, and turns it into an exit code. It is
+// the only place that knows either.
+func (a *app) finish(err error) int {
+	if err == nil {
+		return 0
+	}
+	var own *exitCode
+	if errors.As(err, &own) {
+		if own.err != nil {
+			fmt.Fprintf(a.stderr, "platelayer: %v\n", own.err)
+		}
+		return own.code
+	}
+	var problems topology.Problems
+	if errors.As(err, &problems) {
+		fmt.Fprintln(a.stderr, strings.TrimRight(problems.Error(), "\n"))
+		return exitInvalid
+	}
+	fmt.Fprintf(a.stderr, "platelayer: %v\n", err)
+	code, hint := classify(err)
+	if hint != "" {
+		fmt.Fprintf(a.stderr, "hint: %s\n", hint)
+	}
+	return code
+}
+
+// classify gives an error's exit code and what the user can do about it.
+func classify(err error) (code int, hint string) {
+	var (
+		usage      *usageError
+		file       *fileError
+		refused    *lifecycle.IntegrityError
+		station    *lifecycle.StationError
+		dynamic    *image.DynamicError
+		keeperGone *lifecycle.KeeperGone
+		differs    *lifecycle.Differs
+		busy       *lifecycle.Busy
+		unknown    *lifecycle.NotKnown
+		noManifest *integrity.NoManifest
+	)
+	switch {
+	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
+		return exitUsage, "platelayer --help lists the commands"
+	case errors.As(err, &file):
+		if errors.Is(err, fs.ErrNotExist) {
+			return exitInvalid, "name the file (platelayer up FILE), or write a first one with: platelayer init"
+		}
+		return exitInvalid, ""
+	case errors.As(err, &refused):
+		return exitIntegrity, "nothing was started; if the change is meant, seal it anew with: platelayer seal"
+	case errors.As(err, &station):
+		if station.While == "while the topology was up" {
+			return exitStation, "start it again with: platelayer down, then up"
+		}
+		return exitStation, "look at it with: platelayer up --keep, then platelayer logs"
+	case errors.As(err, &dynamic):
+		return exitUnsupported, "build it with CGO_ENABLED=0"
+	case lifecycle.Unsupported(err):
+		if strings.Contains(err.Error(), "root privilege") {
+			return exitUnsupported, "run it with sudo"
+		}
+		return exitUnsupported, "platelayer doctor tells what this machine can do"
+	case errors.As(err, &keeperGone):
+		return exitFailed, "take it down and up again: platelayer down " + keeperGone.Name
+	case errors.As(err, &differs):
+		return exitFailed, "take it down first: platelayer down " + differs.Name + ", or bring a copy up beside it with -n"
+	case errors.As(err, &busy):
+		return exitFailed, "wait for it to finish and try again"
+	case errors.As(err, &unknown):
+		return exitFailed, "platelayer ls lists the topologies"
+	case errors.As(err, &noManifest):
+		return exitIntegrity, "write it with: platelayer seal"
+	}
+	return exitFailed, ""
+}

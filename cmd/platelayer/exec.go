@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/creack/pty"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"platelayer/containers"
+	"platelayer/lifecycle"
+)
+
+func (a *app) execCommand() *cobra.Command {
+	var (
+		o     lifecycle.ExecOptions
+		noTTY bool
+	)
+	c := &cobra.Command{
+		Use:   "exec STATION COMMAND [ARG...]",
+		Short: "Run a command in a running station",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return &usageError{errors.New("exec needs a station and a command")}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			o.Args = args[1:]
+			o.TTY = !noTTY && term.IsTerminal(int(a.stdin.Fd())) && term.IsTerminal(int(a.stdout.Fd()))
+			return a.exec(args[0], o)
+		},
+	}
+	c.Flags().SetInterspersed(false)
+	c.Flags().StringVarP(&o.User, "user", "u", "", "user to run as (default: the station's)")
+	c.Flags().StringVarP(&o.WorkingDir, "workdir", "w", "", "folder to run in (default: the station's)")
+	c.Flags().StringArrayVarP(&o.Env, "env", "e", nil, "set a variable, NAME=VALUE")
+	c.Flags().BoolVarP(&noTTY, "no-tty", "T", false, "give no terminal")
+	return c
+}
+
+func (a *app) exec(ref string, o lifecycle.ExecOptions) error {
+	name, err := a.targetOf(ref)
+	if err != nil {
+		return err
+	}
+	t, err := lifecycle.Running(a.layout(), name)
+	if err != nil {
+		return err
+	}
+	s, err := t.Lookup(ref)
+	if err != nil {
+		return err
+	}
+	for _, e := range o.Env {
+		if !strings.Contains(e, "=") {
+			return &usageError{fmt.Errorf("-e %s is not NAME=VALUE", e)}
+		}
+	}
+	o.Stdin, o.Stdout, o.Stderr = a.stdin, a.stdout, a.stderr
+	var terminal terminal
+	if o.TTY {
+		o.Env = append([]string{"TERM=" + os.Getenv("TERM")}, o.Env...)
+		o.Attach = func(master *os.File) error { return terminal.attach(a, master) }
+	}
+	defer terminal.restore()
+	// Signals go to the command, not to this program.
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
+	defer signal.Stop(signals)
+
+	process, err := lifecycle.Exec(context.Background(), a.layout(), name, s, o)
+	if execErr := new(containers.ExecError); errors.As(err, &execErr) {
+		code := 126
+		if execErr.Errno == syscall.ENOENT {
+			code = 127
+		}
+		return &exitCode{code, err}
+	}
+	if err != nil {
+		if code, _ := classify(err); code == exitUnsupported {
+			return err
+		}
+		return &exitCode{125, err}
+	}
+	go func() {
+		for sig := range signals {
+			if sig == syscall.SIGWINCH {
+				terminal.resize(a)
+				continue
+			}
+			process.Signal(sig.(syscall.Signal))
+		}
+	}()
+	exit, err := process.Wait()
+	terminal.drain()
+	if err != nil {
+		return &exitCode{125, err}
+	}
+	if exit.Code != 0 {
+		return &exitCode{code: exit.Code}
+	}
+	return nil
+}
+
+// terminal joins the user's terminal with that of a command in a station.
+type terminal struct {
+	master *os.File
+	before *term.State
+	in     *os.File
+	copied chan struct{}
+}
+
+func (t *terminal) attach(a *app, master *os.File) error {
+	before, err := term.MakeRaw(int(a.stdin.Fd()))
+	if err != nil {
+		return fmt.Errorf("cannot set the terminal to raw mode: %w", err)
+	}
+	t.master, t.before, t.in, t.copied = master, before, a.stdin, make(chan struct{})
+	t.resize(a)
+	go io.Copy(master, a.stdin)
+	go func() {
+		io.Copy(a.stdout, master) // ends with EIO when the last holder of the other end is gone
+		close(t.copied)
+	}()
+	return nil
+}
+
+func (t *terminal) resize(a *app) {
+	if t.master != nil {
+		pty.InheritSize(a.stdin, t.master)
+	}
+}
+
+// drain waits for the command's last output.
+func (t *terminal) drain() {
+	if t.master != nil {
+		<-t.copied
+	}
+}
+
+func (t *terminal) restore() {
+	if t.before != nil {
+		term.Restore(int(t.in.Fd()), t.before)
+		t.before = nil
+	}
+}

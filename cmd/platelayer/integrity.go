@@ -1,0 +1,111 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"platelayer/lifecycle"
+	"platelayer/topology"
+)
+
+// sealed picks the named stations, or all that have a seal.
+func sealed(t *topology.Topology, refs []string) ([]*topology.Station, error) {
+	if len(refs) > 0 {
+		which, err := lookupAll(t, refs)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range which {
+			if len(s.Integrity.Paths) == 0 {
+				return nil, &usageError{fmt.Errorf("station %q has no seal: in the file", s.ID())}
+			}
+		}
+		return which, nil
+	}
+	var which []*topology.Station
+	for i := range t.Clusters {
+		for j := range t.Clusters[i].Stations {
+			if s := &t.Clusters[i].Stations[j]; len(s.Integrity.Paths) > 0 {
+				which = append(which, s)
+			}
+		}
+	}
+	return which, nil
+}
+
+func (a *app) sealCommand() *cobra.Command {
+	return a.jsonFlag(&cobra.Command{
+		Use:   "seal [STATION...]",
+		Short: "Write the checksums that sealed files must match",
+		RunE: func(c *cobra.Command, refs []string) error {
+			t, err := a.load(a.path(nil))
+			if err != nil {
+				return err
+			}
+			which, err := sealed(t, refs)
+			if err != nil {
+				return err
+			}
+			if len(which) == 0 {
+				return &usageError{errors.New("no station of this file has a seal:")}
+			}
+			done, err := lifecycle.Seal(c.Context(), a.layout(), t, which)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(done)
+			}
+			for _, s := range done {
+				fmt.Fprintf(a.stdout, "%s: %s in %s\n", s.Container, plural(s.Files, "file"), s.Manifest)
+			}
+			return nil
+		},
+	})
+}
+
+// verified is what `verify --json` prints.
+type verified struct {
+	OK       bool                `json:"ok"`
+	Stations int                 `json:"stations"`
+	Files    []lifecycle.BadFile `json:"bad"`
+}
+
+func (a *app) verifyCommand() *cobra.Command {
+	return a.jsonFlag(&cobra.Command{
+		Use:   "verify [STATION...]",
+		Short: "Check the seals of a running or stopped topology",
+		RunE: func(c *cobra.Command, refs []string) error {
+			t, err := a.load(a.path(nil))
+			if err != nil {
+				return err
+			}
+			which, err := sealed(t, refs)
+			if err != nil {
+				return err
+			}
+			n, err := lifecycle.Verify(c.Context(), a.layout(), t, which)
+			var bad *lifecycle.IntegrityError
+			if a.json && (err == nil || errors.As(err, &bad)) {
+				result := verified{OK: err == nil, Stations: n, Files: []lifecycle.BadFile{}}
+				if bad != nil {
+					result.Files = bad.Files
+				}
+				if printErr := a.printJSON(result); printErr != nil {
+					return printErr
+				}
+				if bad != nil {
+					return &exitCode{code: exitIntegrity}
+				}
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stdout, "%s: %s as sealed\n", t.Name, plural(n, "station"))
+			return nil
+		},
+	})
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"platelayer/lifecycle"
+)
+
+func (a *app) logsCommand() *cobra.Command {
+	var (
+		follow bool
+		tail   int
+	)
+	c := a.jsonFlag(&cobra.Command{
+		Use:   "logs [STATION...]",
+		Short: "Print what stations wrote to their output",
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.logs(c, args, follow, tail)
+		},
+	})
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what they write from now on")
+	c.Flags().IntVar(&tail, "tail", -1, "print only this many of each station's last lines")
+	return c
+}
+
+func (a *app) logs(c *cobra.Command, refs []string, follow bool, tail int) error {
+	var name string
+	var err error
+	if len(refs) > 0 {
+		name, err = a.targetOf(refs[0])
+	} else {
+		name, err = a.target(nil)
+	}
+	if err != nil {
+		return err
+	}
+	t, err := lifecycle.Running(a.layout(), name)
+	if err != nil {
+		return err
+	}
+	which, err := lookupAll(t, refs)
+	if err != nil {
+		return err
+	}
+	print := &logPrinter{out: a.stdout, err: a.stderr, prefix: len(which) != 1, open: map[string]bool{}}
+	emit := print.emit
+	if a.json {
+		encoder := json.NewEncoder(a.stdout)
+		emit = func(r lifecycle.Record) error { return encoder.Encode(r) }
+	}
+	return lifecycle.Logs(c.Context(), a.layout(), name, lifecycle.LogOptions{Stations: which, Follow: follow, Tail: tail}, emit)
+}
+
+// logPrinter prints records: stdout to stdout, stderr to stderr, and with
+// several stations each line behind its station's name.
+type logPrinter struct {
+	out, err io.Writer
+	prefix   bool
+	open     map[string]bool // streams in the middle of a line
+}
+
+func (p *logPrinter) emit(r lifecycle.Record) error {
+	w := p.out
+	if r.Stream == "stderr" {
+		w = p.err
+	}
+	text, key := r.Text, r.Station+" "+r.Stream
+	if p.prefix && !p.open[key] {
+		text = fmt.Sprintf("%s | %s", r.Station, text)
+	}
+	if p.open[key] = r.Partial; !r.Partial {
+		text += "\n"
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}

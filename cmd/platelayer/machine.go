@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"platelayer/lifecycle"
+)
+
+func (a *app) doctorCommand() *cobra.Command {
+	return a.jsonFlag(&cobra.Command{
+		Use:   "doctor",
+		Short: "Tell what this machine can and cannot do, and the remedy",
+		Args:  atMost(0),
+		RunE: func(*cobra.Command, []string) error {
+			findings := lifecycle.Doctor()
+			lacking := 0
+			for _, f := range findings {
+				if f.Required && !f.OK {
+					lacking++
+				}
+			}
+			if a.json {
+				if err := a.printJSON(findings); err != nil {
+					return err
+				}
+			} else {
+				for _, f := range findings {
+					a.printFinding(f)
+				}
+			}
+			if lacking > 0 {
+				return &exitCode{exitUnsupported, fmt.Errorf("%s missing that platelayer needs", plural(lacking, "thing"))}
+			}
+			return nil
+		},
+	})
+}
+
+func (a *app) printFinding(f lifecycle.Finding) {
+	mark := "ok"
+	switch {
+	case !f.OK && f.Required:
+		mark = "MISSING"
+	case !f.OK:
+		mark = "absent"
+	}
+	fmt.Fprintf(a.stdout, "%-8s %s: %s\n", mark, f.Name, f.Detail)
+	if !f.OK && f.Remedy != "" {
+		fmt.Fprintf(a.stdout, "         remedy: %s\n", f.Remedy)
+	}
+}
+
+// versionInfo is what `version --json` prints.
+type versionInfo struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Go      string `json:"go"`
+	Arch    string `json:"arch"`
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return a.jsonFlag(&cobra.Command{
+		Use:   "version",
+		Short: "Tell the program's version",
+		Args:  atMost(0),
+		RunE: func(*cobra.Command, []string) error {
+			v := versionInfo{Version: "devel", Go: runtime.Version(), Arch: runtime.GOARCH}
+			if info, ok := debug.ReadBuildInfo(); ok {
+				if m := info.Main.Version; m != "" && m != "(devel)" {
+					v.Version = m
+				}
+				for _, s := range info.Settings {
+					if s.Key == "vcs.revision" {
+						v.Commit = s.Value
+					}
+				}
+			}
+			if a.json {
+				return a.printJSON(v)
+			}
+			fmt.Fprintf(a.stdout, "platelayer %s %s %s\n", v.Version, v.Go, v.Arch)
+			return nil
+		},
+	})
+}
+
+// chownToInvoker gives a file that was written under sudo to the user.
+func chownToInvoker(path string) error {
+	uid, err := strconv.Atoi(os.Getenv("SUDO_UID"))
+	if err != nil || os.Getuid() != 0 {
+		return nil
+	}
+	gid, err := strconv.Atoi(os.Getenv("SUDO_GID"))
+	if err != nil {
+		return nil
+	}
+	return os.Lchown(path, uid, gid)
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"platelayer/lifecycle"
+)
+
+func (a *app) psCommand() *cobra.Command {
+	return a.jsonFlag(&cobra.Command{
+		Use:   "ps [FILE|NAME]",
+		Short: "List a topology's stations",
+		Args:  atMost(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			name, err := a.target(args)
+			if err != nil {
+				return err
+			}
+			list, err := lifecycle.Ps(a.layout(), name)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(list)
+			}
+			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "STATION\tCLUSTER\tSTATE\tADDRESSES\tPID\tSINCE")
+			for _, s := range list {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.Cluster, stateOf(s), joinAddrs(s.Addresses), pidOf(s), since(s.StartedAt))
+			}
+			return w.Flush()
+		},
+	})
+}
+
+func stateOf(s lifecycle.Station) string {
+	if s.ExitCode != nil {
+		return fmt.Sprintf("%s (%d)", s.State, *s.ExitCode)
+	}
+	return s.State
+}
+
+func pidOf(s lifecycle.Station) string {
+	if s.Pid == 0 {
+		return "-"
+	}
+	return fmt.Sprint(s.Pid)
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	text := make([]string, len(addrs))
+	for i, a := range addrs {
+		text[i] = a.String()
+	}
+	return strings.Join(text, ",")
+}
+
+func since(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return time.Since(*t).Round(time.Second).String()
+}
+
+func (a *app) lsCommand() *cobra.Command {
+	return a.jsonFlag(&cobra.Command{
+		Use:   "ls",
+		Short: "List the topologies on this machine",
+		Args:  atMost(0),
+		RunE: func(*cobra.Command, []string) error {
+			list, err := lifecycle.Ls(a.layout())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(list)
+			}
+			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "NAME\tSTATUS\tRUNNING\tSINCE\tFILE")
+			for _, t := range list {
+				fmt.Fprintf(w, "%s\t%s\t%d/%d\t%s\t%s\n", t.Name, t.Status, t.Running, t.Stations, since(t.Started), t.File)
+			}
+			return w.Flush()
+		},
+	})
+}

@@ -1,0 +1,200 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"platelayer/containers"
+	"platelayer/containers/native"
+	"platelayer/netplan/kernel"
+	"platelayer/topology"
+)
+
+// DownResult says what `down` did.
+type DownResult struct {
+	Found    bool // there was something to take down
+	Stations int  // that were running
+	Took     time.Duration
+}
+
+// Down takes a topology down by its name alone, in whatever state it is, and
+// leaves the machine as it was before `up`.
+func Down(ctx context.Context, l Layout, name string) (*DownResult, error) {
+	began := time.Now()
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	if err := needRoot("take a topology down"); err != nil {
+		return nil, err
+	}
+	unlock, err := lock(l, name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+
+	result := new(DownResult)
+	for _, dir := range []string{l.run(name), l.lib(name)} {
+		if _, err := os.Lstat(dir); err == nil {
+			result.Found = true
+		}
+	}
+	if !result.Found {
+		return result, nil
+	}
+	result.Stations = stopAll(ctx, l, name)
+	err = dismantle(l, name)
+	result.Took = time.Since(began)
+	return result, err
+}
+
+// stopAll stops the stations, dependents before what they depend on, each with
+// its stop signal and grace period. The keeper lives on meanwhile and reads
+// their last output. It does what the state allows and reports nothing:
+// dismantle ends whatever is left.
+func stopAll(ctx context.Context, l Layout, name string) (running int) {
+	state, err := readState(l, name)
+	if err != nil {
+		return 0
+	}
+	refs := map[string]containers.ProcessRef{}
+	for _, c := range state.Stations {
+		if c.State == Running && native.Alive(c.Process) {
+			refs[c.Container] = c.Process
+		}
+	}
+	intent, err := readIntent(l, name)
+	if err != nil {
+		return len(refs)
+	}
+	t := intent.Topology
+	gone := map[string]chan struct{}{}
+	dependents := map[string][]string{}
+	for _, s := range stations(t) {
+		gone[s.ID()] = make(chan struct{})
+		for _, d := range s.DependsOn {
+			dependents[d] = append(dependents[d], s.ID())
+		}
+	}
+	var wg sync.WaitGroup
+	for _, s := range stations(t) {
+		ref, ok := refs[t.ContainerName(s)]
+		if !ok {
+			close(gone[s.ID()])
+			continue
+		}
+		wg.Go(func() {
+			defer close(gone[s.ID()])
+			for _, d := range dependents[s.ID()] {
+				if c, ok := gone[d]; ok {
+					select {
+					case <-c:
+					case <-ctx.Done():
+						return
+					}
+				}
+			}
+			stop(ctx, s, ref)
+		})
+	}
+	wg.Wait()
+	return len(refs)
+}
+
+// stop sends the station's stop signal and waits for its end. A process 1 that
+// has no handler for the signal never gets it: no use waiting for that.
+func stop(ctx context.Context, s *topology.Station, ref containers.ProcessRef) {
+	sig := unix.SignalNum(s.StopSignal)
+	if sig == 0 {
+		sig = syscall.SIGTERM
+	}
+	process, err := native.OpenProcess(ref)
+	if err != nil {
+		return
+	}
+	ended := make(chan struct{})
+	go func() {
+		process.Wait()
+		close(ended)
+	}()
+	if !native.IgnoresSignal(ref, sig) && process.Signal(sig) == nil {
+		grace := time.NewTimer(s.StopGracePeriod)
+		defer grace.Stop()
+		select {
+		case <-ended:
+			return
+		case <-grace.C:
+		case <-ctx.Done():
+		}
+	}
+	if process.Signal(syscall.SIGKILL) == nil {
+		<-ended
+	}
+}
+
+// dismantle removes everything of a topology: processes, namespaces, mounts,
+// cgroups, folders. It goes by names only, so that it works on any half-made
+// state, and removes the state folder last, so that it can be run again.
+func dismantle(l Layout, name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := native.KillCgroup(ctx, cgroup(name)); err != nil {
+		return fmt.Errorf("cannot end the processes of %q: %w", name, err)
+	}
+	if err := kernel.Remove(kernel.Options{PinDir: l.pins(name), NetNSDir: l.NetNS}); err != nil {
+		return fmt.Errorf("cannot remove the network of %q: %w", name, err)
+	}
+	if err := native.RemoveCgroup(cgroup(name)); err != nil {
+		return fmt.Errorf("cannot remove the cgroups of %q: %w", name, err)
+	}
+	var errs []error
+	for _, dir := range []string{l.lib(name), l.run(name)} {
+		if err := os.RemoveAll(dir); err != nil {
+			errs = append(errs, fmt.Errorf("cannot remove %s: %w", dir, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Resolve finds the topology that a command is about: by name, or by its
+// file, parsed or else as recorded when it came up.
+func Resolve(l Layout, file, parsedName string) (string, error) {
+	all, err := names(l)
+	if err != nil {
+		return "", err
+	}
+	if slices.Contains(all, parsedName) {
+		return parsedName, nil
+	}
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return "", err
+	}
+	var recorded []string
+	for _, n := range all {
+		if i, err := readIntent(l, n); err == nil && i.File == abs {
+			recorded = append(recorded, n)
+		}
+	}
+	switch {
+	case len(recorded) == 1:
+		return recorded[0], nil
+	case parsedName != "":
+		return parsedName, nil
+	case len(recorded) > 1:
+		return "", fmt.Errorf("%s is up under several names (%v): name one", file, recorded)
+	}
+	return "", fmt.Errorf("%s has never been brought up, or is down", file)
+}

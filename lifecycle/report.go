@@ -1,0 +1,161 @@
+package lifecycle
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"platelayer/containers"
+	"platelayer/integrity"
+)
+
+// Progress is one thing that a launch tells its caller: a finished step or a
+// notice.
+type Progress struct {
+	Step   string        `json:"step,omitempty"`
+	Took   time.Duration `json:"took,omitempty"` // nanoseconds
+	Notice string        `json:"notice,omitempty"`
+}
+
+// StationError is a station that did not start or did not stay up.
+type StationError struct {
+	Container string           `json:"container"`
+	While     string           `json:"while"`
+	Message   string           `json:"message,omitempty"` // where the command never ran
+	Exit      *containers.Exit `json:"exit,omitempty"`
+	Log       []string         `json:"log,omitempty"` // its last lines
+}
+
+func (e *StationError) Error() string {
+	what := "ended"
+	switch {
+	case e.Message != "":
+		what = e.Message
+	case e.Exit == nil:
+	case e.Exit.OOM:
+		what = "was killed: out of memory"
+	case e.Exit.Signal != 0:
+		what = fmt.Sprintf("was ended by signal %d (%s)", int(e.Exit.Signal), e.Exit.Signal)
+	default:
+		what = fmt.Sprintf("ended with code %d", e.Exit.Code)
+	}
+	s := fmt.Sprintf("station %q %s %s", e.Container, what, e.While)
+	if len(e.Log) > 0 {
+		s += "\n  its last lines:\n  | " + strings.Join(e.Log, "\n  | ")
+	}
+	return s
+}
+
+// BadFile is a sealed file that does not match, in one station.
+type BadFile struct {
+	Container string        `json:"container"`
+	Bad       integrity.Bad `json:"bad"`
+}
+
+func (b BadFile) String() string {
+	s := fmt.Sprintf("%s: %s: %s", b.Container, b.Bad.Path, b.Bad.Reason)
+	if b.Bad.Expected != "" || b.Bad.Found != "" {
+		s += fmt.Sprintf(" (expected %s, found %s)", orNone(b.Bad.Expected), orNone(b.Bad.Found))
+	}
+	if b.Bad.Detail != "" {
+		s += ": " + b.Bad.Detail
+	}
+	return s
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+// IntegrityError is a refused launch: all bad files of all stations.
+type IntegrityError struct {
+	Files []BadFile `json:"files"`
+}
+
+func (e *IntegrityError) Error() string {
+	lines := make([]string, len(e.Files))
+	for i, f := range e.Files {
+		lines[i] = f.String()
+	}
+	noun := "sealed files do"
+	if len(e.Files) == 1 {
+		noun = "sealed file does"
+	}
+	return fmt.Sprintf("%d %s not match:\n  %s", len(e.Files), noun, strings.Join(lines, "\n  "))
+}
+
+// report is one line from the keeper to the `up` that started it.
+type report struct {
+	Progress *Progress `json:"progress,omitempty"`
+	Up       bool      `json:"up,omitempty"`
+	Failure  *failure  `json:"failure,omitempty"`
+}
+
+// failure carries an error across the processes without losing its type.
+type failure struct {
+	Message   string          `json:"message"`
+	Station   *StationError   `json:"station,omitempty"`
+	Integrity *IntegrityError `json:"integrity,omitempty"`
+	Feature   string          `json:"feature,omitempty"`
+}
+
+func encodeFailure(err error) *failure {
+	f := &failure{Message: err.Error()}
+	errors.As(err, &f.Station)
+	errors.As(err, &f.Integrity)
+	f.Feature = missingFeature(err)
+	return f
+}
+
+func (f *failure) decode() error {
+	switch {
+	case f.Integrity != nil:
+		return f.Integrity
+	case f.Station != nil:
+		return f.Station
+	case f.Feature != "":
+		return &containers.Unsupported{Feature: f.Feature, Err: errors.New(f.Message)}
+	}
+	return errors.New(f.Message)
+}
+
+// follow reads the keeper's reports until the topology is up or has failed.
+func follow(ctx context.Context, conn *os.File, progress func(Progress)) error {
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Now()) })
+	defer stop()
+	lines := bufio.NewReader(conn)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if ctx.Err() != nil {
+			return fmt.Errorf("interrupted: %w", context.Cause(ctx))
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+			return errors.New("the keeper ended before the topology was up")
+		}
+		if err != nil {
+			return fmt.Errorf("cannot hear the keeper: %w", err)
+		}
+		var r report
+		if err := json.Unmarshal(line, &r); err != nil {
+			return fmt.Errorf("cannot understand the keeper: %w", err)
+		}
+		switch {
+		case r.Progress != nil:
+			progress(*r.Progress)
+		case r.Failure != nil:
+			return r.Failure.decode()
+		case r.Up:
+			return nil
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"platelayer/containers"
+	"platelayer/containers/image"
+	"platelayer/containers/native"
+	"platelayer/integrity"
+	"platelayer/topology"
+)
+
+// checkSeals is the integrity gate: every seal is checked on the assembled
+// roots, and one bad file anywhere refuses the launch.
+func checkSeals(ctx context.Context, roots []*root) error {
+	var bad []BadFile
+	for _, r := range roots {
+		if r.station == nil || len(r.station.Integrity.Paths) == 0 {
+			continue
+		}
+		found, err := check(ctx, r.spec.Name, r.station, r.container.Root())
+		if err != nil {
+			return err
+		}
+		bad = append(bad, found...)
+	}
+	if len(bad) > 0 {
+		return &IntegrityError{bad}
+	}
+	return nil
+}
+
+func check(ctx context.Context, container string, s *topology.Station, root *os.File) ([]BadFile, error) {
+	manifest, err := integrity.ReadManifestFile(s.Integrity.Manifest)
+	if err != nil {
+		// A seal that can't be read proves nothing: refused like a bad file.
+		return []BadFile{{container, integrity.Bad{Path: s.Integrity.Manifest, Reason: "unreadable", Detail: err.Error()}}}, nil
+	}
+	found, err := integrity.Check(ctx, root, s.Integrity.Paths, manifest)
+	if err != nil {
+		return nil, fmt.Errorf("cannot check the seal of %q: %w", container, err)
+	}
+	var bad []BadFile
+	for _, b := range found {
+		bad = append(bad, BadFile{container, b})
+	}
+	return bad, nil
+}
+
+// LogIntegrity appends a refused launch to integrity.log beside the topology
+// file, owned by the invoking user.
+func LogIntegrity(t *topology.Topology, e *IntegrityError, at string) error {
+	lines := make([]string, len(e.Files))
+	for i, f := range e.Files {
+		lines[i] = at + " " + f.String()
+	}
+	uid, gid := invoker()
+	return integrity.AppendLog(filepath.Join(t.Dir, "integrity.log"), uid, gid, lines)
+}
+
+// Sealed is a manifest that Seal wrote.
+type Sealed struct {
+	Container string `json:"container"`
+	Manifest  string `json:"manifest"`
+	Files     int    `json:"files"`
+}
+
+// Seal writes the manifests of the given stations, or of all that have a seal,
+// from the same assembled roots that up will see.
+func Seal(ctx context.Context, l Layout, t *topology.Topology, which []*topology.Station) ([]Sealed, error) {
+	var done []Sealed
+	uid, gid := invoker()
+	err := assembled(ctx, l, t, which, func(s *topology.Station, root *os.File) error {
+		manifest, err := integrity.Make(ctx, root, s.Integrity.Paths)
+		if err != nil {
+			return fmt.Errorf("cannot seal %q: %w", t.ContainerName(s), err)
+		}
+		if err := integrity.WriteManifestFile(s.Integrity.Manifest, manifest, uid, gid); err != nil {
+			return err
+		}
+		done = append(done, Sealed{t.ContainerName(s), s.Integrity.Manifest, len(manifest)})
+		return nil
+	})
+	return done, err
+}
+
+// Verify checks the seals of the given stations, on the running containers
+// where the topology runs and on newly assembled roots otherwise.
+func Verify(ctx context.Context, l Layout, t *topology.Topology, which []*topology.Station) (checked int, err error) {
+	var bad []BadFile
+	verify := func(s *topology.Station, root *os.File) error {
+		found, err := check(ctx, t.ContainerName(s), s, root)
+		bad = append(bad, found...)
+		checked++
+		return err
+	}
+	running := map[string]containers.ProcessRef{}
+	if state, err := readState(l, t.Name); err == nil {
+		for _, c := range state.Stations {
+			if c.State == Running && native.Alive(c.Process) {
+				running[c.Container] = c.Process
+			}
+		}
+	}
+	var stopped []*topology.Station
+	for _, s := range which {
+		ref, ok := running[t.ContainerName(s)]
+		if !ok {
+			stopped = append(stopped, s)
+			continue
+		}
+		root, err := native.OpenRoot(ref)
+		if err != nil {
+			return checked, err
+		}
+		err = verify(s, root)
+		root.Close()
+		if err != nil {
+			return checked, err
+		}
+	}
+	if err := assembled(ctx, l, t, stopped, verify); err != nil {
+		return checked, err
+	}
+	if len(bad) > 0 {
+		return checked, &IntegrityError{bad}
+	}
+	return checked, nil
+}
+
+// assembled calls do with the assembled root of each station in turn; nothing
+// of it is left, and no command runs.
+func assembled(ctx context.Context, l Layout, t *topology.Topology, which []*topology.Station, do func(*topology.Station, *os.File) error) (err error) {
+	if len(which) == 0 {
+		return nil
+	}
+	if err := needRoot("assemble a station's root"); err != nil {
+		return err
+	}
+	if err := native.Harden(); err != nil {
+		return err
+	}
+	builtin, _, err := image.Builtin(l.Lib)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(l.Run, 0o700); err != nil {
+		return fmt.Errorf("cannot make %s: %w", l.Run, err)
+	}
+	stage, err := os.MkdirTemp(l.Run, ".assemble-*")
+	if err != nil {
+		return fmt.Errorf("cannot make a staging folder: %w", err)
+	}
+	group := "platelayer/.assemble-" + strconv.Itoa(os.Getpid())
+	engine, err := native.New(native.Config{Cgroup: group, StageDir: stage})
+	if err != nil {
+		os.RemoveAll(stage)
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, engine.Close(), native.RemoveCgroup(group), os.RemoveAll(stage))
+	}()
+	w := site{layout: l, builtin: builtin}
+	for _, s := range which {
+		spec := w.station(t, s)
+		spec.NetNSPath, spec.Root.WritableDir = "", ""
+		spec.Stdout, spec.Stderr = "", ""
+		c, err := engine.Prepare(ctx, spec)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(do(s, c.Root()), c.Discard())
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
