@@ -32,4 +32,4 @@ native.test -test.run 'OOM|Pids|Memory|Limit|Cgroup' -test.v
 
 machine-state >/tmp/after
 diff /tmp/before /tmp/after
-say done
+say "all done"
