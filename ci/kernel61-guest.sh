@@ -13,11 +13,11 @@ machine-state >/tmp/before
 
 say up
 platelayer up platelayer.yaml
-platelayer ps platelayer.yaml
+platelayer ps hello
 ip netns list
 
 say "a page of the other cluster, by name"
-platelayer exec alice fetch http://dave.right.example/ | tee /tmp/page
+platelayer exec --name hello alice fetch http://dave.right.example/ | tee /tmp/page
 grep -q dave /tmp/page
 
 say down
