@@ -42,7 +42,7 @@ func (a *app) command() *cobra.Command {
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	flags := c.PersistentFlags()
 	flags.StringVarP(&a.name, "name", "n", "", "name of the topology, or of this copy of it")
-	flags.StringVar(&a.root, "root", "", "keep all state below this folder")
+	flags.StringVar(&a.root, "root", os.Getenv("PLATELAYER_ROOT"), "keep all state below this folder (PLATELAYER_ROOT)")
 	flags.StringVar(&a.run, "run", "", "")
 	flags.StringVar(&a.lib, "lib", "", "")
 	flags.MarkHidden("run")

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The scripts run the real program, built as the README says, on real
+// namespaces. Each has a state folder and topology names of its own.
+
+func TestScripts(t *testing.T) {
+	needsRoot(t)
+	runScripts(t, "testdata/script")
+}
+
+func runScripts(t *testing.T, dir string) {
+	bin := filepath.Dir(build(t))
+	repo, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 dir,
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			name := fmt.Sprintf("t%d-%s", os.Getpid(), strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"))
+			root := filepath.Join(e.WorkDir, ".state")
+			e.Setenv("PATH", bin+":/usr/sbin:/usr/bin:/sbin:/bin")
+			e.Setenv("PLATELAYER_ROOT", root)
+			e.Setenv("NAME", name)
+			e.Setenv("REPO", repo)
+			// Whatever a failing script left is taken down.
+			e.Defer(func() { downAll(t, filepath.Join(bin, "platelayer"), root) })
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code":  codeCommand,
+			"query": queryCommand,
+		},
+	})
+}
+
+func needsRoot(t testing.TB) {
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatal("this test needs root, and CI has it")
+	}
+	t.Skip("needs root: it makes real namespaces")
+}
+
+// build gives the program as users build it.
+func build(t testing.TB) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "platelayer")
+	c := exec.Command("go", "build", "-o", out, ".")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("cannot build the program: %v\n%s", err, text)
+	}
+	return out
+}
+
+func downAll(t testing.TB, program, root string) {
+	text, err := exec.Command(program, "--root", root, "ls", "--json").Output()
+	if err != nil {
+		return
+	}
+	var list []struct{ Name string }
+	if json.Unmarshal(text, &list) != nil {
+		return
+	}
+	for _, topology := range list {
+		if text, err := exec.Command(program, "--root", root, "down", "--name", topology.Name).CombinedOutput(); err != nil {
+			t.Errorf("cannot take %s down: %v\n%s", topology.Name, err, text)
+		}
+	}
+}
+
+// codeCommand: `code N PROGRAM ARG...` runs a program that must end with N.
+func codeCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N program arg...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	if err != nil {
+		exit, ok := err.(*exec.ExitError)
+		if !ok {
+			ts.Fatalf("cannot run %s: %v", args[1], err)
+		}
+		got = exit.ExitCode()
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("%s ended with %d, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+// queryCommand: `query PATH VALUE` looks into the JSON on stdout: a path of
+// keys and indexes with dots; LENGTH is the length of a list.
+func queryCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: query path value")
+	}
+	var v any
+	if err := json.Unmarshal([]byte(ts.ReadFile("stdout")), &v); err != nil {
+		ts.Fatalf("stdout is not JSON: %v", err)
+	}
+	for _, key := range strings.Split(args[0], ".") {
+		switch x := v.(type) {
+		case map[string]any:
+			var ok bool
+			if v, ok = x[key]; !ok {
+				ts.Fatalf("there is no %s", key)
+			}
+		case []any:
+			if key == "LENGTH" {
+				v = len(x)
+				continue
+			}
+			var i int
+			if _, err := fmt.Sscan(key, &i); err != nil || i >= len(x) {
+				ts.Fatalf("there is no element %s of %d", key, len(x))
+			}
+			v = x[i]
+		default:
+			ts.Fatalf("%s has no %s", args[0], key)
+		}
+	}
+	got := fmt.Sprint(v)
+	if f, ok := v.(float64); ok {
+		got = fmt.Sprint(int64(f))
+	}
+	if (got == args[1]) == neg {
+		ts.Fatalf("%s is %s, want %s", args[0], got, args[1])
+	}
+}
