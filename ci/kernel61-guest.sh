@@ -1,3 +1,4 @@
+#!/bin/bash
 # What ci/kernel61 runs in the guest: life cycle and limits on kernel 6.1 with
 # cgroup v2. Files of the same folder: platelayer, native.test, machine-state,
 # platelayer.yaml (examples/hello).
