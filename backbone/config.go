@@ -1,0 +1,83 @@
+// Package backbone is the DNS server of a topology and what else runs in the
+// backbone's container. The container has no way to the outside of its own:
+// for a name that is not the topology's it asks the keeper, over a socket
+// pair, for a connected socket that was opened in the machine's namespace.
+//
+// Serve and Keeper are the keeper's side, Run is the container's command.
+package backbone
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"platelayer/netplan"
+)
+
+// Config is what the server works from.
+type Config struct {
+	DNS netplan.DNS `json:"dns"`
+	// Upstream holds the resolvers for all other names, in order. Empty: such
+	// names are answered SERVFAIL.
+	Upstream []netip.AddrPort `json:"upstream"`
+}
+
+// DialFunc opens a connected socket to an upstream resolver; network is "udp"
+// or "tcp". The caller closes the file.
+type DialFunc func(ctx context.Context, network string, addr netip.AddrPort) (*os.File, error)
+
+// Dial is a DialFunc that opens the socket in the caller's own namespace.
+func Dial(ctx context.Context, network string, addr netip.AddrPort) (*os.File, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, addr.String())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	switch c := conn.(type) {
+	case *net.UDPConn:
+		return c.File()
+	case *net.TCPConn:
+		return c.File()
+	}
+	return nil, fmt.Errorf("cannot dial %s: network %q is neither udp nor tcp", addr, network)
+}
+
+// Socketpair makes the two ends of the connection between the keeper and the
+// backbone.
+func Socketpair() (keeper, child *os.File, err error) {
+	// A stream: a configuration may be longer than one packet can be.
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot make a socket pair: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "backbone"), os.NewFile(uintptr(fds[1]), "keeper"), nil
+}
+
+// HostResolvers reads the nameservers of a resolv.conf(5) text. Loopback ones
+// are as good as others, since the sockets to them are opened in the machine's
+// namespace. A text without any means the local resolver, as resolv.conf(5)
+// says.
+func HostResolvers(resolvConf []byte) []netip.AddrPort {
+	const port = 53
+	var list []netip.AddrPort
+	for line := range bytes.Lines(resolvConf) {
+		fields := bytes.Fields(line)
+		if len(fields) < 2 || string(fields[0]) != "nameserver" {
+			continue
+		}
+		addr, err := netip.ParseAddr(string(fields[1]))
+		if err != nil {
+			continue
+		}
+		list = append(list, netip.AddrPortFrom(addr.Unmap(), port))
+	}
+	if len(list) == 0 {
+		list = append(list, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port))
+	}
+	return list
+}

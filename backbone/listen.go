@@ -1,0 +1,179 @@
+package backbone
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	tcpIdle     = 10 * time.Second // RFC 7766, section 6.2.3
+	tcpWrite    = 5 * time.Second
+	maxConns    = 512 // TCP connections on one address
+	maxPipeline = 64  // questions of one connection that are under way
+)
+
+// listener serves one address over UDP and TCP.
+type listener struct {
+	udp *net.UDPConn
+	tcp *net.TCPListener
+}
+
+func listen(ctx context.Context, addr netip.AddrPort) (*listener, error) {
+	config := net.ListenConfig{Control: freeBind}
+	config.SetMultipathTCP(false)
+	network := "4"
+	if addr.Addr().Is6() {
+		network = "6"
+	}
+	udp, err := config.ListenPacket(ctx, "udp"+network, addr.String())
+	if err != nil {
+		return nil, fmt.Errorf("cannot answer DNS on %s: %w", addr, err)
+	}
+	tcp, err := config.Listen(ctx, "tcp"+network, addr.String())
+	if err != nil {
+		udp.Close()
+		return nil, fmt.Errorf("cannot answer DNS on %s: %w", addr, err)
+	}
+	return &listener{udp.(*net.UDPConn), tcp.(*net.TCPListener)}, nil
+}
+
+// freeBind allows an address that is not there yet, or not yet past duplicate
+// address detection.
+func freeBind(network, _ string, c syscall.RawConn) error {
+	var err error
+	cerr := c.Control(func(fd uintptr) {
+		if network[len(network)-1] == '6' {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
+		} else {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1)
+		}
+	})
+	return errors.Join(cerr, err)
+}
+
+func (l *listener) close() {
+	l.udp.Close()
+	l.tcp.Close()
+}
+
+// serve starts answering on l, until it is closed.
+func (s *server) serve(l *listener) {
+	for range runtime.NumCPU() {
+		s.tasks.Go(func() { s.serveUDP(l.udp) })
+	}
+	s.tasks.Go(func() { s.serveTCP(l.tcp) })
+}
+
+func (s *server) serveUDP(conn *net.UDPConn) {
+	packet := make([]byte, dns.MaxMsgSize)
+	buf := make([]byte, dns.MaxMsgSize)
+	for {
+		n, from, err := conn.ReadFromUDPAddrPort(packet)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// An ICMP error about an earlier answer; a lasting one must not
+			// turn into a busy loop.
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		packed, later := s.handle(packet[:n], buf, transport{from: from.Addr()})
+		if later != nil {
+			s.tasks.Go(func() {
+				if packed := later(); packed != nil {
+					_, _ = conn.WriteToUDPAddrPort(packed, from)
+				}
+			})
+			continue
+		}
+		if packed != nil {
+			// Whoever doesn't get the answer asks again.
+			_, _ = conn.WriteToUDPAddrPort(packed, from)
+		}
+	}
+}
+
+func (s *server) serveTCP(l *net.TCPListener) {
+	slots := make(chan struct{}, maxConns)
+	for {
+		conn, err := l.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(10 * time.Millisecond) // out of descriptors, most likely
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
+		s.tasks.Go(func() {
+			s.serveConn(conn)
+			<-slots
+		})
+	}
+}
+
+// serveConn answers the questions of one connection as they get ready, in any
+// order (RFC 7766, section 6.2.1.1).
+func (s *server) serveConn(conn *net.TCPConn) {
+	stop := context.AfterFunc(s.ctx, func() { conn.Close() })
+	defer stop()
+	var later sync.WaitGroup
+	defer conn.Close()
+	defer later.Wait()
+	var writeMu sync.Mutex
+	write := func(packed []byte) {
+		if packed == nil {
+			return
+		}
+		frame := append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(packed)), uint16(len(packed))), packed...)
+		writeMu.Lock()
+		defer writeMu.Unlock()
+		_ = conn.SetWriteDeadline(time.Now().Add(tcpWrite))
+		if _, err := conn.Write(frame); err != nil {
+			conn.Close()
+		}
+	}
+	pipeline := make(chan struct{}, maxPipeline)
+	remote, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
+	via := transport{from: remote.Addr(), tcp: true}
+	var buf []byte
+	for {
+		var length [2]byte
+		_ = conn.SetReadDeadline(time.Now().Add(tcpIdle))
+		if _, err := io.ReadFull(conn, length[:]); err != nil {
+			return
+		}
+		packet := make([]byte, binary.BigEndian.Uint16(length[:]))
+		if _, err := io.ReadFull(conn, packet); err != nil {
+			return
+		}
+		packed, wait := s.handle(packet, buf, via)
+		if wait == nil {
+			write(packed)
+			continue
+		}
+		pipeline <- struct{}{}
+		later.Go(func() {
+			write(wait())
+			<-pipeline
+		})
+	}
+}
