@@ -1,0 +1,41 @@
+// Package kernel turns a plan into namespaces, bridges, veths, addresses and
+// routes, and takes them away again. It is the only user of netlink and of
+// network namespaces.
+//
+// Nothing here keeps state of its own: what Apply makes hangs on one tmpfs of
+// pins, so Remove needs no plan and works on any half-made state.
+package kernel
+
+import "fmt"
+
+// Options say where namespaces are pinned and named.
+type Options struct {
+	// PinDir becomes a tmpfs that holds one pin per namespace, such as
+	// /run/platelayer/hello/pins.
+	PinDir string
+	// NetNSDir is where `ip netns` looks for names: /run/netns.
+	NetNSDir string
+	// Workers is the number of threads at work; 0 is min(cores, 4).
+	Workers int
+}
+
+// NameTaken says that a namespace's name belongs to somebody else.
+type NameTaken struct {
+	Path string
+}
+
+func (e *NameTaken) Error() string {
+	return fmt.Sprintf("cannot use namespace name %s: it exists and is not ours", e.Path)
+}
+
+// Unsupported says that the kernel lacks a feature.
+type Unsupported struct {
+	Feature string
+	Err     error
+}
+
+func (e *Unsupported) Error() string {
+	return fmt.Sprintf("the kernel does not support %s: %v", e.Feature, e.Err)
+}
+
+func (e *Unsupported) Unwrap() error { return e.Err }
