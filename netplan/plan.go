@@ -45,6 +45,8 @@ type Node struct {
 type Sysctl struct {
 	Key   string `json:"key"`
 	Value string `json:"value"`
+	// Optional marks a setting that a kernel may lack.
+	Optional bool `json:"optional,omitempty"`
 }
 
 // Interface is a veth whose other end, Peer, is a port of Bridge.

@@ -1,0 +1,117 @@
+package netplan
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Text is the plan in iproute2's words, in the order in which a reader would
+// type it.
+func (p *Plan) Text() string {
+	var w strings.Builder
+	p.Fabric.text(&w)
+	for i := range p.Nodes {
+		p.Nodes[i].text(&w, p.Fabric.NetNS)
+	}
+	return w.String()
+}
+
+func (f *Fabric) text(w *strings.Builder) {
+	fmt.Fprintf(w, "# fabric %s\n", f.NetNS)
+	fmt.Fprintf(w, "netns add %s\n", f.NetNS)
+	sysctlText(w, f.Sysctls)
+	fmt.Fprintln(w, "link set lo up")
+	for _, b := range f.Bridges {
+		fmt.Fprintf(w, "link add %s netns %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0 up\n",
+			b.Name, f.NetNS, b.MTU, b.MAC)
+	}
+}
+
+func (n *Node) text(w *strings.Builder, fabric string) {
+	kind := "station"
+	if n.Station == "" {
+		kind = "backbone"
+	}
+	fmt.Fprintf(w, "\n# %s %s\n", kind, n.NetNS)
+	fmt.Fprintf(w, "netns add %s\n", n.NetNS)
+	sysctlText(w, n.Sysctls)
+	fmt.Fprintln(w, "link set lo up")
+	for _, i := range n.Interfaces {
+		fmt.Fprintf(w, "link add %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d master %s up\n",
+			i.Name, n.NetNS, i.MAC, i.MTU, i.Peer, fabric, i.PeerMAC, i.MTU, i.Bridge)
+		fmt.Fprintf(w, "link set %s up\n", i.Name)
+		for _, a := range i.Addresses {
+			fmt.Fprintln(w, AddressText(i.Name, a, i.NoPrefixRoute))
+		}
+	}
+	for _, r := range n.Routes {
+		fmt.Fprintln(w, r.Text())
+	}
+	for _, r := range n.Rules {
+		fmt.Fprintln(w, r.Text())
+	}
+}
+
+func sysctlText(w *strings.Builder, all []Sysctl) {
+	for _, s := range all {
+		fmt.Fprintln(w, s.Text())
+	}
+}
+
+// Text is the setting as sysctl -w takes it; a "-" before it marks one that
+// the kernel may lack, as in sysctl.conf.
+func (s Sysctl) Text() string {
+	dash, value := "", s.Value
+	if s.Optional {
+		dash = "-"
+	}
+	if strings.Contains(value, " ") {
+		value = `"` + value + `"`
+	}
+	return "sysctl " + dash + s.Key + "=" + value
+}
+
+// AddressText is an address of dev in iproute2's words.
+func AddressText(dev string, a netip.Prefix, noPrefixRoute bool) string {
+	s := "address add " + a.String() + " dev " + dev
+	if a.Addr().Is6() {
+		s += " nodad"
+	}
+	if noPrefixRoute {
+		s += " noprefixroute"
+	}
+	return s
+}
+
+// Text is the route in iproute2's words.
+func (r Route) Text() string {
+	to := r.To.String()
+	if r.To.Bits() == 0 {
+		to = "default"
+		if r.To.Addr().Is6() && !r.Via.IsValid() {
+			to = "::/0"
+		}
+	}
+	s := "route add " + to
+	if r.Via.IsValid() {
+		s += " via " + r.Via.String()
+	}
+	s += " dev " + r.Dev
+	if r.Table != 0 {
+		s += fmt.Sprintf(" table %d", r.Table)
+	}
+	return s
+}
+
+// Text is the rule in iproute2's words.
+func (r Rule) Text() string {
+	s := fmt.Sprintf("rule add priority %d", r.Priority)
+	if r.From.IsValid() {
+		s += " from " + r.From.String()
+	}
+	if r.To.IsValid() {
+		s += " to " + r.To.String()
+	}
+	return s + fmt.Sprintf(" table %d", r.Table)
+}
