@@ -1,0 +1,224 @@
+package topology
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// leg is one interface of a station in a cluster.
+type leg struct {
+	station   *stationDraft
+	cluster   *clusterDraft
+	at        position
+	body      *node
+	key       string       // what the automatic address follows from
+	addresses []netip.Addr // one for each subnet of the cluster; invalid while open
+}
+
+func (g *leg) String() string { return "station " + g.station.out.ID() }
+
+// resolveInterfaces finds the clusters of further interfaces, and collects
+// for each cluster who is in it.
+func (l *loader) resolveInterfaces() {
+	byName := map[string]*clusterDraft{}
+	var names []string
+	for _, c := range l.clusters {
+		byName[c.out.Name] = c
+		names = append(names, c.out.Name)
+	}
+	for _, c := range l.clusters {
+		for _, s := range c.stations {
+			c.legs = append(c.legs, s.legs[0])
+			s.unsure = s.body.spoiled("interfaces")
+			in := map[*clusterDraft]bool{c: true}
+			for _, n := range s.body.get("interfaces").good() {
+				to := n.get("cluster")
+				if to == nil {
+					s.unsure = true
+					continue
+				}
+				target := byName[to.text]
+				switch {
+				case target == nil:
+					hint := "its clusters are " + orList(firstFew(names))
+					if guess := nearest(to.text, names); guess != "" {
+						hint = fmt.Sprintf("did you mean %s?", guess)
+					}
+					s.unsure = true
+					l.spoil(to, fmt.Sprintf("there is no cluster %s", quoted(to.text)), hint)
+					continue
+				case in[target]:
+					l.spoil(to, fmt.Sprintf("the station already has an interface in cluster %s", to.text),
+						"remove this one; a cluster with several subnets needs one interface only")
+					continue
+				}
+				in[target] = true
+				g := &leg{station: s, cluster: target, at: n.position, body: n, key: s.out.ID()}
+				s.legs = append(s.legs, g)
+				target.legs = append(target.legs, g)
+			}
+		}
+	}
+}
+
+// placeAddresses gives every interface in a cluster one address in each of
+// its subnets: first what the file says, then the backbone, then the
+// automatic ones in the order of the file.
+func (l *loader) placeAddresses(c *clusterDraft) {
+	if c.unsure {
+		l.parseOnly(c)
+		return
+	}
+	p := placer{loader: l, cluster: c, taken: map[netip.Addr]holder{}}
+	for _, g := range c.legs {
+		g.addresses = p.explicit(l.oneOrMore(g.body, "address", "addresses"), g.String())
+	}
+	c.out.BackboneAddresses = p.explicit(l.oneOrMore(c.body, "backbone_address", "backbone_addresses"), "the backbone")
+	for i := range c.subnets {
+		p.backbone(i)
+		p.automatic(i)
+	}
+}
+
+// parseOnly looks at addresses by themselves where the subnets are not known.
+func (l *loader) parseOnly(c *clusterDraft) {
+	for _, g := range c.legs {
+		for _, n := range l.oneOrMore(g.body, "address", "addresses") {
+			l.address(n)
+		}
+	}
+	for _, n := range l.oneOrMore(c.body, "backbone_address", "backbone_addresses") {
+		l.address(n)
+	}
+}
+
+// placer hands out the addresses of one cluster.
+type placer struct {
+	*loader
+	cluster *clusterDraft
+	taken   map[netip.Addr]holder
+}
+
+type holder struct {
+	who string
+	at  position
+}
+
+// explicit sorts the addresses that the file gives into the cluster's
+// subnets.
+func (p *placer) explicit(given []*node, who string) []netip.Addr {
+	out := make([]netip.Addr, len(p.cluster.subnets))
+	for _, n := range given {
+		addr, ok := p.address(n)
+		if !ok {
+			continue
+		}
+		i := p.subnetOf(addr)
+		if i < 0 {
+			p.spoil(n, fmt.Sprintf("address %s is in no subnet of cluster %s", addr, p.cluster.out.Name), p.subnetHint())
+			continue
+		}
+		in := p.cluster.subnets[i]
+		h := hostsOf(in.Prefix)
+		first, used := p.taken[addr]
+		switch {
+		case addr.Less(h.first):
+			p.spoil(n, fmt.Sprintf("%s is the network address of subnet %s", addr, in.Prefix), "the first usable one is "+h.first.String())
+		case h.last.Less(addr):
+			p.spoil(n, fmt.Sprintf("%s is the broadcast address of subnet %s", addr, in.Prefix), "the last usable one is "+h.last.String())
+		case used && first.who == who:
+			p.spoil(n, fmt.Sprintf("address %s is listed twice", addr), fmt.Sprintf("it is first given in line %d: remove one", first.at.line))
+		case used:
+			p.spoil(n, fmt.Sprintf("address %s is already that of %s", addr, first.who), fmt.Sprintf("it is given in line %d: change one of them", first.at.line))
+		case out[i].IsValid():
+			p.spoil(n, fmt.Sprintf("a second address in subnet %s", in.Prefix), fmt.Sprintf("%s is the first; an interface has one address in each subnet", out[i]))
+		default:
+			out[i] = addr
+			p.taken[addr] = holder{who, n.position}
+		}
+	}
+	return out
+}
+
+func (p *placer) subnetOf(addr netip.Addr) int {
+	for i, s := range p.cluster.subnets {
+		if s.Contains(addr) {
+			return i
+		}
+	}
+	return -1
+}
+
+func (p *placer) subnetHint() string {
+	s := p.cluster.subnets[0]
+	if s.auto {
+		return fmt.Sprintf("its automatic subnet is %s; give the cluster a subnet with room for the address", s.Prefix)
+	}
+	hint := "it has " + s.String()
+	for _, more := range p.cluster.subnets[1:] {
+		hint += " and " + more.String()
+	}
+	return hint
+}
+
+// backbone takes the first free address of a subnet when the backbone is the
+// gateway, otherwise the last. Only explicit addresses are taken by now, so
+// automatic stations never change it.
+func (p *placer) backbone(i int) {
+	out := p.cluster.out.BackboneAddresses
+	if out[i].IsValid() {
+		return
+	}
+	s := p.cluster.subnets[i]
+	h := hostsOf(s.Prefix)
+	addr, step := h.first, netip.Addr.Next
+	if p.cluster.body.get("gateway") != nil {
+		addr, step = h.last, netip.Addr.Prev
+	}
+	for ; addr.IsValid() && !addr.Less(h.first) && !h.last.Less(addr); addr = step(addr) {
+		if _, used := p.taken[addr]; !used {
+			out[i] = addr
+			p.taken[addr] = holder{"the backbone", s.at}
+			return
+		}
+	}
+	p.report(s.at, fmt.Sprintf("subnet %s has no address left for the backbone", s.Prefix), "use a larger subnet")
+}
+
+// automatic gives the rest of the interfaces their addresses, by the hash of
+// their name and the next free one from there. The first and last address
+// are left to gateways and the backbone while there is other room.
+func (p *placer) automatic(i int) {
+	s := p.cluster.subnets[i]
+	h := hostsOf(s.Prefix)
+	free := func(addr netip.Addr) bool { _, used := p.taken[addr]; return !used }
+	inner := h.between
+	for _, g := range p.cluster.legs {
+		if g.addresses[i].IsValid() || g.body.spoiled("address", "addresses") {
+			continue
+		}
+		var addr netip.Addr
+		if inner > 0 {
+			start := hash(g.key) % inner
+			for k := uint64(0); k < inner && !addr.IsValid(); k++ {
+				if a := h.at((start + k) % inner); free(a) {
+					addr = a
+				}
+			}
+		}
+		if !addr.IsValid() {
+			inner = 0 // full: look no more
+			for _, a := range []netip.Addr{h.last, h.first} {
+				if !addr.IsValid() && free(a) {
+					addr = a
+				}
+			}
+		}
+		if !addr.IsValid() {
+			p.report(s.at, fmt.Sprintf("subnet %s has no address left for %s", s.Prefix, g), "use a larger subnet")
+			return
+		}
+		g.addresses[i] = addr
+		p.taken[addr] = holder{g.String(), g.at}
+	}
+}

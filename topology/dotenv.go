@@ -1,0 +1,92 @@
+package topology
+
+import (
+	"fmt"
+	"strings"
+)
+
+// ParseEnv reads a .env file as compose does: NAME=value lines, perhaps with
+// export before them, # comments, single quotes that keep everything, double
+// quotes with \n, \t, \r, \", \\ and \$, and variables from earlier lines. A
+// quoted value may span lines.
+func ParseEnv(data []byte) (map[string]string, error) {
+	env := map[string]string{}
+	rest := strings.ReplaceAll(strings.TrimPrefix(string(data), "\ufeff"), "\r\n", "\n")
+	for line := 1; rest != ""; {
+		text, after, _ := strings.Cut(rest, "\n")
+		trimmed := strings.TrimSpace(text)
+		if trimmed == "" || strings.HasPrefix(trimmed, "#") {
+			rest = after
+			line++
+			continue
+		}
+		name, value, given := strings.Cut(rest, "=")
+		name = strings.TrimSpace(name)
+		if after, ok := strings.CutPrefix(name, "export "); ok {
+			name = strings.TrimSpace(after)
+		}
+		switch {
+		case strings.HasPrefix(trimmed, "export ") && !strings.Contains(text, "="):
+			return nil, fmt.Errorf("line %d: export %s has no value", line, strings.TrimSpace(trimmed[7:]))
+		case !given || !strings.Contains(text, "="):
+			return nil, fmt.Errorf("line %d: %s has no value: write NAME=value", line, quoted(trimmed))
+		case leadingName(name) != name || name == "":
+			return nil, fmt.Errorf("line %d: %s is not a variable's name", line, quoted(name))
+		}
+		v, end, err := envValue(value, func(n string) (string, bool) { v, ok := env[n]; return v, ok })
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %s: %w", line, name, err)
+		}
+		env[name] = v
+		line += strings.Count(value[:end], "\n") + 1
+		_, rest, _ = strings.Cut(value[end:], "\n")
+	}
+	return env, nil
+}
+
+// envValue reads the value that s starts with and tells where it ends.
+func envValue(s string, lookup func(string) (string, bool)) (value string, end int, err error) {
+	start := len(s) - len(strings.TrimLeft(s, " \t"))
+	s = s[start:]
+	line, _, _ := strings.Cut(s, "\n")
+	if s == "" || s[0] != '\'' && s[0] != '"' {
+		text := line
+		for i := range text {
+			if text[i] == '#' && (i == 0 || text[i-1] == ' ' || text[i-1] == '\t') {
+				text = text[:i]
+				break
+			}
+		}
+		value, err := interpolate(strings.TrimSpace(text), orEmpty(lookup))
+		return value, start + len(line), err
+	}
+	quote, i := s[0], 1
+	for ; i < len(s) && s[i] != quote; i++ {
+		if s[i] == '\\' && i+1 < len(s) && (quote == '"' || s[i+1] == '\'') {
+			i++
+		}
+	}
+	if i >= len(s) {
+		return "", 0, fmt.Errorf("a %c that is not closed", quote)
+	}
+	inner := s[1:i]
+	tail, _, _ := strings.Cut(s[i+1:], "\n")
+	if after := strings.TrimSpace(tail); after != "" && !strings.HasPrefix(after, "#") {
+		return "", 0, fmt.Errorf("%s follows the closing quote", quoted(after))
+	}
+	if quote == '\'' {
+		return strings.ReplaceAll(inner, `\'`, `'`), start + i + 1, nil
+	}
+	inner = strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\r`, "\r", `\t`, "\t", `\"`, `"`, `\$`, "$$").Replace(inner)
+	value, err = interpolate(inner, orEmpty(lookup))
+	return value, start + i + 1, err
+}
+
+// orEmpty takes unset variables for empty: a .env file may name what only
+// some machines have.
+func orEmpty(lookup func(string) (string, bool)) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		value, _ := lookup(name)
+		return value, true
+	}
+}

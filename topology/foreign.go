@@ -1,0 +1,104 @@
+package topology
+
+// foreignKeys returns keys that users of compose know, or that the design
+// foresees, and that this version does not take: the key and what to do
+// instead. They are refused by name rather than ignored.
+func foreignKeys(at level) map[string]string {
+	switch at {
+	case topologyLevel:
+		return map[string]string{
+			"services": "stations go below clusters: {NAME: {stations: ...}}",
+			"networks": "a network is a cluster: clusters: {NAME: {subnet: ..., stations: ...}}",
+			"volumes":  "mount a folder instead: volumes: [./FOLDER:/TARGET] in the station",
+			"secrets":  "mount a file instead: volumes: [./FILE:/TARGET:ro] in the station",
+			"configs":  "mount a file instead: volumes: [./FILE:/TARGET:ro] in the station",
+			"version":  "remove it; the format has no version key",
+			"include":  "put everything into one file for now",
+			"models":   "there are no models; remove it",
+			"defaults": "use a YAML anchor and <<: *anchor in each station",
+			"links":    "use a cluster of its own with a /31 subnet for the two stations",
+		}
+	case backboneLevel:
+		return map[string]string{
+			"host_routes": "remove it; the machine reaches the stations where it can",
+			"host_access": "remove it; stations cannot open connections to the machine",
+		}
+	case clusterLevel:
+		return map[string]string{
+			"records":     "use aliases in a station for further names",
+			"switch":      "remove it; bridges are in the fabric namespace",
+			"driver":      "remove it; a cluster is always a bridge of its own",
+			"driver_opts": "remove it; for the packet size write mtu",
+			"ipam":        "write subnet: 10.20.0.0/24, or subnets with a list",
+			"external":    "a cluster belongs to its topology; remove it",
+			"internal":    "write egress: none in the backbone",
+			"services":    "they are stations here: stations: {NAME: ...}",
+		}
+	case stationLevel:
+		return foreignStationKeys()
+	case volumeLevel:
+		return map[string]string{
+			"bind":        "remove it; a missing source is an error",
+			"consistency": "remove it; it has no effect on Linux",
+			"volume":      "only binds are available: type: bind with source and target",
+			"tmpfs":       "use writable: memory for the whole station",
+			"image":       "only binds are available: type: bind with source and target",
+		}
+	case dependencyLevel:
+		return map[string]string{
+			"restart":  "remove it; stations are not restarted",
+			"required": "remove it; a station that is named must exist",
+		}
+	}
+	return nil
+}
+
+func foreignStationKeys() map[string]string {
+	const (
+		rootfs  = "use rootfs: host or rootfs: FOLDER, or leave both out for the built-in image"
+		memory  = "use mem_limit"
+		cpu     = "remove it; only mem_limit and pids_limit are limits yet"
+		fixed   = "remove it; every station has Docker's default rights less mknod"
+		own     = "remove it; every station has its own namespaces"
+		label   = "remove it, or keep the note under an x- key"
+		remove  = "remove it; it has no counterpart here"
+		network = "use clusters and interfaces: [{cluster: NAME}]"
+		file    = "mount a file instead: volumes: [./FILE:/TARGET:ro]"
+	)
+	return map[string]string{
+		"image": rootfs, "build": rootfs, "pull_policy": rootfs, "platform": rootfs, "runtime": rootfs,
+		"networks": network, "network_mode": network, "links": network, "external_links": network,
+		"mac_address": "remove it; addresses of the network card follow from the names",
+		"ports":       "remove it; the machine reaches a station at its own address",
+		"expose":      "remove it; stations reach every port of each other",
+		"dns":         "use upstream in the backbone", "dns_opt": "use upstream in the backbone",
+		"dns_search":     "use domain in the cluster",
+		"domainname":     "use domain in the cluster",
+		"extra_hosts":    "use aliases in the station that is meant",
+		"container_name": "remove it; the name is <topology>.<cluster>.<station>",
+		"env_file":       "use environment: {NAME: value}, or NAME: with the value in .env",
+		"healthcheck":    "remove it; depends_on waits until a station is started",
+		"restart":        "remove it; a station that ends stays ended",
+		"startup":        "put it before the command: command: [sh, -c, \"./startup.sh && exec ...\"]",
+		"deploy":         "use mem_limit and pids_limit; write a station for each replica",
+		"scale":          "write a station for each replica",
+		"profiles":       "write a second file with what differs",
+		"extends":        "use a YAML anchor and <<: *anchor",
+		"develop":        remove, "provider": remove, "models": remove, "gpus": remove, "credential_spec": remove,
+		"isolation": remove, "storage_opt": remove, "use_api_socket": remove, "attach": remove,
+		"driver_opts": remove, "logging": "remove it; see platelayer logs",
+		"post_start": "make it part of the command", "pre_stop": "let the command handle stop_signal",
+		"init": "remove it; the command itself is PID 1", "tty": "remove it; platelayer exec gives a terminal",
+		"stdin_open": "remove it; platelayer exec gives a terminal",
+		"tmpfs":      "use writable: memory for the whole station", "read_only": "mount what must not change with :ro",
+		"shm_size": remove, "volumes_from": "repeat the volumes, or use a YAML anchor",
+		"secrets": file, "configs": file, "labels": label, "label_file": label, "annotations": label,
+		"cap_add": fixed, "cap_drop": fixed, "privileged": fixed, "security_opt": fixed, "devices": fixed,
+		"device_cgroup_rules": fixed, "group_add": "use user: USER:GROUP", "sysctls": fixed, "ulimits": fixed,
+		"pid": own, "ipc": own, "uts": own, "userns_mode": own, "cgroup": own, "cgroup_parent": own,
+		"cpus": cpu, "cpuset": cpu, "cpu_count": cpu, "cpu_percent": cpu, "cpu_period": cpu, "cpu_quota": cpu,
+		"cpu_rt_period": cpu, "cpu_rt_runtime": cpu, "cpu_shares": cpu, "blkio_config": cpu,
+		"mem_reservation": memory, "mem_swappiness": memory, "memswap_limit": memory,
+		"oom_kill_disable": memory, "oom_score_adj": memory,
+	}
+}

@@ -1,0 +1,135 @@
+package topology
+
+// keyTable returns every key of every level. Decoding, the JSON Schema and
+// the reference all read it.
+func keyTable() map[level][]key {
+	return map[level][]key{
+		topologyLevel:   topologyKeys(),
+		backboneLevel:   backboneKeys(),
+		clusterLevel:    clusterKeys(),
+		stationLevel:    stationKeys(),
+		interfaceLevel:  interfaceKeys(),
+		routeLevel:      routeKeys(),
+		volumeLevel:     volumeKeys(),
+		dependencyLevel: dependencyKeys(),
+		integrityLevel:  integrityKeys(),
+	}
+}
+
+const namePattern = "^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$"
+
+func text(is string) shape               { return shape{form: formText, is: is} }
+func object(is string, v level) shape    { return shape{form: formObject, is: is, level: v} }
+func list(is string, elem shape) shape   { return shape{form: formList, is: is, elem: &elem} }
+func table(is string, elem shape) shape  { return shape{form: formTable, is: is, elem: &elem} }
+func either(is string, o ...shape) shape { return shape{form: formEither, is: is, options: o} }
+func oneOf(words ...string) shape        { return shape{form: formText, words: words} }
+func (s shape) orNull() shape            { s.null = true; return s }
+
+func topologyKeys() []key {
+	name := text("a name of lower-case letters, digits, - and _")
+	name.pattern = namePattern
+	return []key{
+		{name: "name", shape: name, example: "name: shop", def: "the name of the file's folder",
+			doc: "What the topology is called on this machine. Container names start with it."},
+		{name: "backbone", shape: object("a mapping of the backbone's keys", backboneLevel),
+			example: "backbone: {upstream: [host]}", def: "all defaults",
+			doc: "The container that links the clusters, answers DNS, and links them to the machine."},
+		{name: "clusters", required: true, shape: table("a mapping of cluster names", object("a mapping of a cluster's keys", clusterLevel)),
+			example: "clusters: {lan: {stations: {a: , b: }}}",
+			doc:     "The LANs, each under its name. A cluster is one virtual switch with its stations."},
+	}
+}
+
+func backboneKeys() []key {
+	return []key{
+		{name: "egress", shape: either("none", shape{form: formText}, list("", text(""))), example: "egress: none",
+			def: "only DNS leaves the topology",
+			doc: "What may leave the machine. `none`: nothing at all, DNS included. Other values come in a later version."},
+		{name: "upstream", shape: list("a list of host or IP addresses", text("host or an IP address")),
+			example: "upstream: [host, 9.9.9.9]", def: "`[host]`, or `[]` when `egress` is `none`",
+			doc: "Who answers DNS questions about names that are not the topology's: `host` for the machine's own " +
+				"resolvers, or addresses. `[]`: nobody."},
+	}
+}
+
+func clusterKeys() []key {
+	address := text("an IP address")
+	return []key{
+		{name: "domain", shape: text("a domain name"), example: "domain: shop.example",
+			def: "`<cluster>.<topology>.internal`",
+			doc: "The cluster's DNS domain. A station answers to `<station>.<domain>`. Several clusters may share one."},
+		{name: "subnet", shape: text("a subnet like 10.20.0.0/24"), example: "subnet: 10.20.0.0/24",
+			def: "a /20 of 10.0.0.0/8 that follows from the cluster's name",
+			doc: "The cluster's addresses, IPv4 or IPv6. Any range may be used, public ones too."},
+		{name: "subnets", shape: list("a list of subnets", text("a subnet like 10.20.0.0/24")),
+			example: `subnets: [10.20.0.0/24, "fd20::/64"]`, def: "see `subnet`",
+			doc: "Several subnets, where one is not enough. Every station gets an address in each."},
+		{name: "gateway", shape: text("the name of a station of the cluster"), example: "gateway: lb",
+			def: "the backbone",
+			doc: "The station that is the cluster's default gateway. Everything between this cluster and the others " +
+				"passes through it, both ways."},
+		{name: "backbone_address", shape: address, example: "backbone_address: 10.20.0.254",
+			def: "the first free address of each subnet when the backbone is the gateway, otherwise the last",
+			doc: "The backbone's address in this cluster."},
+		{name: "backbone_addresses", shape: list("a list of IP addresses", address),
+			example: `backbone_addresses: [10.20.0.254, "fd20::fe"]`, def: "see `backbone_address`",
+			doc: "The same for a cluster with several subnets; at most one for each."},
+		{name: "mtu", shape: shape{form: formInteger, is: "a whole number of bytes"}, example: "mtu: 9000", def: "1500",
+			doc: "The largest packet on the cluster's network, from 68 to 65535 bytes; at least 1280 where there is an IPv6 subnet."},
+		{name: "stations", shape: table("a mapping of station names", object("a mapping of a station's keys", stationLevel).orNull()),
+			example: "stations: {a: , b: {address: 10.20.0.9}}", def: "none",
+			doc: "The containers of the cluster, each under its name. One without keys runs the built-in image."},
+	}
+}
+
+func interfaceKeys() []key {
+	address := text("an IP address")
+	return []key{
+		{name: "cluster", required: true, shape: text("the name of a cluster"), example: "cluster: backend",
+			doc: "The cluster that the interface is in."},
+		{name: "address", shape: address, example: "address: 10.20.0.11", def: "a stable automatic one",
+			doc: "The interface's address, in a subnet of that cluster."},
+		{name: "addresses", shape: list("a list of IP addresses", address), example: `addresses: [10.20.0.11, "fd20::11"]`,
+			def: "see `address`", doc: "The same for a cluster with several subnets; at most one for each."},
+	}
+}
+
+func routeKeys() []key {
+	return []key{
+		{name: "to", required: true, shape: text("a subnet, an address or default"), example: "to: 198.51.100.0/24",
+			doc: "Where the route leads: a subnet, an address, or `default`, which overrides the cluster's gateway."},
+		{name: "via", required: true, shape: text("an IP address"), example: "via: 10.20.0.254",
+			doc: "The next hop: an address in a subnet of one of the station's interfaces."},
+	}
+}
+
+func volumeKeys() []key {
+	return []key{
+		{name: "type", required: true, shape: text("bind"), example: "type: bind",
+			doc: "Always `bind` in this version."},
+		{name: "source", required: true, shape: text("a path on the machine"), example: "source: ./site",
+			doc: "A file or folder of the machine. A relative one starts at the file's folder, `~` is your home."},
+		{name: "target", required: true, shape: text("an absolute path"), example: "target: /srv/site",
+			doc: "Where the station sees it."},
+		{name: "read_only", shape: shape{form: formBoolean}, example: "read_only: true", def: "false",
+			doc: "Whether the station may only read it."},
+	}
+}
+
+func dependencyKeys() []key {
+	return []key{
+		{name: "condition", shape: text("service_started"), example: "condition: service_started",
+			def: "`service_started`", doc: "What to wait for. Always `service_started` in this version."},
+	}
+}
+
+func integrityKeys() []key {
+	return []key{
+		{name: "paths", required: true, shape: list("a list of absolute paths", text("an absolute path")),
+			example: "paths: [/etc/nginx]", doc: "Files and folders of the station that must be as they were sealed."},
+		{name: "manifest", shape: text("a path on the machine"), example: "manifest: ./www1.sha256",
+			def: "`seals/<cluster>/<station>.sha256`",
+			doc: "The list of checksums, as `sha256sum` writes it. A relative path starts at the file's folder."},
+	}
+}

@@ -1,0 +1,191 @@
+package topology
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+// Options says what Load cannot know from the file.
+type Options struct {
+	Name string // another name for this copy; overrides the file's
+	Dir  string // absolute folder of the file
+	// LookupEnv gives the values of variables; nil knows none.
+	LookupEnv func(string) (string, bool)
+}
+
+// Load reads a topology file, checks it and fills in what it leaves out. The
+// path is used for messages, and for the folder where opt.Dir is empty. The
+// error is Problems and holds every problem of the file.
+func Load(path string, data []byte, opt Options) (*Topology, error) {
+	if opt.Dir == "" {
+		dir, err := filepath.Abs(filepath.Dir(path))
+		if err != nil {
+			return nil, Problems{{File: path, Line: 1, Column: 1, Message: "cannot tell the file's folder: " + err.Error()}}
+		}
+		opt.Dir = dir
+	}
+	l := &loader{file: path, opt: opt, keys: keyTable()}
+	t := l.load(data)
+	if len(l.problems) > 0 {
+		return nil, l.problems.sorted()
+	}
+	return t, nil
+}
+
+// loader carries what one run of Load collects.
+type loader struct {
+	file     string
+	opt      Options
+	keys     map[level][]key
+	problems Problems
+
+	root     *node
+	clusters []*clusterDraft
+}
+
+// load is the order of the work: the text, its form, each value by itself,
+// what values say about each other, and at last what the file leaves out.
+func (l *loader) load(data []byte) *Topology {
+	if l.root = l.parse(data); l.root == nil {
+		return nil
+	}
+	l.check(l.root, &shape{form: formObject, is: "a mapping with clusters", level: topologyLevel}, "a topology")
+	if l.root.kind != mapping {
+		return nil
+	}
+	t := &Topology{Name: l.topologyName(), Dir: l.opt.Dir, Backbone: l.backbone()}
+	l.decodeClusters(t.Name)
+
+	l.checkNames()
+	l.resolveGateways()
+	l.resolveInterfaces()
+	l.resolveDependencies()
+	l.checkManifests()
+
+	l.placeSubnets()
+	for _, c := range l.clusters {
+		l.placeAddresses(c)
+	}
+	l.checkRoutes()
+	if len(l.problems) > 0 {
+		return nil
+	}
+	for _, c := range l.clusters {
+		t.Clusters = append(t.Clusters, c.finish())
+	}
+	return t
+}
+
+func (l *loader) report(at position, message, hint string) {
+	l.problems = append(l.problems, Problem{l.file, max(at.line, 1), max(at.column, 1), message, hint})
+}
+
+// spoil reports a problem of a node and marks the node bad.
+func (l *loader) spoil(n *node, message, hint string) *node {
+	n.bad = true
+	l.report(n.position, message, hint)
+	return n
+}
+
+// clusterDraft is a cluster on its way: what the file says, with positions,
+// and what is known so far.
+type clusterDraft struct {
+	at      position
+	body    *node
+	out     Cluster
+	subnets []subnet
+	unsure  bool // its subnets have problems: say nothing about addresses
+
+	stations []*stationDraft
+	legs     []*leg // every interface in the cluster, in file order
+}
+
+// stationDraft is a station on its way.
+type stationDraft struct {
+	at     position
+	body   *node
+	out    Station
+	legs   []*leg // eth0, eth1, ...
+	unsure bool   // its interfaces have problems: say nothing about routes
+	routes []routeDraft
+}
+
+func (l *loader) topologyName() string {
+	const hint = "a name starts and ends with a letter or digit, has lower-case letters, digits, - and _, and at most 63"
+	n := l.root.get("name")
+	switch {
+	case n != nil && !validName(n.text):
+		l.spoil(n, fmt.Sprintf("%s is not a topology name", quoted(n.text)), hint)
+		return ""
+	case l.opt.Name != "" && !validName(l.opt.Name):
+		l.report(position{1, 1}, fmt.Sprintf("%s (from --name) is not a topology name", quoted(l.opt.Name)), hint)
+		return ""
+	case l.opt.Name != "":
+		return l.opt.Name
+	case n != nil:
+		return n.text
+	case l.root.spoiled("name"):
+		return ""
+	}
+	name := nameOfFolder(filepath.Base(l.opt.Dir))
+	if name == "" {
+		l.report(l.root.position, fmt.Sprintf("the folder's name %s makes no topology name", quoted(filepath.Base(l.opt.Dir))),
+			"add a line like name: shop")
+	}
+	return name
+}
+
+// nameOfFolder makes a name of a folder's as compose does: lower-case, and
+// only the characters that a name may have.
+func nameOfFolder(folder string) string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
+			return r
+		}
+		return -1
+	}, strings.ToLower(folder))
+	name = strings.TrimLeft(name, "-_")
+	return strings.TrimRight(name[:min(len(name), 63)], "-_")
+}
+
+func (l *loader) backbone() Backbone {
+	n := l.root.get("backbone")
+	b := Backbone{Upstream: []string{}}
+	if e := n.get("egress"); e != nil {
+		if e.kind != scalar || e.text != "none" {
+			l.spoil(e, "egress can only be none in this version", "write egress: none, or remove it")
+		} else {
+			b.Egress = "none"
+		}
+	}
+	up := n.get("upstream")
+	if up == nil {
+		if b.Egress == "" && !n.spoiled("upstream") {
+			b.Upstream = append(b.Upstream, "host")
+		}
+		return b
+	}
+	if b.Egress == "none" && len(up.items) > 0 {
+		l.spoil(up, "upstream is set although egress is none", "with egress: none nothing leaves, DNS included: remove one of them")
+		return b
+	}
+	seen := map[string]bool{}
+	for _, item := range up.good() {
+		who := item.text
+		if who != "host" {
+			addr, ok := l.address(item)
+			if !ok {
+				continue
+			}
+			who = addr.String()
+		}
+		if seen[who] {
+			l.spoil(item, fmt.Sprintf("%s is listed twice", who), "remove one")
+			continue
+		}
+		seen[who] = true
+		b.Upstream = append(b.Upstream, who)
+	}
+	return b
+}

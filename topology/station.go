@@ -1,0 +1,205 @@
+package topology
+
+import (
+	"fmt"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const defaultGracePeriod = 10 * time.Second
+
+// station reads what a station says about itself. What refers to others
+// (addresses, interfaces, depends_on, aliases) comes later.
+func (l *loader) station(s *stationDraft) {
+	n, out := s.body, &s.out
+	l.rootfs(s)
+	out.Writable = "disk"
+	if w := n.get("writable"); w != nil {
+		out.Writable = w.text
+	}
+	out.Entrypoint = l.words(n.get("entrypoint"))
+	out.Command = l.words(n.get("command"))
+	out.Environment = l.environment(n.get("environment"))
+	out.Hostname = out.Name
+	if h := n.get("hostname"); h != nil {
+		out.Hostname = h.text
+		if !validDNSName(h.text) || len(h.text) > 64 {
+			l.spoil(h, fmt.Sprintf("%s is not a host name", quoted(h.text)), "letters, digits, - and dots, at most 64")
+		}
+	}
+	if w := n.get("working_dir"); w != nil {
+		out.WorkingDir, _ = l.absolute(w)
+	}
+	if u := n.get("user"); u != nil {
+		out.User = u.text
+		user, group, both := strings.Cut(u.text, ":")
+		if user == "" || both && group == "" || strings.ContainsAny(u.text, " \t\n/") || strings.Contains(group, ":") {
+			l.spoil(u, fmt.Sprintf("%s is not a user", quoted(u.text)), "write user or user:group, as names or numbers")
+		}
+	}
+	l.volumes(s)
+	l.stopping(s)
+	l.limits(s)
+	l.integrity(s)
+	l.routes(s)
+}
+
+func (l *loader) rootfs(s *stationDraft) {
+	n := s.body.get("rootfs")
+	switch {
+	case n == nil:
+	case n.text == "host":
+		s.out.Rootfs = "host"
+	case n.text == "":
+		l.spoil(n, "rootfs is empty", "write host or a folder, or remove it for the built-in image")
+	default:
+		s.out.Rootfs, _ = l.machinePath(n, n.text)
+	}
+}
+
+// machinePath makes a path of the machine's absolute, from the file's folder.
+func (l *loader) machinePath(n *node, p string) (string, bool) {
+	if p == "~" || strings.HasPrefix(p, "~/") {
+		home, ok := "", false
+		if l.opt.LookupEnv != nil {
+			home, ok = l.opt.LookupEnv("HOME")
+		}
+		if !ok || !filepath.IsAbs(home) {
+			l.spoil(n, "~ stands for your home, but HOME is not set", "write the whole path")
+			return "", false
+		}
+		return filepath.Join(home, p[1:]), true
+	}
+	if strings.HasPrefix(p, "~") {
+		l.spoil(n, fmt.Sprintf("%s: only your own home can be written with ~", quoted(p)), "write the whole path")
+		return "", false
+	}
+	if filepath.IsAbs(p) {
+		return filepath.Clean(p), true
+	}
+	return filepath.Join(l.opt.Dir, p), true
+}
+
+// absolute reads a path inside the station: absolute and in its shortest
+// form, so that one place has one name.
+func (l *loader) absolute(n *node) (string, bool) {
+	clean := path.Clean(n.text)
+	switch {
+	case !path.IsAbs(n.text):
+		l.spoil(n, fmt.Sprintf("%s is not an absolute path", quoted(n.text)), "a path in the station starts with /")
+	case clean != n.text:
+		l.spoil(n, fmt.Sprintf("%s is not the shortest way to write the path", quoted(n.text)), "write "+clean)
+	default:
+		return clean, true
+	}
+	return "", false
+}
+
+func (l *loader) stopping(s *stationDraft) {
+	s.out.StopSignal = "SIGTERM"
+	if n := s.body.get("stop_signal"); n != nil {
+		name, ok := signalName(n.text)
+		if !ok {
+			l.spoil(n, fmt.Sprintf("%s is not a signal", quoted(n.text)), "write a name like SIGTERM or a number from 1 to 64")
+		}
+		s.out.StopSignal = name
+	}
+	s.out.StopGracePeriod = defaultGracePeriod
+	if n := s.body.get("stop_grace_period"); n != nil {
+		d, err := time.ParseDuration(n.text)
+		switch {
+		case err != nil:
+			hint := "write it with its unit: 500ms, 10s or 1m30s"
+			if _, err := strconv.ParseUint(n.text, 10, 32); err == nil {
+				hint = fmt.Sprintf("did you mean %ss?", n.text)
+			}
+			l.spoil(n, fmt.Sprintf("%s is not a time", quoted(n.text)), hint)
+		case d < 0:
+			l.spoil(n, fmt.Sprintf("time %s is negative", n.text), "0s kills at once")
+		}
+		s.out.StopGracePeriod = d
+	}
+}
+
+func (l *loader) limits(s *stationDraft) {
+	if n := s.body.get("mem_limit"); n != nil {
+		size, ok := parseBytes(n.text)
+		if !ok {
+			l.spoil(n, fmt.Sprintf("%s is not a size", quoted(n.text)), "write bytes, or a number with k, m or g: 256m")
+		}
+		s.out.MemLimit = size
+	}
+	if n := s.body.get("pids_limit"); n != nil {
+		limit, _ := strconv.ParseInt(n.text, 10, 64)
+		if limit < -1 || limit == 0 {
+			l.spoil(n, fmt.Sprintf("pids_limit cannot be %d", limit), "a positive number, or -1 for no limit")
+		}
+		s.out.PidsLimit = max(limit, 0)
+	}
+}
+
+func (l *loader) integrity(s *stationDraft) {
+	seal, long := s.body.get("seal"), s.body.get("integrity")
+	if seal != nil && long != nil {
+		l.spoil(seal, "seal and integrity are both set", "seal is short for integrity: keep one of them")
+		return
+	}
+	paths := seal
+	if long != nil {
+		paths = long.get("paths")
+	}
+	if paths == nil {
+		return
+	}
+	if len(paths.items) == 0 {
+		l.spoil(paths, "the list of sealed paths is empty", "list files or folders, or remove it")
+		return
+	}
+	seen := map[string]bool{}
+	for _, item := range paths.good() {
+		p, ok := l.absolute(item)
+		if !ok {
+			continue
+		}
+		if seen[p] {
+			l.spoil(item, fmt.Sprintf("%s is listed twice", p), "remove one")
+			continue
+		}
+		seen[p] = true
+		s.out.Integrity.Paths = append(s.out.Integrity.Paths, p)
+	}
+	s.out.Integrity.Manifest = filepath.Join(l.opt.Dir, "seals", s.out.Cluster, s.out.Name+".sha256")
+	if m := long.get("manifest"); m != nil {
+		if m.text == "" {
+			l.spoil(m, "manifest is empty", "name a file, or remove it for the default")
+			return
+		}
+		s.out.Integrity.Manifest, _ = l.machinePath(m, m.text)
+	}
+}
+
+// checkManifests reports stations that would write their checksums over each
+// other's.
+func (l *loader) checkManifests() {
+	owner := map[string]string{}
+	for _, c := range l.clusters {
+		for _, s := range c.stations {
+			manifest := s.out.Integrity.Manifest
+			if manifest == "" {
+				continue
+			}
+			if first, taken := owner[manifest]; taken {
+				at := s.at
+				if n := s.body.get("integrity").get("manifest"); n != nil {
+					at = n.position
+				}
+				l.report(at, fmt.Sprintf("manifest %s is already that of station %s", manifest, first), "give each station its own")
+				continue
+			}
+			owner[manifest] = s.out.ID()
+		}
+	}
+}

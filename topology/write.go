@@ -1,0 +1,210 @@
+package topology
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// YAML prints the topology as a file with everything written out that Load
+// filled in. Loading it gives an equal Topology.
+func (t *Topology) YAML() ([]byte, error) {
+	var w writer
+	w.line(0, "name", scalarText(t.Name))
+	w.open(0, "backbone")
+	if t.Backbone.Egress != "" {
+		w.line(1, "egress", scalarText(t.Backbone.Egress))
+	}
+	w.list(1, "upstream", t.Backbone.Upstream)
+	w.open(0, "clusters")
+	for i := range t.Clusters {
+		w.cluster(&t.Clusters[i])
+	}
+	return []byte(w.b.String()), nil
+}
+
+// writer prints YAML. It is written by hand because the library's block
+// scalars do not give every text back.
+type writer struct{ b strings.Builder }
+
+func (w *writer) indent(depth int) { w.b.WriteString(strings.Repeat("  ", depth)) }
+
+func (w *writer) line(depth int, key, value string) {
+	w.indent(depth)
+	fmt.Fprintf(&w.b, "%s: %s\n", key, value)
+}
+
+func (w *writer) open(depth int, key string) {
+	w.indent(depth)
+	fmt.Fprintf(&w.b, "%s:\n", key)
+}
+
+// text prints a key that is left out when it is empty.
+func (w *writer) text(depth int, key, value string) {
+	if value != "" {
+		w.line(depth, key, scalarText(value))
+	}
+}
+
+// list prints a list in one line while that is readable.
+func (w *writer) list(depth int, key string, values []string) {
+	const width = 90
+	parts := make([]string, len(values))
+	for i, v := range values {
+		parts[i] = scalarText(v)
+	}
+	if flow := "[" + strings.Join(parts, ", ") + "]"; len(flow) <= width {
+		w.line(depth, key, flow)
+		return
+	}
+	w.open(depth, key)
+	for _, p := range parts {
+		w.indent(depth + 1)
+		w.b.WriteString("- " + p + "\n")
+	}
+}
+
+func (w *writer) cluster(c *Cluster) {
+	w.open(1, scalarText(c.Name))
+	w.line(2, "domain", scalarText(c.Domain))
+	w.list(2, "subnets", texts(c.Subnets))
+	w.text(2, "gateway", c.Gateway)
+	w.list(2, "backbone_addresses", texts(c.BackboneAddresses))
+	w.line(2, "mtu", fmt.Sprint(c.MTU))
+	if len(c.Stations) == 0 {
+		return
+	}
+	w.open(2, "stations")
+	for i := range c.Stations {
+		w.station(&c.Stations[i])
+	}
+}
+
+func (w *writer) station(s *Station) {
+	const depth = 4
+	w.open(3, scalarText(s.Name))
+	w.text(depth, "rootfs", s.Rootfs)
+	w.line(depth, "writable", s.Writable)
+	w.list(depth, "addresses", texts(s.Addresses))
+	if len(s.Interfaces) > 0 {
+		w.open(depth, "interfaces")
+		for _, i := range s.Interfaces {
+			w.line(depth+1, "- cluster", scalarText(i.Cluster))
+			w.list(depth+2, "addresses", texts(i.Addresses))
+		}
+	}
+	if len(s.Routes) > 0 {
+		w.open(depth, "routes")
+		for _, r := range s.Routes {
+			w.line(depth+1, "- to", scalarText(r.To.String()))
+			w.line(depth+2, "via", scalarText(r.Via.String()))
+		}
+	}
+	w.someOf(depth, "aliases", s.Aliases)
+	if s.Entrypoint != nil {
+		w.list(depth, "entrypoint", s.Entrypoint)
+	}
+	if s.Command != nil {
+		w.list(depth, "command", s.Command)
+	}
+	w.someOf(depth, "environment", s.Environment)
+	w.text(depth, "working_dir", s.WorkingDir)
+	w.text(depth, "user", s.User)
+	w.line(depth, "hostname", scalarText(s.Hostname))
+	if len(s.Volumes) > 0 {
+		w.open(depth, "volumes")
+		for _, v := range s.Volumes {
+			w.line(depth+1, "- type", "bind")
+			w.line(depth+2, "source", scalarText(v.Source))
+			w.line(depth+2, "target", scalarText(v.Target))
+			w.line(depth+2, "read_only", fmt.Sprint(v.ReadOnly))
+		}
+	}
+	w.someOf(depth, "depends_on", s.DependsOn)
+	w.line(depth, "stop_signal", scalarText(s.StopSignal))
+	w.line(depth, "stop_grace_period", duration(s.StopGracePeriod))
+	if s.MemLimit != 0 {
+		w.line(depth, "mem_limit", fmt.Sprint(s.MemLimit))
+	}
+	if s.PidsLimit != 0 {
+		w.line(depth, "pids_limit", fmt.Sprint(s.PidsLimit))
+	}
+	if len(s.Integrity.Paths) > 0 {
+		w.open(depth, "integrity")
+		w.list(depth+1, "paths", s.Integrity.Paths)
+		w.line(depth+1, "manifest", scalarText(s.Integrity.Manifest))
+	}
+}
+
+// someOf prints a list that is left out when it is empty.
+func (w *writer) someOf(depth int, key string, values []string) {
+	if len(values) > 0 {
+		w.list(depth, key, values)
+	}
+}
+
+func texts[T netip.Addr | netip.Prefix](values []T) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = fmt.Sprint(v)
+	}
+	return out
+}
+
+// duration leaves out the zero parts that Go prints: 1m, not 1m0s.
+func duration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return scalarText(s)
+}
+
+// scalarText prints a text so that YAML reads the same text, in quotes unless
+// it is plainly a word, and with $ doubled because Load replaces variables.
+func scalarText(s string) string {
+	plain := regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9_./+=-]*$|^[0-9]+(\.[0-9]+){3}(/[0-9]+)?$|^([0-9]+(ms|s|m|h))+$`)
+	if plain.MatchString(s) && !isYAMLWord(s) {
+		return s
+	}
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '$':
+			b.WriteString("$$")
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case r < 0x20 || r >= 0x7f && r <= 0xa0:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case r > 0xffff:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		case r >= 0x2000 && r <= 0x206f || r >= 0xd800:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// isYAMLWord tells whether some YAML reader takes s for something other than
+// text.
+func isYAMLWord(s string) bool {
+	switch strings.ToLower(s) {
+	case "y", "n", "yes", "no", "on", "off", "true", "false", "null", "inf", "nan":
+		return true
+	}
+	return false
+}
