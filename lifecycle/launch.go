@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -105,7 +104,7 @@ func (k *keeper) startBackbone(ctx context.Context, r *root) error {
 	ready, failed := make(chan struct{}), make(chan error, 1)
 	config := backbone.Config{DNS: k.plan.DNS, Upstream: k.upstream()}
 	go func() {
-		failed <- backbone.Serve(context.Background(), ours, config, dialOutside, func() { close(ready) })
+		failed <- backbone.Serve(context.Background(), ours, config, backbone.Dial, func() { close(ready) })
 		ours.Close()
 	}()
 	select {
@@ -235,18 +234,4 @@ func (k *keeper) start(ctx context.Context, r *root, c *ContainerState) error {
 		k.endOnce.Do(func() { close(k.ended) })
 	}()
 	return nil
-}
-
-// dialOutside opens a socket in the machine's own namespace.
-func dialOutside(ctx context.Context, network string, to netip.AddrPort) (*os.File, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, network, to.String())
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	filer, ok := conn.(interface{ File() (*os.File, error) })
-	if !ok {
-		return nil, fmt.Errorf("cannot hand over a %s socket", network)
-	}
-	return filer.File()
 }

@@ -50,7 +50,7 @@ func Ps(l Layout, name string) ([]Station, error) {
 		c := byName[container]
 		p := Station{
 			Name: s.Name, Cluster: s.Cluster, Container: container, State: c.State,
-			Addresses: addresses(s), NetNS: filepath.Join(l.NetNS, container), Image: image(s),
+			Addresses: addresses(s), NetNS: filepath.Join(l.NetNS, container), Image: imageOf(s),
 		}
 		if c.State == "" {
 			p.State = Created
@@ -127,8 +127,8 @@ func anyAlive(s *State) bool {
 	return false
 }
 
-// Running gives a topology as it was brought up.
-func Running(l Layout, name string) (*topology.Topology, error) {
+// Recorded gives a topology as it was brought up.
+func Recorded(l Layout, name string) (*topology.Topology, error) {
 	intent, err := readIntent(l, name)
 	if err != nil {
 		return nil, err

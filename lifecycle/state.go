@@ -206,8 +206,8 @@ func lock(l Layout, name string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// image is how ps calls what a station's root is made from.
-func image(s *topology.Station) string {
+// imageOf is how ps calls what a station's root is made from.
+func imageOf(s *topology.Station) string {
 	switch {
 	case s.Rootfs == "":
 		return "builtin"

@@ -51,7 +51,7 @@ func (a *app) exec(ref string, o lifecycle.ExecOptions) error {
 	if err != nil {
 		return err
 	}
-	t, err := lifecycle.Running(a.layout(), name)
+	t, err := lifecycle.Recorded(a.layout(), name)
 	if err != nil {
 		return err
 	}

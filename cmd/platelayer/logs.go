@@ -38,7 +38,7 @@ func (a *app) logs(c *cobra.Command, refs []string, follow bool, tail int) error
 	if err != nil {
 		return err
 	}
-	t, err := lifecycle.Running(a.layout(), name)
+	t, err := lifecycle.Recorded(a.layout(), name)
 	if err != nil {
 		return err
 	}
