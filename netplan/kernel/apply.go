@@ -3,11 +3,200 @@ package kernel
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 
 	"platelayer/netplan"
 )
 
-// Apply brings everything in p up, from nothing.
+// Apply brings everything in p up, from nothing: the fabric with its bridges,
+// then each container's namespace with its veths, addresses, routes and rules.
+// When it returns without an error every port forwards. After an error the
+// caller runs Remove.
+//
+// A program that uses it keeps its main thread to itself as far as it can
+// (see onOwnThread).
 func Apply(ctx context.Context, p *netplan.Plan, o Options) error {
-	return errors.New("cannot apply: not written yet")
+	if err := freeNames(o, p.NetNSNames()); err != nil {
+		return err
+	}
+	if err := makePinDir(o.PinDir); err != nil {
+		return err
+	}
+	w := newWiring(p, o)
+	if err := onOwnThread(w.makeFabric); err != nil {
+		return err
+	}
+	defer w.fabric.Close()
+	if err := w.makeNodes(ctx); err != nil {
+		return err
+	}
+	return onOwnThread(func() error { return w.waitForPorts(ctx) })
+}
+
+// wiring is one Apply.
+type wiring struct {
+	plan      *netplan.Plan
+	options   Options
+	bridges   map[string]int32 // interface index by name
+	firstPort []int32          // interface index of each node's first port
+	ports     int
+	fabric    *os.File // the fabric's namespace
+	next      atomic.Int64
+}
+
+func newWiring(p *netplan.Plan, o Options) *wiring {
+	w := &wiring{plan: p, options: o, bridges: map[string]int32{}, firstPort: make([]int32, len(p.Nodes))}
+	for i, b := range p.Fabric.Bridges {
+		w.bridges[b.Name] = int32(firstBridge + i)
+	}
+	for i := range p.Nodes {
+		w.firstPort[i] = int32(firstPort + w.ports)
+		w.ports += len(p.Nodes[i].Interfaces)
+	}
+	return w
+}
+
+func (w *wiring) makeFabric() error {
+	f := &w.plan.Fabric
+	ns, err := enterNewNetNS(f.NetNS, f.Sysctls)
+	if err != nil {
+		return err
+	}
+	w.fabric = ns
+	s, err := openSocket()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	var b batch
+	b.up(loopback, "lo", f.NetNS)
+	for i, br := range f.Bridges {
+		if err := b.addBridge(br, int32(firstBridge+i), f.NetNS); err != nil {
+			return fmt.Errorf("cannot add bridge %s: %w", br.Name, err)
+		}
+	}
+	if err := s.send(&b); err != nil {
+		return unsupported("bridges", err)
+	}
+	return pin(w.options, f.NetNS)
+}
+
+// makeNodes lets a few threads make the nodes, each taking the next that is
+// left. The first error stops all.
+func (w *wiring) makeNodes(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	workers := w.options.Workers
+	if workers <= 0 {
+		workers = min(runtime.NumCPU(), 4)
+	}
+	var wg sync.WaitGroup
+	for range min(workers, len(w.plan.Nodes)) {
+		wg.Go(func() {
+			if err := onOwnThread(func() error { return w.work(ctx) }); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// work makes nodes on the calling thread, which goes from one new namespace to
+// the next. Its socket in the fabric stays there.
+func (w *wiring) work(ctx context.Context) error {
+	if err := unix.Setns(int(w.fabric.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("cannot enter %s: %w", w.plan.Fabric.NetNS, err)
+	}
+	s, err := openSocket()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		i := int(w.next.Add(1)) - 1
+		if i >= len(w.plan.Nodes) {
+			return nil
+		}
+		if err := w.makeNode(i, s); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *wiring) makeNode(i int, fabric *socket) error {
+	n := &w.plan.Nodes[i]
+	ns, err := enterNewNetNS(n.NetNS, n.Sysctls)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	var veths batch
+	for j, f := range n.Interfaces {
+		bridge, ok := w.bridges[f.Bridge]
+		if !ok {
+			return fmt.Errorf("cannot add link %s of %s: no bridge %s", f.Name, n.NetNS, f.Bridge)
+		}
+		at := veth{netns: n.NetNS, netnsFD: int(ns.Fd()), inside: int32(firstInside + j), port: w.firstPort[i] + int32(j), bridge: bridge}
+		if err := veths.addVeth(f, at); err != nil {
+			return fmt.Errorf("cannot add link %s of %s: %w", f.Name, n.NetNS, err)
+		}
+	}
+	if err := fabric.send(&veths); err != nil {
+		return unsupported("veth", err)
+	}
+	if err := configure(n); err != nil {
+		return err
+	}
+	return pin(w.options, n.NetNS)
+}
+
+// configure does, in one message, what is to be done inside n's namespace,
+// which is the calling thread's.
+func configure(n *netplan.Node) error {
+	s, err := openSocket()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	var b, rules batch
+	b.up(loopback, "lo", n.NetNS)
+	index := map[string]int32{"lo": loopback}
+	for j, f := range n.Interfaces {
+		index[f.Name] = int32(firstInside + j)
+		b.up(index[f.Name], f.Name, n.NetNS)
+		for _, a := range f.Addresses {
+			b.addAddress(a, f.NoPrefixRoute, index[f.Name], f.Name, n.NetNS)
+		}
+	}
+	for _, r := range n.Routes {
+		if index[r.Dev] == 0 {
+			return fmt.Errorf("cannot %s in %s: no such interface", r.Text(), n.NetNS)
+		}
+		b.addRoute(r, index[r.Dev], n.NetNS)
+	}
+	if err := s.send(&b); err != nil {
+		return err
+	}
+	for _, r := range n.Rules {
+		rules.addRule(r, n.NetNS)
+	}
+	return unsupported("policy routing", s.send(&rules))
+}
+
+// unsupported marks an error that means that the kernel lacks the feature.
+func unsupported(feature string, err error) error {
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return &Unsupported{Feature: feature, Err: err}
+	}
+	return err
 }
