@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,7 +63,12 @@ func (s *scanner) visit(fd int, name string, chain []inode) error {
 		}
 	case unix.S_IFDIR:
 		defer unix.Close(fd)
-		return s.folder(fd, name, append(chain, inode{uint64(st.Dev), st.Ino}))
+		self := inode{uint64(st.Dev), st.Ino}
+		if slices.Contains(chain, self) {
+			// A link on the way led back here; it is being walked already.
+			return nil
+		}
+		return s.folder(fd, name, append(chain, self))
 	}
 	unix.Close(fd)
 	s.report(Found{Path: name, Problem: "it is " + kind(st.Mode), Special: true})
@@ -138,15 +144,6 @@ func (s *scanner) child(dirfd int, base, name string, chain []inode) error {
 	if err != nil {
 		s.report(Found{Path: name, Problem: describe(err)})
 		return nil
-	}
-	if err := fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		for _, above := range chain {
-			if above == (inode{uint64(st.Dev), st.Ino}) {
-				// What it leads to is being walked already.
-				unix.Close(fd)
-				return nil
-			}
-		}
 	}
 	return s.visit(fd, name, chain)
 }
