@@ -102,3 +102,15 @@ func foreignStationKeys() map[string]string {
 		"oom_kill_disable": memory, "oom_score_adj": memory,
 	}
 }
+
+// replacedBy names our key that a foreign one stands for, so that it is not
+// reported as missing too.
+func replacedBy(foreign string) string {
+	switch foreign {
+	case "services":
+		return "clusters"
+	case "ipam":
+		return "subnet"
+	}
+	return foreign
+}

@@ -3,10 +3,10 @@ package topology
 // nearest returns the candidate that word is most likely a slip of, or "".
 func nearest(word string, candidates []string) string {
 	const most = 1000 // a guess is not worth comparing everything with everything
-	if len(candidates) > most {
+	if len(candidates) > most || len(word) < 2 {
 		return ""
 	}
-	best, at := "", min(2, len(word)/3)+1
+	best, at := "", min(2, (len(word)+1)/3)+1
 	for _, c := range candidates {
 		if len(word) > 64 || len(c)-len(word) > 2 || len(word)-len(c) > 2 {
 			continue

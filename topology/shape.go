@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,6 +63,19 @@ const (
 // takesExtensions tells whether x- keys are ignored on the level.
 func (v level) takesExtensions() bool {
 	return slices.Contains([]level{topologyLevel, backboneLevel, clusterLevel, stationLevel}, v)
+}
+
+// article is the level's name with the article that a sentence needs.
+func (v level) article() string {
+	switch v {
+	case topologyLevel, backboneLevel:
+		return "the " + string(v)
+	case interfaceLevel:
+		return "an interface"
+	case integrityLevel:
+		return "integrity"
+	}
+	return "a " + string(v)
 }
 
 // check holds a node against a shape and reports unknown keys, wrong types
@@ -128,13 +142,16 @@ func (s *shape) fits(n *node) bool {
 
 func (l *loader) wrongType(n *node, s *shape, name string) {
 	found := n.kind.String()
+	if n.kind == null {
+		found = "empty"
+	}
 	if n.kind == scalar {
 		found = quoted(n.text)
 	}
 	hint := "it takes " + s.String()
 	switch {
 	case n.kind == null:
-		hint += "; remove the key to leave it out"
+		hint += "; to leave it out, remove it"
 	case n.tag == "!!bool" && s.takes(formText):
 		hint += "; put it into quotes if you mean the word"
 	}
@@ -159,22 +176,24 @@ func (l *loader) checkKeys(n *node, at level) {
 		}
 		if hint, foreign := foreignKeys(at)[p.key]; foreign {
 			l.report(p.at, fmt.Sprintf("%s is not available in this version", p.key), hint)
-			n.meant = append(n.meant, p.key)
+			n.meant = append(n.meant, p.key, replacedBy(p.key))
 			continue
 		}
 		names := make([]string, len(keys))
 		for i := range keys {
 			names[i] = keys[i].name
 		}
-		message := fmt.Sprintf("unknown key %s in a %s", quoted(p.key), at)
-		if at == topologyLevel || at == backboneLevel {
-			message = fmt.Sprintf("unknown key %s in the %s", quoted(p.key), at)
-		}
-		if guess := nearest(p.key, names); guess != "" {
+		message := fmt.Sprintf("unknown key %s in %s", quoted(p.key), at.article())
+		guess := nearest(p.key, names)
+		foreign := nearest(p.key, slices.Sorted(maps.Keys(foreignKeys(at))))
+		switch {
+		case guess != "":
 			n.meant = append(n.meant, guess)
 			l.report(p.at, message, fmt.Sprintf("did you mean %s?", guess))
-		} else {
-			l.report(p.at, message, fmt.Sprintf("its keys are %s", strings.Join(names, ", ")))
+		case foreign != "":
+			l.report(p.at, message, fmt.Sprintf("%s is not available in this version: %s", foreign, foreignKeys(at)[foreign]))
+		default:
+			l.report(p.at, message, "its keys are "+strings.Join(names, ", "))
 		}
 	}
 	for _, k := range keys {

@@ -9,10 +9,12 @@ import (
 	"strings"
 )
 
+var sizeText = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([kmgtKMGT]?)([iI]?[bB])?$`)
+
 // parseBytes reads a size as compose does: a number, perhaps with a
 // fraction, and k, m, g or t, with steps of 1024.
 func parseBytes(s string) (int64, bool) {
-	m := regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([kmgtKMGT]?)([iI]?[bB])?$`).FindStringSubmatch(s)
+	m := sizeText.FindStringSubmatch(s)
 	if m == nil {
 		return 0, false
 	}

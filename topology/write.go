@@ -165,11 +165,13 @@ func duration(d time.Duration) string {
 	return scalarText(s)
 }
 
+// plainText matches what needs no quotes: words, paths, IPv4 and times.
+var plainText = regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9_./+=-]*$|^[0-9]+(\.[0-9]+){3}(/[0-9]+)?$|^([0-9]+(ms|s|m|h))+$`)
+
 // scalarText prints a text so that YAML reads the same text, in quotes unless
 // it is plainly a word, and with $ doubled because Load replaces variables.
 func scalarText(s string) string {
-	plain := regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9_./+=-]*$|^[0-9]+(\.[0-9]+){3}(/[0-9]+)?$|^([0-9]+(ms|s|m|h))+$`)
-	if plain.MatchString(s) && !isYAMLWord(s) {
+	if plainText.MatchString(s) && !isYAMLWord(s) {
 		return s
 	}
 	var b strings.Builder

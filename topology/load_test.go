@@ -1,0 +1,49 @@
+package topology
+
+import (
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"net/netip"
+)
+
+func mustLoad(t testing.TB, file string) *Topology {
+	t.Helper()
+	top, err := Load("f.yaml", []byte(file), testOptions())
+	if err != nil {
+		t.Fatalf("%s\n%v", file, err)
+	}
+	return top
+}
+
+// sameAfterYAML loads what YAML prints, with nothing of the environment.
+func sameAfterYAML(t testing.TB, top *Topology) {
+	t.Helper()
+	out, err := top.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Load("again.yaml", out, Options{Dir: top.Dir})
+	if err != nil {
+		t.Fatalf("what YAML printed is refused: %v\n%s", err, out)
+	}
+	if diff := cmp.Diff(top, again, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+		t.Fatalf("loaded again it differs:\n%s\n%s", diff, out)
+	}
+}
+
+func TestYAML(t *testing.T) {
+	data, err := os.ReadFile("testdata/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := mustLoad(t, string(data))
+	out, err := top.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/full.resolved.yaml", string(out))
+	sameAfterYAML(t, top)
+}

@@ -1,0 +1,191 @@
+package topology
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/jsonschema-go/jsonschema"
+	"gopkg.in/yaml.v3"
+)
+
+func resolvedSchema(t *testing.T) *jsonschema.Resolved {
+	t.Helper()
+	text, err := Schema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema jsonschema.Schema
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	resolved, err := schema.Resolve(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resolved
+}
+
+// asJSON is a YAML file as an editor's schema check sees it.
+func asJSON(t *testing.T, file string) any {
+	t.Helper()
+	var v any
+	if err := yaml.Unmarshal([]byte(file), &v); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func accepted(t *testing.T) map[string]string {
+	t.Helper()
+	files := map[string]string{"starter": Starter()}
+	for _, path := range []string{"testdata/full.yaml", "testdata/full.resolved.yaml"} {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[path] = string(data)
+	}
+	for _, s := range sections() {
+		files["section "+s.title] = s.example
+	}
+	for at, keys := range keyTable() {
+		for _, k := range keys {
+			files[string(at)+" "+k.name] = exampleFile(at, k)
+		}
+	}
+	return files
+}
+
+// exampleFile makes a whole file of a key's example.
+func exampleFile(at level, k key) string {
+	station := func(keys string) string {
+		return "clusters: {lan: {subnets: [10.20.0.0/24, 'fd20::/64'], stations: {a: {" + keys + "}, db: , www1: }}, " +
+			"backend: {subnets: [10.30.0.0/24], stations: {cache: }}}"
+	}
+	switch at {
+	case topologyLevel:
+		if k.name == "clusters" {
+			return k.example
+		}
+		return k.example + "\nclusters: {lan: {stations: {a: }}}"
+	case backboneLevel:
+		return "backbone: {" + k.example + "}\nclusters: {lan: {stations: {a: }}}"
+	case clusterLevel:
+		keys := []string{k.example}
+		if k.name != "subnet" && k.name != "subnets" {
+			keys = append(keys, "subnets: [10.20.0.0/24, 'fd20::/64']")
+		}
+		if k.name != "stations" {
+			keys = append(keys, "stations: {lb: }")
+		}
+		return "clusters: {lan: {" + strings.Join(keys, ", ") + "}}"
+	case stationLevel:
+		return station(k.example)
+	case interfaceLevel:
+		if k.name == "cluster" {
+			return station("interfaces: [{" + k.example + "}]")
+		}
+		return "clusters: {lan: {subnets: [10.20.0.0/24, 'fd20::/64']}, web: {stations: {a: {interfaces: [{cluster: lan, " + k.example + "}]}}}}"
+	case routeLevel:
+		other := map[string]string{"to": "via: 10.20.0.254", "via": "to: default"}[k.name]
+		return station("routes: [{" + k.example + ", " + other + "}]")
+	case volumeLevel:
+		keys := []string{k.example}
+		for name, other := range map[string]string{"type": "type: bind", "source": "source: ./x", "target": "target: /x"} {
+			if name != k.name {
+				keys = append(keys, other)
+			}
+		}
+		return station("volumes: [{" + strings.Join(keys, ", ") + "}]")
+	case dependencyLevel:
+		return station("depends_on: {db: {" + k.example + "}}")
+	case integrityLevel:
+		if k.name == "paths" {
+			return station("integrity: {" + k.example + "}")
+		}
+		return station("integrity: {paths: [/etc], " + k.example + "}")
+	}
+	return ""
+}
+
+// TestKeysSchemaAndExamples: what the table says, Load takes and the schema
+// allows.
+func TestKeysSchemaAndExamples(t *testing.T) {
+	schema := resolvedSchema(t)
+	for name, file := range accepted(t) {
+		t.Run(name, func(t *testing.T) {
+			sameAfterYAML(t, mustLoad(t, file))
+			if err := schema.Validate(asJSON(t, file)); err != nil {
+				t.Errorf("%s\n%v", file, err)
+			}
+		})
+	}
+}
+
+// TestSchemaRefuses: the schema is not one that allows everything.
+func TestSchemaRefuses(t *testing.T) {
+	schema := resolvedSchema(t)
+	for _, file := range []string{
+		"cluster: {}", "name: a", "clusters: [a]",
+		"clusters: {lan: {stations: {a: {image: x}}}}",
+		"clusters: {lan: {stations: {a: {writable: tape}}}}",
+		"clusters: {lan: {mtu: big}}",
+		"clusters: {lan: {stations: {a: {volumes: [{type: bind}]}}}}",
+		"clusters: {lan: {stations: {a: {command: true}}}}",
+	} {
+		if err := schema.Validate(asJSON(t, file)); err == nil {
+			t.Errorf("the schema allows %s", file)
+		}
+		if _, err := Load("f.yaml", []byte(file), testOptions()); err == nil {
+			t.Errorf("Load allows %s", file)
+		}
+	}
+}
+
+// TestEveryKeyIsDocumented: table, schema and docs have the same keys, and a
+// known foreign key is not one of ours.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	text, err := Schema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema map[string]any
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	reference := Reference()
+	for at, keys := range keyTable() {
+		properties := schema
+		if at != topologyLevel {
+			properties = schema["$defs"].(map[string]any)[string(at)].(map[string]any)
+		}
+		have := properties["properties"].(map[string]any)
+		if len(have) != len(keys) {
+			t.Errorf("%s: %d keys in the schema, %d in the table", at, len(have), len(keys))
+		}
+		foreign := foreignKeys(at)
+		for _, k := range keys {
+			if have[k.name] == nil {
+				t.Errorf("%s of %s is not in the schema", k.name, at)
+			}
+			if !strings.Contains(reference, "- **`"+k.name+"`**: "+k.doc) {
+				t.Errorf("%s of %s is not in the reference", k.name, at)
+			}
+			if foreign[k.name] != "" {
+				t.Errorf("%s of %s is both taken and refused", k.name, at)
+			}
+			if k.doc == "" || k.example == "" || k.def == "" && !k.required {
+				t.Errorf("%s of %s lacks doc, example or default", k.name, at)
+			}
+		}
+	}
+}
