@@ -108,6 +108,11 @@ func RunKeeper(l Layout, name string, keep bool) error {
 		k.say(report{Failure: encodeFailure(err)})
 		return err
 	}
+	socket, err := k.listen()
+	if err != nil {
+		k.say(report{Failure: encodeFailure(err)})
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	callerGone := make(chan struct{})
@@ -135,7 +140,7 @@ func RunKeeper(l Layout, name string, keep bool) error {
 	} else {
 		k.say(report{Up: true})
 	}
-	return k.listen()
+	return k.serve(socket)
 }
 
 // open reads what is to be made and makes this process fit to make it.
@@ -242,21 +247,42 @@ func (k *keeper) recordChanges() {
 	}
 }
 
-// listen serves the keeper's socket. Whoever connects is a watcher: it is sent
-// a newline after each change of the state or the logs.
-func (k *keeper) listen() error {
-	path := k.layout.socket(k.name)
+// listen opens the keeper's socket, before the launch: a topology that is up
+// can be followed.
+func (k *keeper) listen() (net.Listener, error) {
+	dir, path, err := socketPath(k.layout, k.name)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return fmt.Errorf("cannot listen on %s: %w", path, err)
+		return nil, fmt.Errorf("cannot listen on %s: %w", k.layout.socket(k.name), err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
-		return fmt.Errorf("cannot protect %s: %w", path, err)
+		return nil, fmt.Errorf("cannot protect %s: %w", k.layout.socket(k.name), err)
 	}
+	return l, nil
+}
+
+// socketPath reaches the socket through its open folder: the path of a unix
+// socket holds 107 bytes (unix(7)), that of a state folder any number.
+func socketPath(l Layout, name string) (dir *os.File, path string, err error) {
+	socket := l.socket(name)
+	dir, err = os.Open(filepath.Dir(socket))
+	if err != nil {
+		return nil, "", fmt.Errorf("cannot reach the keeper of %q: %w", name, err)
+	}
+	return dir, fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(socket)), nil
+}
+
+// serve keeps whoever connects as a watcher: it is sent a newline after each
+// change of the state or the logs.
+func (k *keeper) serve(l net.Listener) error {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
-			return fmt.Errorf("cannot accept on %s: %w", path, err)
+			return fmt.Errorf("cannot accept on %s: %w", k.layout.socket(k.name), err)
 		}
 		k.mu.Lock()
 		k.watchers[conn] = struct{}{}

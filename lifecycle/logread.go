@@ -47,7 +47,13 @@ func Logs(ctx context.Context, l Layout, name string, o LogOptions, emit func(Re
 	var wake net.Conn
 	if o.Follow {
 		// Connected before the past is read: nothing is missed in between.
-		if wake, err = net.Dial("unix", l.socket(name)); err != nil {
+		dir, path, err := socketPath(l, name)
+		if err != nil {
+			return err
+		}
+		wake, err = net.Dial("unix", path)
+		dir.Close()
+		if err != nil {
 			return fmt.Errorf("cannot follow the logs of %q, its keeper does not answer: %w", name, err)
 		}
 		defer wake.Close()
