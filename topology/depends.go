@@ -2,6 +2,8 @@ package topology
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -16,18 +18,13 @@ type dependency struct {
 func (l *loader) resolveDependencies() {
 	graph := map[*stationDraft][]dependency{}
 	var stations []*stationDraft
-	byName := map[string][]*stationDraft{}
-	for _, c := range l.clusters {
-		for _, s := range c.stations {
-			byName[s.out.Name] = append(byName[s.out.Name], s)
-		}
-	}
+	dir := l.directory()
 	for _, c := range l.clusters {
 		for _, s := range c.stations {
 			stations = append(stations, s)
 			seen := map[string]bool{}
 			for _, ref := range l.dependencyRefs(s) {
-				on, ok := l.findStation(ref, c, byName)
+				on, ok := l.findStation(ref, c, dir)
 				if !ok {
 					continue
 				}
@@ -76,14 +73,14 @@ func (l *loader) dependencyRefs(s *stationDraft) []reference {
 
 // findStation finds the one station that a reference in cluster home means:
 // the neighbour of that name, otherwise the only one of that name anywhere.
-func (l *loader) findStation(ref reference, home *clusterDraft, byName map[string][]*stationDraft) (*stationDraft, bool) {
+func (l *loader) findStation(ref reference, home *clusterDraft, dir directory) (*stationDraft, bool) {
 	cluster, name, full := strings.Cut(ref.text, "/")
 	if !full {
 		cluster, name = "", ref.text
 	}
 	var found []*stationDraft
 	var ids []string
-	for _, s := range byName[name] {
+	for _, s := range dir.stations[name] {
 		switch {
 		case full && s.out.Cluster != cluster:
 		case !full && s.out.Cluster == home.out.Name:
@@ -98,37 +95,55 @@ func (l *loader) findStation(ref reference, home *clusterDraft, byName map[strin
 	case len(found) > 1:
 		l.report(ref.at, fmt.Sprintf("station %s is ambiguous", quoted(ref.text)), "write "+orList(firstFew(ids)))
 	default:
-		l.noStation(ref, cluster, name)
+		l.noStation(ref, cluster, name, dir)
 	}
 	return nil, false
 }
 
+// directory finds clusters and stations by name, also in a file of very many.
+type directory struct {
+	clusters map[string]*clusterDraft
+	stations map[string][]*stationDraft
+	// unreadable tells that some cluster's stations have problems of their own.
+	unreadable bool
+}
+
+func (l *loader) directory() directory {
+	dir := directory{clusters: map[string]*clusterDraft{}, stations: map[string][]*stationDraft{}}
+	for _, c := range l.clusters {
+		dir.clusters[c.out.Name] = c
+		dir.unreadable = dir.unreadable || c.body.spoiled("stations")
+		for _, s := range c.stations {
+			dir.stations[s.out.Name] = append(dir.stations[s.out.Name], s)
+		}
+	}
+	return dir
+}
+
 // noStation reports a reference to nobody, unless stations of where it points
 // were not readable.
-func (l *loader) noStation(ref reference, cluster, name string) {
-	var all []string
-	known := cluster == ""
-	for _, c := range l.clusters {
-		if cluster != "" && c.out.Name != cluster {
-			continue
-		}
-		known = true
-		if c.body.spoiled("stations") {
-			return
-		}
-		for _, s := range c.stations {
-			all = append(all, s.out.Name)
-		}
-	}
-	if !known {
+func (l *loader) noStation(ref reference, cluster, name string, dir directory) {
+	hint, guess := "stations are named STATION or CLUSTER/STATION", ""
+	c := dir.clusters[cluster]
+	switch {
+	case cluster == "" && dir.unreadable, c != nil && c.body.spoiled("stations"):
+		return
+	case cluster == "" && len(dir.stations) <= mostGuesses:
+		guess = nearest(name, slices.Sorted(maps.Keys(dir.stations)))
+	case cluster == "":
+	case c == nil:
 		l.report(ref.at, fmt.Sprintf("there is no cluster %s", quoted(cluster)), "a station of another cluster is CLUSTER/STATION")
 		return
-	}
-	hint := "stations are named STATION or CLUSTER/STATION"
-	if guess := nearest(name, all); guess != "" {
-		if cluster != "" {
+	case len(c.stations) <= mostGuesses:
+		var names []string
+		for _, s := range c.stations {
+			names = append(names, s.out.Name)
+		}
+		if guess = nearest(name, names); guess != "" {
 			guess = cluster + "/" + guess
 		}
+	}
+	if guess != "" {
 		hint = fmt.Sprintf("did you mean %s?", guess)
 	}
 	l.report(ref.at, fmt.Sprintf("there is no station %s", quoted(ref.text)), hint)

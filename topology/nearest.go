@@ -1,9 +1,12 @@
 package topology
 
+// mostGuesses bounds the search: a guess is not worth comparing everything
+// with everything.
+const mostGuesses = 200
+
 // nearest returns the candidate that word is most likely a slip of, or "".
 func nearest(word string, candidates []string) string {
-	const most = 1000 // a guess is not worth comparing everything with everything
-	if len(candidates) > most || len(word) < 2 {
+	if len(candidates) > mostGuesses || len(word) < 2 {
 		return ""
 	}
 	best, at := "", min(2, (len(word)+1)/3)+1

@@ -1,0 +1,57 @@
+package topology
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestHostileFiles: large files made to be slow are read in seconds, whatever
+// the answer.
+func TestHostileFiles(t *testing.T) {
+	repeat := func(n int, line func(i int) string) string {
+		var b strings.Builder
+		for i := range n {
+			b.WriteString(line(i))
+		}
+		return b.String()
+	}
+	for name, file := range map[string]string{
+		"too large":       strings.Repeat("#", maxBytes+1),
+		"deep flow":       strings.Repeat("[", 100_000),
+		"deep block":      repeat(900, func(i int) string { return strings.Repeat(" ", i) + "a:\n" }),
+		"many clusters":   "clusters:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  c%d: {}\n", i) }),
+		"many subnets":    "clusters:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  c%d: {subnet: 'fd00:0:%x::/64'}\n", i, i) }),
+		"same subnet":     "clusters:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  c%d: {subnet: 10.0.0.0/8}\n", i) }),
+		"full subnet":     "clusters:\n  lan:\n    subnet: 10.20.0.0/18\n    stations:\n" + repeat(30_000, func(i int) string { return fmt.Sprintf("      s%d:\n", i) }),
+		"dependencies":    "clusters:\n  lan:\n    stations:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("      s%d: {depends_on: [s%d]}\n", i, i+1) }),
+		"unknown":         "clusters:\n  lan:\n    stations:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("      s%d: {depends_on: [x%d]}\n", i, i) }),
+		"unknown keys":    repeat(50_000, func(i int) string { return fmt.Sprintf("clusterz%d: 1\n", i) }),
+		"unknown gateway": "clusters:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  c%d: {gateway: x, domain: 'a%d'}\n", i, i) }),
+		"variables":       "name: \"" + strings.Repeat("${A:-", 200_000) + "\"",
+		"more variables":  "name: \"" + strings.Repeat("${A:-}", 200_000) + "\"",
+		"merges":          "x-a: &a {k: v}\nclusters:\n  <<: [" + strings.Repeat("*a,", 100_000) + "]\n",
+		"long key":        strings.Repeat("a", 500_000) + ": 1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := time.Now()
+			top, err := Load("f.yaml", []byte(file), testOptions())
+			if took := time.Since(start); took > 10*time.Second {
+				t.Errorf("took %s", took)
+			}
+			if err == nil {
+				sameAfterYAML(t, top)
+			}
+		})
+	}
+}
+
+func FuzzParseEnv(f *testing.F) {
+	f.Add([]byte("# x\nexport A='b\nc' # d\nE=\"${A} \\$\"\nF=$A\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if env, err := ParseEnv(data); err != nil && env != nil {
+			t.Error("a result beside an error")
+		}
+	})
+}
