@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// variableError says what is wrong with a variable in a value.
-type variableError struct{ message, hint string }
+// valueError says what is wrong with a value by itself, mostly with a variable
+// in it.
+type valueError struct{ message, hint string }
 
-func (e *variableError) Error() string { return e.message }
+func (e *valueError) Error() string { return e.message }
 
 // interpolate replaces variables as compose does: $NAME, ${NAME}, and with
 // : for "or empty" ${NAME:-default}, ${NAME:?message}, ${NAME:+instead}; $$ is
@@ -25,7 +26,7 @@ func interpolate(s string, lookup func(string) (string, bool)) (string, error) {
 
 func interpolateDeep(s string, lookup func(string) (string, bool), depth int) (string, error) {
 	if depth > maxDepth {
-		return "", &variableError{"variables nested too deep", "use a variable of its own for the default"}
+		return "", &valueError{"variables nested too deep", "use a variable of its own for the default"}
 	}
 	var b strings.Builder
 	for {
@@ -43,7 +44,7 @@ func interpolateDeep(s string, lookup func(string) (string, bool), depth int) (s
 		case strings.HasPrefix(s, "{"):
 			end := closingBrace(s)
 			if end < 0 {
-				return "", &variableError{"${ without its }", "write $$ for a dollar sign"}
+				return "", &valueError{"${ without its }", "write $$ for a dollar sign"}
 			}
 			value, err := braced(s[1:end], lookup, depth)
 			if err != nil {
@@ -54,7 +55,7 @@ func interpolateDeep(s string, lookup func(string) (string, bool), depth int) (s
 		default:
 			name := leadingName(s)
 			if name == "" {
-				return "", &variableError{"a lone $ in a value", "write $$ for a dollar sign"}
+				return "", &valueError{"a lone $ in a value", "write $$ for a dollar sign"}
 			}
 			value, ok := lookup(name)
 			if !ok {
@@ -72,7 +73,7 @@ func braced(s string, lookup func(string) (string, bool), depth int) (string, er
 	rest := s[len(name):]
 	orEmpty := strings.HasPrefix(rest, ":")
 	op := strings.TrimPrefix(rest, ":")
-	bad := &variableError{fmt.Sprintf("%s is not a variable", quoted("${"+s+"}")),
+	bad := &valueError{fmt.Sprintf("%s is not a variable", quoted("${"+s+"}")),
 		"write ${NAME}, ${NAME:-default}, ${NAME:?message} or ${NAME:+instead}; $$ for a dollar sign"}
 	if name == "" || (rest != "" && op == "") {
 		return "", bad
@@ -108,14 +109,14 @@ func braced(s string, lookup func(string) (string, bool), depth int) (string, er
 		if message == "" {
 			message = "it is required"
 		}
-		return "", &variableError{fmt.Sprintf("variable %s is not set: %s", name, message),
+		return "", &valueError{fmt.Sprintf("variable %s is not set: %s", name, message),
 			"export it or put it into .env"}
 	}
 	return "", bad
 }
 
 func unset(name string) error {
-	return &variableError{fmt.Sprintf("variable %s is not set", name),
+	return &valueError{fmt.Sprintf("variable %s is not set", name),
 		fmt.Sprintf("export it, put it into .env, or write ${%s:-} where empty is fine", name)}
 }
 

@@ -59,6 +59,10 @@ func (l *loader) checkNames() {
 	}
 	names := map[string]owner{}
 	claim := func(name string, s *stationDraft, at position) {
+		if !validDNSName(name) {
+			l.report(at, fmt.Sprintf("the DNS name %s is too long", quoted(name)), "at most 253 characters: shorten the domain")
+			return
+		}
 		if first, taken := names[name]; taken {
 			message := fmt.Sprintf("the DNS name %s is already that of station %s", name, first.id)
 			hint := fmt.Sprintf("it is given in line %d: rename one, or give the clusters different domains", first.at.line)

@@ -28,6 +28,9 @@ type node struct {
 	items []*node
 	pairs []pair
 
+	// pending is what is wrong with the scalar itself. It is reported where the
+	// value is used, so that nobody hears about what is ignored.
+	pending *valueError
 	// bad is set once a problem was reported here: nothing below is looked at
 	// again, so one mistake gives one problem.
 	bad bool

@@ -165,20 +165,18 @@ func (e *expander) scalar(n *node, y *yaml.Node) {
 		return
 	case "!!str", "!!int", "!!float", "!!bool", "!!timestamp", "!!merge":
 	default:
-		e.spoil(n, fmt.Sprintf("tag %s is not known", n.tag), "remove the tag; a topology needs none")
+		n.pending = &valueError{fmt.Sprintf("tag %s is not known", n.tag), "remove the tag; a topology needs none"}
 		return
 	}
 	text, err := interpolate(y.Value, e.opt.LookupEnv)
-	var wrong *variableError
 	switch {
-	case errors.As(err, &wrong):
-		e.spoil(n, wrong.message, wrong.hint)
+	case errors.As(err, &n.pending):
 		return
 	case strings.ContainsRune(text, 0):
-		e.spoil(n, "a NUL byte cannot stand in a value", "remove the \\0")
+		n.pending = &valueError{"a NUL byte cannot stand in a value", "remove the \\0"}
 		return
 	case !utf8.ValidString(text):
-		e.spoil(n, "the value is not UTF-8", "check the variable it comes from")
+		n.pending = &valueError{"the value is not UTF-8", "check the variable it comes from"}
 		return
 	}
 	n.text = text

@@ -81,6 +81,9 @@ func (v level) article() string {
 // check holds a node against a shape and reports unknown keys, wrong types
 // and missing keys. What it finds wrong it marks bad.
 func (l *loader) check(n *node, s *shape, name string) {
+	if n.pending != nil {
+		l.spoil(n, n.pending.message, n.pending.hint)
+	}
 	if n.bad || n.kind == null && s.null {
 		return
 	}
