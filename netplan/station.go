@@ -100,6 +100,9 @@ func (b *builder) returnPaths(n *Node, s *topology.Station) {
 				if to.Addr().Is4() != from.Addr().Is4() {
 					continue
 				}
+				if _, direct := addressIn(to, f.Addresses); !direct {
+					continue
+				}
 				n.Routes = append(n.Routes, Route{To: to.Masked(), Via: via, Dev: n.Interfaces[0].Name, Table: table})
 				n.Rules = append(n.Rules, Rule{Priority: table, From: from.Masked(), To: to.Masked(), Table: table})
 				table++

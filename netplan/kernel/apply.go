@@ -180,7 +180,7 @@ func configure(n *netplan.Node) error {
 	}
 	for _, r := range n.Routes {
 		if index[r.Dev] == 0 {
-			return fmt.Errorf("cannot %s in %s: no such interface", r.Text(), n.NetNS)
+			return fmt.Errorf("cannot %s in %s: no such interface", words(r.Text()), n.NetNS)
 		}
 		b.addRoute(r, index[r.Dev], n.NetNS)
 	}

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -25,36 +24,14 @@ func enterNewNetNS(name string, sysctls []netplan.Sysctl) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("cannot make network namespace %s: %w", name, err)
 	}
-	for _, s := range sysctls {
-		if err := setSysctl(s); err != nil {
-			return nil, fmt.Errorf("cannot set %s to %q in %s: %w", s.Key, s.Value, name, err)
-		}
+	if err := setSysctls(sysctls); err != nil {
+		return nil, fmt.Errorf("cannot configure %s: %w", name, err)
 	}
 	f, err := os.Open(threadNetNS)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open network namespace %s: %w", name, err)
 	}
 	return f, nil
-}
-
-// setSysctl writes below /proc/sys/net, which shows the namespace of the
-// thread that opens a file.
-func setSysctl(s netplan.Sysctl) error {
-	path := "/proc/sys/" + strings.ReplaceAll(s.Key, ".", "/")
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		if s.Optional {
-			return nil
-		}
-		if strings.HasPrefix(s.Key, "net.ipv6.") {
-			return &Unsupported{Feature: "IPv6", Err: err}
-		}
-	}
-	if err != nil {
-		return err
-	}
-	_, err = unix.Write(fd, []byte(s.Value))
-	return errors.Join(err, unix.Close(fd))
 }
 
 // pin keeps the calling thread's namespace alive and gives it a name.

@@ -85,7 +85,7 @@ func attempt(name, remedy string, required bool, f func(b *batch) error) Feature
 // policy routing.
 func probeIPv6() Feature {
 	const name, remedy = "IPv6", "boot without ipv6.disable=1, with CONFIG_IPV6 and CONFIG_IPV6_MULTIPLE_TABLES; topologies of IPv4 alone work"
-	if err := setSysctl(netplan.Sysctl{Key: "net.ipv6.conf.all.disable_ipv6", Value: "0"}); err != nil {
+	if err := setSysctls([]netplan.Sysctl{{Key: "net.ipv6.conf.all.disable_ipv6", Value: "0"}}); err != nil {
 		return Feature{Name: name, Detail: err.Error(), Remedy: remedy}
 	}
 	return attempt(name, remedy, false, func(b *batch) error {

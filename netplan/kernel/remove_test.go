@@ -160,7 +160,7 @@ func TestErrorNamesOperationAndStation(t *testing.T) {
 	n.Routes[0].Via = addrs("192.0.2.77")[0]
 	t.Cleanup(func() { _ = Remove(o) })
 	err = Apply(context.Background(), p, o)
-	if err == nil || !strings.Contains(err.Error(), "cannot route add default via 192.0.2.77 dev eth0 in "+n.NetNS) {
+	if err == nil || !strings.Contains(err.Error(), "cannot add route default via 192.0.2.77 dev eth0 in "+n.NetNS) {
 		t.Errorf("Apply said %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package kernel
 import (
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -110,7 +111,7 @@ func (b *batch) addAddress(a netip.Prefix, noPrefixRoute bool, index int32, name
 	}
 	raw := a.Addr().AsSlice()
 	b.add(unix.RTM_NEWADDR, create, func() string {
-		return netplan.AddressText(name, a, noPrefixRoute) + " in " + netns
+		return words(netplan.AddressText(name, a, noPrefixRoute)) + " in " + netns
 	}, msg, attr(unix.IFA_LOCAL, raw), attr(unix.IFA_ADDRESS, raw), attr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
 }
 
@@ -134,7 +135,7 @@ func (b *batch) addRoute(r netplan.Route, index int32, netns string) {
 	} else if r.To.Addr().Is4() {
 		msg.Scope = unix.RT_SCOPE_LINK
 	}
-	b.add(unix.RTM_NEWROUTE, create, func() string { return r.Text() + " in " + netns }, data...)
+	b.add(unix.RTM_NEWROUTE, create, func() string { return words(r.Text()) + " in " + netns }, data...)
 }
 
 // addRule's header is struct fib_rule_hdr, of rtmsg's layout with the action
@@ -153,7 +154,13 @@ func (b *batch) addRule(r netplan.Rule, netns string) {
 		msg.Family, msg.Dst_len = uint8(family(r.To.Addr())), uint8(r.To.Bits())
 		data = append(data, attr(nl.FRA_DST, r.To.Addr().AsSlice()))
 	}
-	b.add(unix.RTM_NEWRULE, create, func() string { return r.Text() + " in " + netns }, data...)
+	b.add(unix.RTM_NEWRULE, create, func() string { return words(r.Text()) + " in " + netns }, data...)
+}
+
+// words turns iproute2's "route add ..." into English: "add route ...".
+func words(line string) string {
+	object, rest, _ := strings.Cut(line, " add ")
+	return "add " + object + " " + rest
 }
 
 func attr(kind int, data []byte) *nl.RtAttr { return nl.NewRtAttr(kind, data) }

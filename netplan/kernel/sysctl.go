@@ -1,0 +1,85 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"platelayer/netplan"
+)
+
+// sysctlDirs holds folders below /proc/sys as one namespace sees them, open
+// for the settings in them. The name of a folder that differs by namespace is
+// one hash chain of as many entries as there are namespaces (proc_sys_compare
+// in fs/proc/proc_sysctl.c), so each is walked once and not for every setting.
+type sysctlDirs map[string]int
+
+// setSysctls applies all to the calling thread's namespace: /proc/sys/net
+// shows that of the thread that opens a file.
+func setSysctls(all []netplan.Sysctl) error {
+	dirs := sysctlDirs{}
+	defer dirs.close()
+	for _, s := range all {
+		if err := dirs.set(s); err != nil {
+			return fmt.Errorf("cannot set %s to %q: %w", s.Key, s.Value, err)
+		}
+	}
+	return nil
+}
+
+func (d sysctlDirs) set(s netplan.Sysctl) error {
+	dir, name := splitKey(s.Key)
+	fd, err := d.open(dir)
+	if err == nil {
+		fd, err = unix.Openat(fd, name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		if s.Optional {
+			return nil
+		}
+		if strings.HasPrefix(s.Key, "net.ipv6.") {
+			return &Unsupported{Feature: "IPv6", Err: err}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	_, err = unix.Write(fd, []byte(s.Value))
+	return errors.Join(err, unix.Close(fd))
+}
+
+// open is a handle on the folder of key; "" is /proc/sys.
+func (d sysctlDirs) open(key string) (int, error) {
+	if fd, ok := d[key]; ok {
+		return fd, nil
+	}
+	parent, name := unix.AT_FDCWD, "/proc/sys"
+	if key != "" {
+		up, last := splitKey(key)
+		fd, err := d.open(up)
+		if err != nil {
+			return -1, err
+		}
+		parent, name = fd, last
+	}
+	fd, err := unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	d[key] = fd
+	return fd, nil
+}
+
+func (d sysctlDirs) close() {
+	for _, fd := range d {
+		_ = unix.Close(fd)
+	}
+}
+
+// splitKey parts a key at its last dot.
+func splitKey(key string) (dir, name string) {
+	i := strings.LastIndexByte(key, '.')
+	return key[:max(i, 0)], key[i+1:]
+}

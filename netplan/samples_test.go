@@ -1,0 +1,109 @@
+package netplan
+
+import (
+	"go/parser"
+	"go/token"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"platelayer/topology"
+)
+
+// samples are the topologies of the golden files, made anew by each call.
+func samples() map[string]*topology.Topology {
+	plain := cluster("web", "10.1.0.0/24 10.1.0.1")
+	plain.Stations = []topology.Station{station("web", "www1", "10.1.0.11"), station("web", "www2", "10.1.0.12")}
+
+	six := cluster("web", "2001:db8::/64 2001:db8::1")
+	six.MTU = 9000
+	six.Stations = []topology.Station{station("web", "www1", "2001:db8::11")}
+
+	lb := station("web", "lb", "203.0.113.1 2001:db8:1::1")
+	lb.Aliases = []string{"www.shop.example"}
+	lb.Interfaces = []topology.Interface{{Cluster: "backend", Addresses: ips("10.20.0.2")}}
+	www := station("web", "www1", "203.0.113.11 2001:db8:1::11")
+	www.Routes = []topology.Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("203.0.113.77")}}
+	web := cluster("web", "203.0.113.0/24 203.0.113.254", "2001:db8:1::/64 2001:db8:1::fe")
+	web.Domain, web.Gateway = "shop.example", "lb"
+	web.Stations = []topology.Station{lb, www}
+	backend := cluster("backend", "10.20.0.0/24 10.20.0.1", "fd00:20::/64 fd00:20::1")
+	backend.Stations = []topology.Station{station("backend", "db", "10.20.0.10 fd00:20::10")}
+
+	multi := station("one", "multi", "10.1.0.5")
+	multi.Interfaces = []topology.Interface{{Cluster: "two", Addresses: ips("10.2.0.5")}}
+	multi.Routes = []topology.Route{{To: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.2.0.1")}}
+	one := cluster("one", "10.1.0.0/24 10.1.0.1")
+	one.Stations = []topology.Station{multi}
+
+	longName := strings.Repeat("a-very-long-name-", 4)[:63]
+	long := cluster(longName, "10.1.0.0/24 10.1.0.1")
+	long.Stations = []topology.Station{station(longName, longName, "10.1.0.11")}
+
+	return map[string]*topology.Topology{
+		"plain":   {Name: "hello", Clusters: []topology.Cluster{plain}},
+		"ipv6":    {Name: "six", Clusters: []topology.Cluster{six}},
+		"gateway": {Name: "shop", Clusters: []topology.Cluster{web, backend}},
+		"multi":   {Name: "multihomed", Clusters: []topology.Cluster{one, cluster("two", "10.2.0.0/24 10.2.0.1")}},
+		"long":    {Name: "l", Clusters: []topology.Cluster{long}},
+	}
+}
+
+// cluster takes each subnet with the backbone's address in it.
+func cluster(name string, subnets ...string) topology.Cluster {
+	c := topology.Cluster{Name: name, Domain: name + ".test", MTU: 1500}
+	for _, s := range subnets {
+		subnet, backbone, _ := strings.Cut(s, " ")
+		c.Subnets = append(c.Subnets, netip.MustParsePrefix(subnet))
+		c.BackboneAddresses = append(c.BackboneAddresses, netip.MustParseAddr(backbone))
+	}
+	return c
+}
+
+func station(cluster, name, addresses string) topology.Station {
+	return topology.Station{Name: name, Cluster: cluster, Addresses: ips(addresses)}
+}
+
+func ips(list string) []netip.Addr {
+	var as []netip.Addr
+	for _, s := range strings.Fields(list) {
+		as = append(as, netip.MustParseAddr(s))
+	}
+	return as
+}
+
+// TestImports keeps the package pure: the standard library and topology.
+func TestImports(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		src, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, src, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range f.Imports {
+			path, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, _, _ := strings.Cut(path, "/")
+			switch {
+			case path == "platelayer/topology":
+			case path == "os" || path == "syscall" || first == "platelayer" || strings.Contains(first, "."):
+				t.Errorf("%s imports %s", name, path)
+			}
+		}
+	}
+}
