@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 )
@@ -174,9 +175,13 @@ func (l *loader) backbone() Backbone {
 	for _, item := range up.good() {
 		who := item.text
 		if who != "host" {
-			addr, ok := l.address(item)
-			if !ok {
-				continue
+			// The machine asks, so its own loopback is an address like others.
+			addr, err := netip.ParseAddr(item.text)
+			if err != nil || !addr.IsLoopback() || addr.Zone() != "" || addr.Is4In6() {
+				var ok bool
+				if addr, ok = l.address(item); !ok {
+					continue
+				}
 			}
 			who = addr.String()
 		}
