@@ -199,10 +199,11 @@ func (k *keeper) settle(ctx context.Context) error {
 
 // start runs a prepared container's command and watches over it.
 func (k *keeper) start(ctx context.Context, r *root, c *ContainerState) error {
-	drained, err := k.collectLogs(r.spec)
+	drained, release, err := k.collectLogs(r.spec)
 	if err != nil {
 		return err
 	}
+	defer release()
 	process, err := r.container.Start(ctx)
 	r.container = nil
 	if execErr := new(containers.ExecError); errors.As(err, &execErr) {

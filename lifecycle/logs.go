@@ -37,18 +37,24 @@ func logPath(l Layout, name, container string) string {
 }
 
 // collectLogs reads what a container writes until nobody can write any more;
-// then drained is closed.
-func (k *keeper) collectLogs(spec *containers.Spec) (drained <-chan struct{}, err error) {
+// then drained is closed. Until release is called the streams stay open though
+// the container has not started.
+func (k *keeper) collectLogs(spec *containers.Spec) (drained <-chan struct{}, release func(), err error) {
 	log := &logFile{path: logPath(k.layout, k.name, spec.Name), told: k.touch}
-	var readers [2]*os.File
-	for i, path := range []string{spec.Stdout, spec.Stderr} {
-		// Opened without blocking: the engine holds the other end already.
-		readers[i], err = os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
-		if err != nil {
-			if i == 1 {
-				readers[0].Close()
+	var readers, writers []*os.File
+	release = func() { closeAll(writers) }
+	for _, path := range []string{spec.Stdout, spec.Stderr} {
+		for _, end := range []struct {
+			flag int
+			list *[]*os.File
+		}{{os.O_RDONLY, &readers}, {os.O_WRONLY, &writers}} {
+			f, err := os.OpenFile(path, end.flag|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+			if err != nil {
+				closeAll(readers)
+				release()
+				return nil, nil, fmt.Errorf("cannot read the output of %q: %w", spec.Name, err)
 			}
-			return nil, fmt.Errorf("cannot read the output of %q: %w", spec.Name, err)
+			*end.list = append(*end.list, f)
 		}
 	}
 	var wg sync.WaitGroup
@@ -64,7 +70,13 @@ func (k *keeper) collectLogs(spec *containers.Spec) (drained <-chan struct{}, er
 		log.close()
 		close(done)
 	}()
-	return done, nil
+	return done, release, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }
 
 // copy appends what r yields as records of the stream.
