@@ -37,6 +37,7 @@ func missingFeature(err error) string {
 		engine  *containers.Unsupported
 		network *kernel.Unsupported
 		dynamic *image.DynamicError
+		keepers *lacking
 	)
 	switch {
 	case errors.As(err, &engine):
@@ -45,6 +46,8 @@ func missingFeature(err error) string {
 		return network.Feature
 	case errors.As(err, &dynamic):
 		return "static program"
+	case errors.As(err, &keepers):
+		return keepers.feature
 	}
 	return ""
 }

@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"platelayer/containers"
 	"platelayer/containers/native"
 	"platelayer/netplan/kernel"
@@ -113,10 +111,7 @@ func stopAll(ctx context.Context, l Layout, name string) (running int) {
 // stop sends the station's stop signal and waits for its end. A process 1 that
 // has no handler for the signal never gets it: no use waiting for that.
 func stop(ctx context.Context, s *topology.Station, ref containers.ProcessRef) {
-	sig := unix.SignalNum(s.StopSignal)
-	if sig == 0 {
-		sig = syscall.SIGTERM
-	}
+	sig := syscall.Signal(s.Signal())
 	process, err := native.OpenProcess(ref)
 	if err != nil {
 		return

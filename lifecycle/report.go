@@ -124,10 +124,15 @@ func (f *failure) decode() error {
 	case f.Station != nil:
 		return f.Station
 	case f.Feature != "":
-		return &containers.Unsupported{Feature: f.Feature, Err: errors.New(f.Message)}
+		return &lacking{f.Feature, f.Message}
 	}
 	return errors.New(f.Message)
 }
+
+// lacking is an error of the keeper's about a feature that the machine lacks.
+type lacking struct{ feature, message string }
+
+func (e *lacking) Error() string { return e.message }
 
 // follow reads the keeper's reports until the topology is up or has failed.
 func follow(ctx context.Context, conn *os.File, progress func(Progress)) error {
