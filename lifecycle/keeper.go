@@ -133,10 +133,7 @@ func RunKeeper(l Layout, name string, keep bool) error {
 			<-callerGone // it has undone everything, this process too, before it goes
 			return errors.Join(err, k.undoAlone())
 		}
-		k.update(func(s *State) { s.Status = StatusFailed })
-		k.mu.Lock()
-		k.launched = true
-		k.mu.Unlock()
+		k.update(func(s *State) { s.Status, k.launched = StatusFailed, true })
 	} else {
 		k.say(report{Up: true})
 	}

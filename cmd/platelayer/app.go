@@ -126,7 +126,7 @@ func (a *app) load(path string) (*topology.Topology, error) {
 		return nil, fmt.Errorf("cannot find the folder of %s: %w", path, err)
 	}
 	dotenv := map[string]string{}
-	if text, err := os.ReadFile(filepath.Join(filepath.Dir(abs), ".env")); err == nil {
+	if text, err := os.ReadFile(filepath.Join(filepath.Dir(path), ".env")); err == nil {
 		if dotenv, err = topology.ParseEnv(text); err != nil {
 			return nil, fmt.Errorf("cannot read .env beside %s: %w", path, err)
 		}

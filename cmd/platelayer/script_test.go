@@ -43,6 +43,11 @@ func runScripts(t *testing.T, dir string) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":  codeCommand,
 			"query": queryCommand,
+			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
+				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {
+					ts.Fatalf("left on the machine: %s", left)
+				}
+			},
 		},
 	})
 }
@@ -61,7 +66,8 @@ func needsRoot(t testing.TB) {
 func build(t testing.TB) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "platelayer")
-	c := exec.Command("go", "build", "-o", out, ".")
+	args := []string{"build", "-o", out, "."}
+	c := exec.Command("go", args...)
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("cannot build the program: %v\n%s", err, text)
