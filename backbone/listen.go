@@ -21,7 +21,8 @@ const (
 	tcpIdle     = 10 * time.Second // RFC 7766, section 6.2.3
 	tcpWrite    = 5 * time.Second
 	maxConns    = 512 // TCP connections on one address
-	maxPipeline = 64  // questions of one connection that are under way
+	udpBuffer   = 4 << 20
+	maxPipeline = 64 // questions of one connection that are under way
 )
 
 // listener serves one address over UDP and TCP.
@@ -41,6 +42,9 @@ func listen(ctx context.Context, addr netip.AddrPort) (*listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot answer DNS on %s: %w", addr, err)
 	}
+	// A burst waits rather than being lost and asked again seconds later; the
+	// kernel gives what net.core.rmem_max allows.
+	_ = udp.(*net.UDPConn).SetReadBuffer(udpBuffer)
 	tcp, err := config.Listen(ctx, "tcp"+network, addr.String())
 	if err != nil {
 		udp.Close()
