@@ -66,8 +66,8 @@ func needsRoot(t testing.TB) {
 func build(t testing.TB) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "platelayer")
-	args := []string{"build", "-o", out, "."}
-	c := exec.Command("go", args...)
+
+	c := exec.Command("go", "build", "-o", out, ".")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("cannot build the program: %v\n%s", err, text)

@@ -59,7 +59,7 @@ func probeHere() []Feature {
 			veth{netns: "probe", netnsFD: int(ns.Fd()), inside: firstInside, port: firstPort, bridge: firstBridge})
 	})
 	try("policy routing", "use a kernel with CONFIG_IP_MULTIPLE_TABLES", true, func(b *batch) error {
-		b.addRule(netplan.Rule{Priority: 1000, From: netip.MustParsePrefix("192.0.2.1/32"), Table: 1000}, "probe")
+		b.addRule(netplan.Rule{Priority: 1000, From: netip.MustParsePrefix("198.51.100.1/32"), Table: 1000}, "probe")
 		return nil
 	})
 	found = append(found, probeIPv6())

@@ -157,10 +157,10 @@ func TestErrorNamesOperationAndStation(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := &p.Nodes[len(p.Nodes)-1]
-	n.Routes[0].Via = addrs("192.0.2.77")[0]
+	n.Routes[0].Via = addrs("198.51.100.77")[0]
 	t.Cleanup(func() { _ = Remove(o) })
 	err = Apply(context.Background(), p, o)
-	if err == nil || !strings.Contains(err.Error(), "cannot add route default via 192.0.2.77 dev eth0 in "+n.NetNS) {
+	if err == nil || !strings.Contains(err.Error(), "cannot add route default via 198.51.100.77 dev eth0 in "+n.NetNS) {
 		t.Errorf("Apply said %v", err)
 	}
 }
