@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 
 func TestServeEndsOnSIGTERM(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), serveInChild+"=1")
+	// The race detector sleeps for a second at exit unless told not to.
+	cmd.Env = append(os.Environ(), serveInChild+"=1", "GORACE=atexit_sleep_ms=0")
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
