@@ -30,7 +30,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	_ = os.Remove("/run/platelayer-test") // unless another run is at work in it
+	os.Exit(code)
 }
 
 // traces are what on this machine tells of a lab: mounts, names, folders and
