@@ -22,10 +22,12 @@ import (
 // A program that uses it keeps its main thread to itself as far as it can
 // (see onOwnThread).
 func Apply(ctx context.Context, p *netplan.Plan, o Options) error {
-	if err := freeNames(o, p.NetNSNames()); err != nil {
+	// The pins first: they refuse when these options are in use, whose names
+	// freeNames would otherwise take for stale.
+	if err := makePinDir(o.PinDir); err != nil {
 		return err
 	}
-	if err := makePinDir(o.PinDir); err != nil {
+	if err := freeNames(o, p.NetNSNames()); err != nil {
 		return err
 	}
 	w := newWiring(p, o)

@@ -114,6 +114,7 @@ func TestRemoveTwiceAndOfNothing(t *testing.T) {
 	if err := Apply(context.Background(), l.plan, l.options); err == nil {
 		t.Error("a second Apply over the first succeeded")
 	}
+	l.in("app.b", func() error { return nil }) // the first is untouched
 	for range 2 {
 		if err := Remove(l.options); err != nil {
 			t.Fatal(err)
