@@ -32,6 +32,9 @@ func (k *keeper) assemble(ctx context.Context) ([]*root, error) {
 	for _, s := range stations(t) {
 		roots = append(roots, &root{spec: k.site.station(t, s), station: s})
 	}
+	if err := os.Mkdir(k.layout.streams(k.name), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the folder of output streams: %w", err)
+	}
 	err := each(roots, func(r *root) (err error) {
 		if dir := r.spec.Root.WritableDir; dir != "" {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
