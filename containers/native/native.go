@@ -23,3 +23,12 @@ type Config struct {
 // Noticer is met by containers of this engine that have something to tell the
 // user, such as writes kept in memory because the disk can't hold them.
 type Noticer interface{ Notices() []string }
+
+// Feature is one need of the engine and whether this machine meets it.
+type Feature struct {
+	Name     string
+	OK       bool
+	Detail   string
+	Remedy   string
+	Required bool
+}

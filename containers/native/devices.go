@@ -1,0 +1,117 @@
+package native
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"platelayer/containers"
+)
+
+// allowedDevices is what a container may open (Docker's default, from
+// github.com/moby/moby/v2/daemon/pkg/oci/defaults.go); nodes of any device may
+// be made, which still needs a capability that containers lack.
+var allowedDevices = [...]struct{ major, minor int32 }{
+	{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 1}, {5, 2},
+}
+
+const ptsMajor = 136
+
+// insn encodes one BPF instruction (linux/bpf.h struct bpf_insn).
+func insn(code, regs uint8, off int16, imm int32) []byte {
+	b := []byte{code, regs, 0, 0, 0, 0, 0, 0}
+	binary.NativeEndian.PutUint16(b[2:], uint16(off))
+	binary.NativeEndian.PutUint32(b[4:], uint32(imm))
+	return b
+}
+
+// deviceProgram reads struct bpf_cgroup_dev_ctx {access_type, major, minor}
+// and answers 1 for allowed.
+func deviceProgram() []byte {
+	const (
+		load  = unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W
+		mov   = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_K
+		movR  = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_X
+		shift = unix.BPF_ALU64 | unix.BPF_RSH | unix.BPF_K
+		and   = unix.BPF_ALU64 | unix.BPF_AND | unix.BPF_K
+		jne   = unix.BPF_JMP | unix.BPF_JNE | unix.BPF_K
+		jset  = unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K
+		exit  = unix.BPF_JMP | unix.BPF_EXIT
+		read  = unix.BPF_DEVCG_ACC_READ
+		write = unix.BPF_DEVCG_ACC_WRITE
+	)
+	var p []byte
+	add := func(code, regs uint8, off int16, imm int32) { p = append(p, insn(code, regs, off, imm)...) }
+	add(load, 0x12, 0, 0) // r2 = access_type
+	add(load, 0x14, 4, 0) // r4 = major
+	add(load, 0x15, 8, 0) // r5 = minor
+	add(movR, 0x23, 0, 0)
+	add(shift, 0x03, 0, 16)        // r3 = access
+	add(and, 0x02, 0, 0xffff)      // r2 = type
+	add(mov, 0x00, 0, 1)           // allowed, so far
+	add(jset, 0x03, 1, read|write) // only made, not opened: done
+	add(exit, 0, 0, 0)
+	add(jne, 0x02, int16(2+3*len(allowedDevices)), unix.BPF_DEVCG_DEV_CHAR) // to the denial
+	add(jne, 0x04, 1, ptsMajor)
+	add(exit, 0, 0, 0)
+	for _, d := range allowedDevices {
+		add(jne, 0x04, 2, d.major)
+		add(jne, 0x05, 1, d.minor)
+		add(exit, 0, 0, 0)
+	}
+	add(mov, 0x00, 0, 0)
+	add(exit, 0, 0, 0)
+	return p
+}
+
+// loadDeviceFilter loads the program once; cgroups share it.
+func (h *hierarchies) loadDeviceFilter() (int, error) {
+	if h.v2 == "" {
+		return -1, nil
+	}
+	code := deviceProgram()
+	license := []byte("Apache-2.0\x00")
+	// The first fields of union bpf_attr for BPF_PROG_LOAD.
+	attr := struct {
+		progType, count           uint32
+		insns, license            uint64
+		logLevel, logSize         uint32
+		logBuf                    uint64
+		kernVersion, flags        uint32
+		name                      [16]byte
+		ifindex, expectedAttachTy uint32
+	}{
+		progType: unix.BPF_PROG_TYPE_CGROUP_DEVICE,
+		count:    uint32(len(code) / 8),
+		insns:    uint64(uintptr(unsafe.Pointer(&code[0]))),
+		license:  uint64(uintptr(unsafe.Pointer(&license[0]))),
+		name:     [16]byte{'p', 'l', 'a', 't', 'e', 'l', 'a', 'y', 'e', 'r'},
+	}
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	runtime.KeepAlive(code)
+	runtime.KeepAlive(license)
+	if errno != 0 {
+		return -1, &containers.Unsupported{Feature: "the cgroup device filter", Err: errno}
+	}
+	return int(fd), nil
+}
+
+// attachDeviceFilter is repeatable: a cgroup outlives the container, and the
+// same program is attached to it once.
+func attachDeviceFilter(dir string, prog int) error {
+	cg, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open the cgroup %s: %w", dir, err)
+	}
+	defer closeFD(cg)
+	attr := struct{ target, prog, attachType, flags, replace uint32 }{
+		uint32(cg), uint32(prog), unix.BPF_CGROUP_DEVICE, unix.BPF_F_ALLOW_MULTI, 0}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_ATTACH, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno != 0 && errno != unix.EINVAL {
+		return fmt.Errorf("cannot attach the device filter: %w", errno)
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"platelayer/containers"
+)
+
+// Exec runs a command in a running container, as a child of the calling
+// process: the container's keeper has no part in it. The command ends with the
+// container's pid namespace.
+func Exec(ctx context.Context, s *containers.ExecSpec) (containers.Process, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !vforkSupported {
+		return nil, &containers.Unsupported{Feature: "an engine for this processor"}
+	}
+	if len(s.Args) == 0 {
+		return nil, errors.New("cannot execute: no command")
+	}
+	if err := Harden(); err != nil {
+		return nil, err
+	}
+	filter, err := defaultFilter()
+	if err != nil {
+		return nil, err
+	}
+	groups := findHierarchies()
+	cg, err := groups.open(s.Cgroup)
+	if err != nil {
+		return nil, err
+	}
+	defer cg.close()
+	var pid, pidfd int
+	err = onThread(func(t *thread) error {
+		pid, pidfd, err = execOn(s, filter, groups, cg)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	// Off that thread: the container's /proc does not show the machine's pids.
+	return newProcess(pid, pidfd, cg.name, groups)
+}
+
+// execOn enters the container for good; its thread is thrown away.
+func execOn(s *containers.ExecSpec, filter *unix.SockFprog, groups *hierarchies, cg *entry) (pid, child int, err error) {
+	pidfd, err := openRef(s.Container)
+	if err != nil {
+		return 0, -1, fmt.Errorf("cannot find the container: %w", err)
+	}
+	defer closeFD(pidfd)
+	files, err := execFiles(s)
+	defer func() {
+		for _, fd := range files {
+			closeFD(fd)
+		}
+	}()
+	if err != nil {
+		return 0, -1, err
+	}
+	if err := unix.Setns(pidfd, unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC|unix.CLONE_NEWNET|unix.CLONE_NEWPID); err != nil {
+		return 0, -1, fmt.Errorf("cannot enter the container: %w", err)
+	}
+	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, -1, fmt.Errorf("cannot open the container's root: %w", err)
+	}
+	defer closeFD(root)
+	u, err := lookupUser(root, s.User)
+	if err != nil {
+		return 0, -1, err
+	}
+	cwd, err := openIn(root, orRoot(s.WorkingDir), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return 0, -1, fmt.Errorf("cannot enter the working folder: %w", err)
+	}
+	defer closeFD(cwd)
+	if s.TTY {
+		// As login(1) does; devpts has given it the group tty.
+		if err := unix.Fchown(files[0], int(u.uid), -1); err != nil {
+			return 0, -1, fmt.Errorf("cannot give the terminal to the user: %w", err)
+		}
+	}
+	name, err := os.Hostname() // the container's, on this thread
+	if err != nil {
+		return 0, -1, fmt.Errorf("cannot read the host name: %w", err)
+	}
+	env := environment(s.Env, strings.TrimSpace(name), u, s.TTY)
+	command, err := lookPath(root, s.Args[0], envValue(env, "PATH"))
+	if err != nil {
+		return 0, -1, execError(s.Cgroup, s.Args[0], err)
+	}
+	prog := &program{}
+	prog.add("make a session", 0, unix.SYS_SETSID)
+	for _, fd := range cg.tasks {
+		prog.add("enter a cgroup", 0, unix.SYS_WRITE, uintptr(fd), prog.str("0"), 1)
+	}
+	// Once in the cgroup: its namespace, as any other process of the container.
+	prog.add("enter the cgroup namespace", 0, unix.SYS_SETNS, uintptr(pidfd), unix.CLONE_NEWCGROUP)
+	prog.finish(&final{cwd: cwd, files: files, tty: s.TTY, common: commonSteps(), user: u,
+		filter: filter, path: command, args: s.Args, env: env})
+	pid, child, err = prog.run(0, cg.dir)
+	if err != nil {
+		return 0, -1, startError(s.Cgroup, command, err)
+	}
+	return pid, child, nil
+}
+
+func execFiles(s *containers.ExecSpec) ([]int, error) {
+	var files []int
+	for _, f := range []*os.File{s.Stdin, s.Stdout, s.Stderr} {
+		var fd int
+		var err error
+		if f == nil {
+			fd, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+			if err == nil && fd < 3 {
+				low := fd
+				fd, err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, 3)
+				closeFD(low)
+			}
+		} else {
+			fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+		}
+		if err != nil {
+			return files, fmt.Errorf("cannot hand over the standard files: %w", err)
+		}
+		files = append(files, fd)
+	}
+	return files, nil
+}

@@ -1,0 +1,114 @@
+package native
+
+import (
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// What Docker hides in /proc and /sys of a container
+// (github.com/moby/moby/v2/daemon/pkg/oci/defaults.go), which adds to the list
+// of the OCI runtime specification. Missing ones are tolerated.
+var (
+	maskedProcFiles = []string{"/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/timer_list", "/proc/timer_stats"}
+	maskedProcDirs  = []string{"/proc/acpi", "/proc/asound", "/proc/scsi"}
+	readOnlyProc    = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+	maskedSysDirs   = []string{"/sys/firmware", "/sys/devices/virtual/powercap"}
+)
+
+// maskedSys lists the folders of this machine's /sys to hide.
+func maskedSys() []string {
+	cpus, _ := filepath.Glob("/sys/devices/system/cpu/cpu*/thermal_throttle")
+	return append(append([]string(nil), maskedSysDirs...), cpus...)
+}
+
+// isolate adds what only a container's first process can do, as it needs its
+// pid namespace and its cgroup: /proc with its masks, and the cgroup's view.
+// base is an open folder of the base, so that the mounts used as masks are
+// never looked up in the container.
+func (p *program) isolate(base int, cgroupView bool) {
+	at := uintptr(0xffffff9c) // AT_FDCWD
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	proc := p.str("proc")
+	p.add("mount /proc", 0, unix.SYS_MOUNT, proc, p.str("/proc"), proc, flags)
+	for _, path := range readOnlyProc {
+		name := p.str(path)
+		p.add("clone "+path, opSave|opMayLack, unix.SYS_OPEN_TREE, at, name,
+			unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		p.ops[len(p.ops)-1].skip = 2
+		attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+		p.add("make "+path+" read-only", opUse, unix.SYS_MOUNT_SETATTR, 0, p.str(""),
+			unix.AT_EMPTY_PATH, mem(p, attr), unix.MOUNT_ATTR_SIZE_VER0)
+		p.add("mount "+path, opUse, unix.SYS_MOVE_MOUNT, 0, p.str(""), at, name, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	}
+	mask := func(with string, paths []string) {
+		for _, path := range paths {
+			p.add("clone a mask", opSave, unix.SYS_OPEN_TREE, uintptr(base), p.str(with[1:]),
+				unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+			p.add("mask "+path, opUse|opMayLack, unix.SYS_MOVE_MOUNT, 0, p.str(""), at, p.str(path), unix.MOVE_MOUNT_F_EMPTY_PATH)
+		}
+	}
+	mask(baseNull, maskedProcFiles)
+	mask(baseEmpty, maskedProcDirs)
+	// CLONE_NEWCGROUP would take the parent's cgroup for the namespace's root.
+	p.add("unshare the cgroup namespace", 0, unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+	if cgroupView {
+		fs := p.str("cgroup2")
+		p.add("mount /sys/fs/cgroup", opMayLack, unix.SYS_MOUNT, fs, p.str("/sys/fs/cgroup"), fs, flags|unix.MS_RDONLY)
+	}
+}
+
+// finish adds what every process of a container does last: files, signals,
+// limits, user, filter, exec.
+func (p *program) finish(f *final) {
+	if f.cwd >= 0 {
+		p.add("enter the working folder", 0, unix.SYS_FCHDIR, uintptr(f.cwd))
+	}
+	for i, fd := range f.files {
+		p.add("hand over a file", 0, unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
+	}
+	if f.tty {
+		p.add("take the terminal", 0, unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
+	}
+	p.add("mark files to close", 0, unix.SYS_CLOSE_RANGE, uintptr(len(f.files)), maxFD, unix.CLOSE_RANGE_CLOEXEC)
+	p.append(f.common)
+	p.credentials(f.user)
+	if f.filter != nil {
+		p.add("attach the system call filter", 0, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, mem(p, f.filter))
+	}
+	p.add("execute", 0, unix.SYS_EXECVE, p.str(f.path), p.strs(f.args), p.strs(f.env))
+}
+
+// final is the input of finish.
+type final struct {
+	cwd    int // an open folder, or -1
+	files  []int
+	tty    bool
+	common *program
+	user   *identity
+	filter *unix.SockFprog
+	path   string
+	args   []string
+	env    []string
+}
+
+// commonSteps is the same for every process: signals, umask, limits.
+func commonSteps() *program {
+	p := &program{}
+	// An ignored signal stays ignored across exec, and Go's runtime resets
+	// only those it handles.
+	act := &[4]uint64{}
+	for sig := uintptr(1); sig <= 64; sig++ {
+		if sig != uintptr(unix.SIGKILL) && sig != uintptr(unix.SIGSTOP) {
+			p.add("reset a signal", opMayFail, unix.SYS_RT_SIGACTION, sig, mem(p, act), 0, 8)
+		}
+	}
+	p.add("unblock the signals", 0, unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, mem(p, new(uint64)), 0, 8)
+	p.add("set the umask", 0, unix.SYS_UMASK, 0o022)
+	var now unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil {
+		lim := &unix.Rlimit{Cur: min(1024, now.Max), Max: min(524288, now.Max)}
+		p.add("limit open files", 0, unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, mem(p, lim), 0)
+	}
+	return p
+}

@@ -1,0 +1,128 @@
+package native
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"platelayer/containers"
+)
+
+// process is a child of ours, or with foreign set somebody else's.
+type process struct {
+	ref     containers.ProcessRef
+	pidfd   *os.File
+	cgroup  string
+	groups  *hierarchies
+	foreign bool
+	mu      sync.Mutex // Signal against the close after Wait
+	ended   bool
+}
+
+// newProcess owns pidfd. The runtime's poller waits on it, so that a waiting
+// process costs no thread.
+func newProcess(pid, pidfd int, cgroup string, groups *hierarchies) (*process, error) {
+	if err := unix.SetNonblock(pidfd, true); err != nil {
+		closeFD(pidfd)
+		return nil, fmt.Errorf("cannot prepare a pidfd: %w", err)
+	}
+	// A child that we have not waited for keeps its entry in /proc.
+	ref, err := refOf(pid)
+	if err != nil {
+		closeFD(pidfd)
+		return nil, err
+	}
+	return &process{ref: ref, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), cgroup: cgroup, groups: groups}, nil
+}
+
+func (p *process) Ref() containers.ProcessRef { return p.ref }
+
+func (p *process) Signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return os.ErrProcessDone
+	}
+	err := p.control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
+	if err == unix.ESRCH {
+		return os.ErrProcessDone
+	}
+	if err != nil {
+		return fmt.Errorf("cannot signal process %d: %w", p.ref.Pid, err)
+	}
+	return nil
+}
+
+func (p *process) control(f func(fd int) error) error {
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ferr error
+	if err := raw.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
+		return err
+	}
+	return ferr
+}
+
+// Wait blocks until the process has ended.
+func (p *process) Wait() (containers.Exit, error) {
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return containers.Exit{}, err
+	}
+	exit := containers.Exit{Code: -1}
+	var werr error
+	err = raw.Read(func(fd uintptr) bool {
+		var done bool
+		done, werr = p.poll(int(fd), &exit)
+		return done
+	})
+	if err == nil {
+		err = werr
+	}
+	if err != nil {
+		return exit, fmt.Errorf("cannot wait for process %d: %w", p.ref.Pid, err)
+	}
+	exit.At = time.Now()
+	if p.cgroup != "" {
+		exit.OOM = p.groups.oomKilled(p.cgroup)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	return exit, p.pidfd.Close()
+}
+
+// poll asks without blocking whether the process has ended.
+func (p *process) poll(fd int, exit *containers.Exit) (bool, error) {
+	if p.foreign {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		if err == unix.EINTR {
+			return false, nil
+		}
+		if n > 0 {
+			foreignExit(fd, exit)
+		}
+		return n > 0 || err != nil, err
+	}
+	var info siginfo
+	err := waitid(fd, &info)
+	if err == unix.EAGAIN || err == unix.EINTR || (err == nil && info.pid == 0) {
+		return false, nil
+	}
+	if err != nil {
+		return true, err
+	}
+	if info.code == cldExited {
+		exit.Code = int(info.status)
+		return true, nil
+	}
+	exit.Signal = syscall.Signal(info.status)
+	exit.Code = 128 + int(info.status)
+	return true, nil
+}

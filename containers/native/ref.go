@@ -1,0 +1,172 @@
+package native
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"platelayer/containers"
+)
+
+// refOf reads a process's start time (proc_pid_stat(5), field 22).
+func refOf(pid int) (containers.ProcessRef, error) {
+	_, start, err := readStat(pid)
+	if err != nil {
+		return containers.ProcessRef{}, err
+	}
+	return containers.ProcessRef{Pid: pid, StartTime: start}, nil
+}
+
+func readStat(pid int) (state byte, start uint64, err error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, 0, fmt.Errorf("cannot identify process %d: %w", pid, err)
+	}
+	// The name in field 2 may hold anything, parentheses too.
+	i := bytes.LastIndexByte(b, ')')
+	fields := bytes.Fields(b[i+1:])
+	if i < 0 || len(fields) < 20 {
+		return 0, 0, fmt.Errorf("cannot identify process %d: unknown format of its stat file", pid)
+	}
+	if start, err = strconv.ParseUint(string(fields[19]), 10, 64); err != nil {
+		return 0, 0, fmt.Errorf("cannot identify process %d: %w", pid, err)
+	}
+	return fields[0][0], start, nil
+}
+
+// Self names the calling process.
+func Self() containers.ProcessRef {
+	ref, err := refOf(os.Getpid())
+	if err != nil {
+		return containers.ProcessRef{Pid: os.Getpid()}
+	}
+	return ref
+}
+
+// Alive tells whether the process still runs; a zombie doesn't.
+func Alive(ref containers.ProcessRef) bool {
+	if ref.Pid <= 0 {
+		return false
+	}
+	state, start, err := readStat(ref.Pid)
+	return err == nil && start == ref.StartTime && state != 'Z' && state != 'X'
+}
+
+// openRef opens a pidfd and makes sure that it is of the process meant: the
+// pid can't be reused between the two as long as the start time is the same.
+func openRef(ref containers.ProcessRef) (int, error) {
+	if ref.Pid <= 0 {
+		return -1, os.ErrProcessDone
+	}
+	fd, err := unix.PidfdOpen(ref.Pid, 0)
+	if err == unix.ESRCH || err == unix.EINVAL {
+		return -1, os.ErrProcessDone
+	}
+	if err != nil {
+		return -1, fmt.Errorf("cannot open process %d: %w", ref.Pid, err)
+	}
+	if _, start, err := readStat(ref.Pid); err != nil || start != ref.StartTime {
+		closeFD(fd)
+		return -1, os.ErrProcessDone
+	}
+	return fd, nil
+}
+
+// OpenProcess opens a process that may be somebody else's child.
+func OpenProcess(ref containers.ProcessRef) (containers.Process, error) {
+	fd, err := openRef(ref)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		closeFD(fd)
+		return nil, fmt.Errorf("cannot prepare a pidfd: %w", err)
+	}
+	return &process{ref: ref, pidfd: os.NewFile(uintptr(fd), "pidfd"), foreign: true}, nil
+}
+
+// OpenRoot opens a running process's root folder, for looking only.
+func OpenRoot(ref containers.ProcessRef) (*os.File, error) {
+	pidfd, err := openRef(ref)
+	if err != nil {
+		return nil, err
+	}
+	defer closeFD(pidfd)
+	path := "/proc/" + strconv.Itoa(ref.Pid) + "/root"
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the root of process %d: %w", ref.Pid, err)
+	}
+	// The path was the right process's if that one has not been reaped yet.
+	if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
+		closeFD(fd)
+		return nil, os.ErrProcessDone
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// IgnoresSignal tells whether a process 1 neither catches nor blocks sig: the
+// kernel drops such a signal, so waiting for its effect is in vain.
+func IgnoresSignal(ref containers.ProcessRef, sig syscall.Signal) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(ref.Pid) + "/status")
+	if err != nil || !Alive(ref) || sig < 1 || sig > 64 {
+		return false
+	}
+	var caught uint64
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(line, ":")
+		if name == "SigCgt" || name == "SigBlk" {
+			mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+			if err != nil {
+				return false
+			}
+			caught |= mask
+		}
+	}
+	return caught&(1<<(sig-1)) == 0
+}
+
+// OpenPTY makes a terminal in the container's own devpts, whose names mean
+// something inside it.
+func OpenPTY(ref containers.ProcessRef) (master, slave *os.File, err error) {
+	root, err := OpenRoot(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer root.Close()
+	m, err := openIn(int(root.Fd()), "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot open a terminal: %w", err)
+	}
+	master = os.NewFile(uintptr(m), "ptmx")
+	s, err := openSlave(m)
+	if err != nil {
+		return nil, nil, errors.Join(err, master.Close())
+	}
+	return master, os.NewFile(uintptr(s), "pts"), nil
+}
+
+func openSlave(master int) (int, error) {
+	// Whatever the container put at the path, only devpts is a terminal's.
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(master, &fs); err != nil {
+		return -1, fmt.Errorf("cannot inspect the terminal: %w", err)
+	}
+	if fs.Type != unix.DEVPTS_SUPER_MAGIC {
+		return -1, errors.New("cannot open a terminal: the container's /dev/pts/ptmx is not devpts's")
+	}
+	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
+		return -1, fmt.Errorf("cannot unlock the terminal: %w", err)
+	}
+	s, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if errno != 0 {
+		return -1, fmt.Errorf("cannot open the terminal's other side: %w", errno)
+	}
+	return int(s), nil
+}

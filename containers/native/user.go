@@ -1,0 +1,156 @@
+package native
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/moby/sys/user"
+	"golang.org/x/sys/unix"
+)
+
+// identity is whom a command runs as.
+type identity struct {
+	uid, gid uint32
+	groups   []uint32
+	home     string
+}
+
+// maxUserFile bounds what is read of a root's passwd and group.
+const maxUserFile = 4 << 20
+
+// lookupUser resolves a user by the root's own passwd and group.
+func lookupUser(root int, spec string) (*identity, error) {
+	passwd, err := readIn(root, "/etc/passwd", maxUserFile)
+	if err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	group, err := readIn(root, "/etc/group", maxUserFile)
+	if err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	u, err := user.GetExecUser(spec, &user.ExecUser{Home: "/"}, bytes.NewReader(passwd), bytes.NewReader(group))
+	if err != nil {
+		return nil, fmt.Errorf("cannot find user %q: %w", spec, err)
+	}
+	id := &identity{uid: uint32(u.Uid), gid: uint32(u.Gid), home: u.Home}
+	for _, g := range u.Sgids {
+		id.groups = append(id.groups, uint32(g))
+	}
+	return id, nil
+}
+
+// openIn opens a path as a process with that root would.
+func openIn(root int, path string, flags uint64, mode uint64) (int, error) {
+	how := &unix.OpenHow{
+		Flags:   flags | unix.O_CLOEXEC,
+		Mode:    mode,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	for {
+		fd, err := unix.Openat2(root, path, how)
+		// EAGAIN: a rename raced with a ".." of the path (openat2(2)).
+		if err == unix.EINTR || err == unix.EAGAIN {
+			continue
+		}
+		if err != nil {
+			return -1, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		return fd, nil
+	}
+}
+
+// readIn reads a regular file in a root.
+func readIn(root int, path string, limit int64) ([]byte, error) {
+	fd, err := openIn(root, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("cannot inspect %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, fmt.Errorf("cannot read %s: it is not a regular file", path)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("cannot read %s: it is larger than %d bytes", path, limit)
+	}
+	return b, nil
+}
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// environment completes env with what Docker sets when it is missing.
+func environment(env []string, hostname string, u *identity, tty bool) []string {
+	out := append([]string(nil), env...)
+	set := func(name, value string) {
+		if value == "" {
+			return
+		}
+		for _, e := range env {
+			if strings.HasPrefix(e, name+"=") {
+				return
+			}
+		}
+		out = append(out, name+"="+value)
+	}
+	set("PATH", defaultPath)
+	set("HOSTNAME", hostname)
+	if tty {
+		set("TERM", "xterm")
+	}
+	set("HOME", u.home)
+	return out
+}
+
+func envValue(env []string, name string) string {
+	value := ""
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
+// lookPath finds a command as execvp(3) would inside the root. A name with a
+// slash is left to the kernel.
+func lookPath(root int, name, path string) (string, error) {
+	if name == "" {
+		return "", unix.ENOENT
+	}
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	found := error(unix.ENOENT)
+	for dir := range strings.SplitSeq(path, ":") {
+		if !strings.HasPrefix(dir, "/") {
+			continue
+		}
+		candidate := strings.TrimSuffix(dir, "/") + "/" + name
+		fd, err := openIn(root, candidate, unix.O_PATH, 0)
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		err = unix.Fstat(fd, &st)
+		closeFD(fd)
+		if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			continue
+		}
+		if st.Mode&0o111 != 0 {
+			return candidate, nil
+		}
+		found = unix.EACCES
+	}
+	return "", found
+}
