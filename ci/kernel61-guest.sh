@@ -10,6 +10,8 @@ say() { echo "--- $* (at $(cut -d' ' -f1 /proc/uptime) s)"; }
 say doctor
 platelayer doctor
 
+# As systemd has it on every machine that it runs.
+echo '+cpu +cpuset +io +memory +pids' >/sys/fs/cgroup/cgroup.subtree_control
 machine-state >/tmp/before
 
 say up
@@ -29,7 +31,35 @@ machine-state >/tmp/after
 diff /tmp/before /tmp/after
 
 say "limits of cgroup v2"
-native.test -test.run 'OOM|Pids|Memory|Limit|Cgroup' -test.v
+mkdir -p /tmp/limits/root/bin
+cp /bin/busybox /tmp/limits/root/bin/
+for program in sh sleep tail; do ln -s busybox "/tmp/limits/root/bin/$program"; done
+cat >/tmp/limits/platelayer.yaml <<'EOF'
+clusters:
+  lan:
+    stations:
+      small: {rootfs: ./root, writable: memory, command: [/bin/sleep, infinity], mem_limit: 32m, pids_limit: 10}
+EOF
+platelayer up /tmp/limits/platelayer.yaml
+group=/sys/fs/cgroup/platelayer/limits/limits.lan.small
+tail -n +1 "$group"/{memory,pids}.max
+code=0
+platelayer exec --name limits small tail /dev/zero || code=$?
+echo "tail /dev/zero ended with $code; $(grep '^oom_kill ' "$group/memory.events")"
+((code == 137))
+grep -qE '^oom_kill [1-9]' "$group/memory.events"
+if platelayer exec --name limits small sh -c 'for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done' 2>&1; then
+	echo "more processes than the limit"
+	exit 1
+fi
+grep -qE '^max [1-9]' "$group/pids.events"
+platelayer down limits
+
+tests='OOM|Pids|Memory|Limit|Cgroup'
+if [[ $(native.test -test.list "$tests") ]]; then
+	say "the engine's own tests of limits"
+	native.test -test.run "$tests" -test.v
+fi
 
 machine-state >/tmp/after
 diff /tmp/before /tmp/after
