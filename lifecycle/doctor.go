@@ -36,7 +36,7 @@ func missingFeature(err error) string {
 	var (
 		engine  *containers.Unsupported
 		network *kernel.Unsupported
-		dynamic *image.DynamicError
+		dynamic image.DynamicError
 		keepers *lacking
 	)
 	switch {

@@ -79,7 +79,7 @@ func classify(err error) (code int, hint string) {
 		file       *fileError
 		refused    *lifecycle.IntegrityError
 		station    *lifecycle.StationError
-		dynamic    *image.DynamicError
+		dynamic    image.DynamicError
 		keeperGone *lifecycle.KeeperGone
 		differs    *lifecycle.Differs
 		busy       *lifecycle.Busy

@@ -49,7 +49,7 @@ func (a *app) sealCommand() *cobra.Command {
 				return err
 			}
 			if len(which) == 0 {
-				return &usageError{errors.New("no station of this file has a seal:")}
+				return &usageError{errors.New("no station of this file has a seal")}
 			}
 			done, err := lifecycle.Seal(c.Context(), a.layout(), t, which)
 			if err != nil {

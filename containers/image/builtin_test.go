@@ -107,8 +107,10 @@ func TestBuiltinIsRepeatable(t *testing.T) {
 	if first == second {
 		t.Error("two programs have one root")
 	}
-	if mustBuiltin(t, store, one) != first || mustBuiltin(t, store, one) != first {
-		t.Error("one program has two roots")
+	for range 2 {
+		if mustBuiltin(t, store, one) != first {
+			t.Error("one program has two roots")
+		}
 	}
 	if d := cmp.Diff(before, key()); d != "" {
 		t.Errorf("it was written again: %s", d)
