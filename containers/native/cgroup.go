@@ -188,12 +188,22 @@ func JoinCgroup(name string, pid int) error {
 		}
 	}
 	for _, root := range h.trees() {
+		if name == "" && root != h.v2 && !inOurs(pid, filepath.Base(root)) {
+			// A limit that somebody else put on the process stays.
+			continue
+		}
 		err := writeFile(filepath.Join(root, name, "cgroup.procs"), strconv.Itoa(pid))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("cannot move process %d into the cgroup %q: %w", pid, name, err)
 		}
 	}
 	return nil
+}
+
+// inOurs tells whether a process is in a v1 cgroup of ours.
+func inOurs(pid int, controller string) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	return err == nil && strings.Contains(string(b), ":"+controller+":/platelayer")
 }
 
 // trees lists the mount points, the v2 tree's first.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"sort"
 	"strings"
 
@@ -193,6 +194,9 @@ func (c *container) mountVolumes(src *sources) error {
 }
 
 func (c *container) mountVolume(fd int, m *containers.Mount) error {
+	if name := path.Clean("/" + m.Target); name == "/" || name == "/proc" || name == "/dev" || name == "/sys" {
+		return errors.New("the engine mounts its own there")
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err

@@ -1,7 +1,6 @@
 package native
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -190,10 +189,7 @@ func (c *container) overlay(lower, writable string, disk bool) (int, error) {
 // clearVolatile removes the mark by which an overlay refuses a volatile layer
 // that was mounted before (Documentation/filesystems/overlayfs.rst).
 func clearVolatile(work string) error {
-	if err := unix.Rmdir(work + "/work/incompat/volatile"); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("cannot reuse a writable layer: %w", err)
-	}
-	if err := unix.Rmdir(work + "/work/incompat"); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.RemoveAll(work + "/work/incompat"); err != nil {
 		return fmt.Errorf("cannot reuse a writable layer: %w", err)
 	}
 	return nil

@@ -53,6 +53,20 @@ func compileDefault() ([]bpf.Instruction, error) {
 	if syscallNumbers == "" {
 		return nil, &containers.Unsupported{Feature: "a system call filter for this processor"}
 	}
+	profile, err := defaultProfile()
+	if err != nil {
+		return nil, err
+	}
+	rules, denied, err := profileRules(profile)
+	if err != nil {
+		return nil, err
+	}
+	return compile(rules, denied)
+}
+
+// defaultProfile evaluates Docker's profile for our capabilities, this
+// processor and this kernel.
+func defaultProfile() (*specs.LinuxSeccomp, error) {
 	spec := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}}
 	for _, c := range defaultCaps {
 		spec.Process.Capabilities.Bounding = append(spec.Process.Capabilities.Bounding, c.name)
@@ -61,11 +75,7 @@ func compileDefault() ([]bpf.Instruction, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot evaluate the system call profile: %w", err)
 	}
-	rules, denied, err := profileRules(profile)
-	if err != nil {
-		return nil, err
-	}
-	return compile(rules, denied)
+	return profile, nil
 }
 
 // profileRules sorts a profile by system call number; names that this
