@@ -55,7 +55,7 @@ fi
 grep -qE '^max [1-9]' "$group/pids.events"
 platelayer down limits
 
-tests='OOM|Pids|Memory|Limit|Cgroup'
+tests='TestRun|TestHostRoot$|Inside|Namespaces|Memory|Pids|Sealed|TestExec$|Volumes|Discard'
 if [[ $(native.test -test.list "$tests") ]]; then
 	say "the engine's own tests of limits"
 	native.test -test.run "$tests" -test.v
