@@ -127,15 +127,18 @@ func RunKeeper(l Layout, name string, keep bool) error {
 	}()
 	go k.recordChanges()
 
-	if err := k.launch(ctx); err != nil {
+	err = k.launch(ctx)
+	if err != nil && keep {
+		err = errors.Join(err, k.become(StatusFailed))
+	}
+	if err == nil {
+		k.say(report{Up: true})
+	} else {
 		k.say(report{Failure: encodeFailure(err)})
 		if !keep {
 			<-callerGone // it has undone everything, this process too, before it goes
 			return errors.Join(err, k.undoAlone())
 		}
-		k.update(func(s *State) { s.Status, k.launched = StatusFailed, true })
-	} else {
-		k.say(report{Up: true})
 	}
 	return k.serve(socket)
 }
@@ -194,11 +197,12 @@ func (k *keeper) say(r report) {
 
 func (k *keeper) report(p Progress) { k.say(report{Progress: &p}) }
 
-// becomeUp writes the state "up", the last step of a launch.
-func (k *keeper) becomeUp() error {
+// become writes the state that a launch ends in; what changes later is written
+// by recordChanges.
+func (k *keeper) become(status string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.state.Status = StatusUp
+	k.state.Status = status
 	k.launched = true
 	return write(k.layout.state(k.name), &k.state, true)
 }

@@ -14,6 +14,7 @@ import (
 
 	"platelayer/backbone"
 	"platelayer/containers"
+	"platelayer/containers/native"
 	"platelayer/topology"
 )
 
@@ -41,8 +42,15 @@ func (k *keeper) assemble(ctx context.Context) ([]*root, error) {
 				return fmt.Errorf("cannot make the writable layer of %q: %w", r.spec.Name, err)
 			}
 		}
-		r.container, err = k.engine.Prepare(ctx, r.spec)
-		return err
+		if r.container, err = k.engine.Prepare(ctx, r.spec); err != nil {
+			return err
+		}
+		if n, ok := r.container.(native.Noticer); ok {
+			for _, notice := range n.Notices() {
+				k.report(Progress{Notice: r.spec.Name + ": " + notice})
+			}
+		}
+		return nil
 	})
 	return roots, err
 }

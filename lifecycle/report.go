@@ -59,23 +59,7 @@ type BadFile struct {
 	Bad       integrity.Bad `json:"bad"`
 }
 
-func (b BadFile) String() string {
-	s := fmt.Sprintf("%s: %s: %s", b.Container, b.Bad.Path, b.Bad.Reason)
-	if b.Bad.Expected != "" || b.Bad.Found != "" {
-		s += fmt.Sprintf(" (expected %s, found %s)", orNone(b.Bad.Expected), orNone(b.Bad.Found))
-	}
-	if b.Bad.Detail != "" {
-		s += ": " + b.Bad.Detail
-	}
-	return s
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
-}
+func (b BadFile) String() string { return b.Container + ": " + b.Bad.String() }
 
 // IntegrityError is a refused launch: all bad files of all stations.
 type IntegrityError struct {

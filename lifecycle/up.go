@@ -85,7 +85,7 @@ func (k *keeper) launch(ctx context.Context) error {
 		step("seals", func() error { return checkSeals(ctx, roots) }),
 		step("backbone", func() error { return k.startBackbone(ctx, roots[0]) }),
 		step("stations", func() error { return k.startStations(ctx, roots[1:]) }),
-		step("state", func() error { return k.becomeUp() }),
+		step("state", func() error { return k.become(StatusUp) }),
 	)
 }
 

@@ -10,21 +10,25 @@ import (
 	"platelayer/topology"
 )
 
-// sealed picks the named stations, or all that have a seal.
-func sealed(t *topology.Topology, refs []string) ([]*topology.Station, error) {
-	if len(refs) > 0 {
-		which, err := lookupAll(t, refs)
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range which {
-			if len(s.Integrity.Paths) == 0 {
-				return nil, &usageError{fmt.Errorf("station %q has no seal: in the file", s.ID())}
-			}
-		}
-		return which, nil
+// loadSealed reads the topology file and picks the named stations, or all that
+// have a seal.
+func (a *app) loadSealed(refs []string) (*topology.Topology, []*topology.Station, error) {
+	t, err := a.load(a.path(nil))
+	if err != nil {
+		return nil, nil, err
 	}
-	var which []*topology.Station
+	which, err := lookupAll(t, refs)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, s := range which {
+		if len(s.Integrity.Paths) == 0 {
+			return nil, nil, &usageError{fmt.Errorf("station %q has no seal: in the file", s.ID())}
+		}
+	}
+	if len(refs) > 0 {
+		return t, which, nil
+	}
 	for i := range t.Clusters {
 		for j := range t.Clusters[i].Stations {
 			if s := &t.Clusters[i].Stations[j]; len(s.Integrity.Paths) > 0 {
@@ -32,7 +36,7 @@ func sealed(t *topology.Topology, refs []string) ([]*topology.Station, error) {
 			}
 		}
 	}
-	return which, nil
+	return t, which, nil
 }
 
 func (a *app) sealCommand() *cobra.Command {
@@ -40,11 +44,7 @@ func (a *app) sealCommand() *cobra.Command {
 		Use:   "seal [STATION...]",
 		Short: "Write the checksums that sealed files must match",
 		RunE: func(c *cobra.Command, refs []string) error {
-			t, err := a.load(a.path(nil))
-			if err != nil {
-				return err
-			}
-			which, err := sealed(t, refs)
+			t, which, err := a.loadSealed(refs)
 			if err != nil {
 				return err
 			}
@@ -78,11 +78,7 @@ func (a *app) verifyCommand() *cobra.Command {
 		Use:   "verify [STATION...]",
 		Short: "Check the seals of a running or stopped topology",
 		RunE: func(c *cobra.Command, refs []string) error {
-			t, err := a.load(a.path(nil))
-			if err != nil {
-				return err
-			}
-			which, err := sealed(t, refs)
+			t, which, err := a.loadSealed(refs)
 			if err != nil {
 				return err
 			}
