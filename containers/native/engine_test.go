@@ -118,29 +118,26 @@ func (r *rig) finish(c containers.Container, spec *containers.Spec) (string, con
 	return out() + errs(), exit
 }
 
-// drain reads a FIFO that nobody writes to yet and returns a function that
-// takes what has been written up to a process's end.
+// drain reads a FIFO and returns a function that takes what has been written
+// up to a process's end. A writer of its own keeps the end away until then.
 func drain(t testing.TB, path string) func() string {
 	t.Helper()
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	must(t, err)
-	f := os.NewFile(uintptr(fd), path)
+	r := os.NewFile(uintptr(fd), path)
+	w, err := os.OpenFile(path, os.O_WRONLY, 0)
+	must(t, err)
 	var b bytes.Buffer
-	done := make(chan struct{})
-	started := make(chan struct{})
+	done := make(chan error, 1)
 	go func() {
-		defer close(done)
-		<-started
-		_, _ = io.Copy(&b, f)
+		_, err := io.Copy(&b, r)
+		done <- err
 	}()
 	return func() string {
-		close(started)
-		// A writer of our own makes the end of the file come when it closes.
-		w, err := os.OpenFile(path, os.O_WRONLY, 0)
-		must(t, err)
+		t.Helper()
 		must(t, w.Close())
-		<-done
-		must(t, f.Close())
+		must(t, <-done)
+		must(t, r.Close())
 		return b.String()
 	}
 }
