@@ -114,10 +114,12 @@ type ExecSpec struct {
 	Env        []string
 	WorkingDir string
 	User       string
-	TTY        bool     // Stdin is used as the controlling terminal (the container's pty)
-	Stdin      *os.File // nil is /dev/null
-	Stdout     *os.File
-	Stderr     *os.File
+	TTY        bool // Stdin is used as the controlling terminal (the container's pty)
+	// Standard files: the container's pty or pipes made for it, which become its
+	// user's; nil is /dev/null.
+	Stdin  *os.File
+	Stdout *os.File
+	Stderr *os.File
 }
 
 // ExecError is a command that could not be executed: Errno is ENOENT (127) or

@@ -30,6 +30,9 @@ func Exec(ctx context.Context, l Layout, name string, s *topology.Station, o Exe
 	if err := needRoot("enter a station"); err != nil {
 		return nil, err
 	}
+	if err := native.Protect(); err != nil {
+		return nil, err
+	}
 	c, err := running(l, name, s)
 	if err != nil {
 		return nil, err
@@ -41,19 +44,25 @@ func Exec(ctx context.Context, l Layout, name string, s *topology.Station, o Exe
 		Container: c.Process, Cgroup: cgroup(name) + "/" + c.Container,
 		Args: o.Args, Env: append(append([]string{}, s.Environment...), o.Env...),
 		WorkingDir: orDefault(o.WorkingDir, s.WorkingDir), User: orDefault(o.User, s.User),
-		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr,
 	}
-	if o.TTY {
-		master, slave, err := native.OpenPTY(c.Process)
+	if !o.TTY {
+		r, err := newRelay(o.Stdin, o.Stdout, o.Stderr)
 		if err != nil {
-			return nil, fmt.Errorf("cannot open a terminal in %q: %w", c.Container, err)
-		}
-		defer slave.Close()
-		spec.TTY, spec.Stdin, spec.Stdout, spec.Stderr = true, slave, slave, slave
-		if err := o.Attach(master); err != nil {
-			master.Close()
 			return nil, err
 		}
+		spec.Stdin, spec.Stdout, spec.Stderr = r.theirs[0], r.theirs[1], r.theirs[2]
+		process, err := native.Exec(ctx, spec)
+		return r.start(process, err)
+	}
+	master, slave, err := native.OpenPTY(c.Process)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open a terminal in %q: %w", c.Container, err)
+	}
+	defer slave.Close()
+	spec.TTY, spec.Stdin, spec.Stdout, spec.Stderr = true, slave, slave, slave
+	if err := o.Attach(master); err != nil {
+		master.Close()
+		return nil, err
 	}
 	return native.Exec(ctx, spec)
 }

@@ -99,6 +99,9 @@ func startKeeper(l Layout, i *Intent, keep bool) (*os.File, error) {
 // RunKeeper is the keeper process. It returns when its topology has failed; a
 // running one it keeps until `down` ends it.
 func RunKeeper(l Layout, name string, keep bool) error {
+	if err := native.Protect(); err != nil {
+		return err
+	}
 	syscall.CloseOnExec(3)
 	k := &keeper{
 		layout: l, name: name, caller: os.NewFile(3, "up"),

@@ -89,6 +89,11 @@ func execOn(s *containers.ExecSpec, filter *unix.SockFprog, groups *hierarchies,
 			return 0, -1, fmt.Errorf("cannot give the terminal to the user: %w", err)
 		}
 	}
+	if !s.TTY {
+		if err := ownPipes(files, u); err != nil {
+			return 0, -1, err
+		}
+	}
 	name, err := os.Hostname() // the container's, on this thread
 	if err != nil {
 		return 0, -1, fmt.Errorf("cannot read the host name: %w", err)
@@ -112,6 +117,24 @@ func execOn(s *containers.ExecSpec, filter *unix.SockFprog, groups *hierarchies,
 		return 0, -1, startError(s.Cgroup, command, err)
 	}
 	return pid, child, nil
+}
+
+// ownPipes gives pipes to the user, who may open them again through
+// /dev/stdout.
+func ownPipes(files []int, u *identity) error {
+	for _, fd := range files {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return fmt.Errorf("cannot inspect the standard files: %w", err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFIFO {
+			continue
+		}
+		if err := unix.Fchown(fd, int(u.uid), int(u.gid)); err != nil {
+			return fmt.Errorf("cannot give a pipe to the user: %w", err)
+		}
+	}
+	return nil
 }
 
 func execFiles(s *containers.ExecSpec) ([]int, error) {

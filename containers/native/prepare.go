@@ -194,7 +194,7 @@ func (c *container) mountVolumes(src *sources) error {
 }
 
 func (c *container) mountVolume(fd int, m *containers.Mount) error {
-	if name := path.Clean("/" + m.Target); name == "/" || name == "/proc" || name == "/dev" || name == "/sys" {
+	if name := path.Clean("/" + m.Target); name == "/" || name == "/dev" || name == "/sys" || name == "/proc" || strings.HasPrefix(name, "/proc/") {
 		return errors.New("the engine mounts its own there")
 	}
 	var st unix.Stat_t
@@ -206,6 +206,9 @@ func (c *container) mountVolume(fd int, m *containers.Mount) error {
 		return err
 	}
 	defer closeFD(target)
+	if err := c.checkTarget(target, m.Target); err != nil {
+		return err
+	}
 	attr := uint64(unix.MOUNT_ATTR_NODEV)
 	if m.ReadOnly {
 		attr |= unix.MOUNT_ATTR_RDONLY
@@ -214,6 +217,35 @@ func (c *container) mountVolume(fd int, m *containers.Mount) error {
 		return err
 	}
 	return attachTo(fd, target, m.Target)
+}
+
+// checkTarget refuses a target that links lead to the root of a mount or into a
+// kernel file system: the volume would replace what others were checked on.
+func (c *container) checkTarget(target int, name string) error {
+	how := &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS,
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(target, &fs); err != nil {
+		return err
+	}
+	switch fs.Type {
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC:
+		return errors.New("the engine mounts its own there")
+	}
+	if fd, err := unix.Openat2(int(c.root.Fd()), name, how); err == nil {
+		closeFD(fd)
+		return nil // no link on the way: it is where it says
+	}
+	var st unix.Statx_t
+	if err := unix.Statx(target, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st); err != nil {
+		return err
+	}
+	if st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+		return errors.New("a link in the root leads to another mount")
+	}
+	return nil
 }
 
 // volumeTarget opens the mount point inside the root and makes it if missing.
