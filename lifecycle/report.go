@@ -55,8 +55,8 @@ func (e *StationError) Error() string {
 
 // BadFile is a sealed file that does not match, in one station.
 type BadFile struct {
-	Container string        `json:"container"`
-	Bad       integrity.Bad `json:"bad"`
+	Container string `json:"container"`
+	integrity.Bad
 }
 
 func (b BadFile) String() string { return b.Container + ": " + b.Bad.String() }
@@ -64,6 +64,8 @@ func (b BadFile) String() string { return b.Container + ": " + b.Bad.String() }
 // IntegrityError is a refused launch: all bad files of all stations.
 type IntegrityError struct {
 	Files []BadFile `json:"files"`
+	// Verified is set where nothing was to be launched.
+	Verified bool `json:"-"`
 }
 
 func (e *IntegrityError) Error() string {

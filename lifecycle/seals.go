@@ -30,13 +30,16 @@ func checkSeals(ctx context.Context, roots []*root) error {
 		bad = append(bad, found...)
 	}
 	if len(bad) > 0 {
-		return &IntegrityError{bad}
+		return &IntegrityError{Files: bad}
 	}
 	return nil
 }
 
 func check(ctx context.Context, container string, s *topology.Station, root *os.File) ([]BadFile, error) {
 	manifest, err := integrity.ReadManifestFile(s.Integrity.Manifest)
+	if missing := new(integrity.NoManifest); errors.As(err, &missing) {
+		return []BadFile{{container, integrity.Bad{Path: missing.Path, Reason: "not sealed yet"}}}, nil
+	}
 	if err != nil {
 		// A seal that can't be read proves nothing: refused like a bad file.
 		return []BadFile{{container, integrity.Bad{Path: s.Integrity.Manifest, Reason: "unreadable", Detail: err.Error()}}}, nil
@@ -128,7 +131,7 @@ func Verify(ctx context.Context, l Layout, t *topology.Topology, which []*topolo
 		return checked, err
 	}
 	if len(bad) > 0 {
-		return checked, &IntegrityError{bad}
+		return checked, &IntegrityError{Files: bad, Verified: true}
 	}
 	return checked, nil
 }

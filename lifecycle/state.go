@@ -101,6 +101,9 @@ func readVersioned(path, name string, v any) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &NotKnown{name}
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return needRoot("see the topologies of this machine")
+	}
 	if err != nil {
 		return fmt.Errorf("cannot read the state of %q: %w", name, err)
 	}
@@ -153,6 +156,9 @@ func write(path string, v any, sync bool) error {
 // names lists the topologies that have a state folder.
 func names(l Layout) ([]string, error) {
 	entries, err := os.ReadDir(l.Run)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, needRoot("see the topologies of this machine")
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cannot list topologies: %w", err)
 	}

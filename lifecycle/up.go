@@ -41,6 +41,9 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	if err := needRoot("bring a topology up"); err != nil {
 		return nil, err
 	}
+	if err := checkSources(t); err != nil {
+		return nil, err
+	}
 	unlock, err := lock(l, t.Name)
 	if err != nil {
 		return nil, err
@@ -170,6 +173,27 @@ func record(l Layout, i *Intent) error {
 		}
 	}
 	return write(l.intent(name), i, true)
+}
+
+// checkSources finds folders and files of the machine that stations need and
+// that are not there, all at once and before anything is made.
+func checkSources(t *topology.Topology) error {
+	var errs []error
+	for _, s := range stations(t) {
+		sources := []string{}
+		if s.Rootfs != "" && s.Rootfs != "host" {
+			sources = append(sources, s.Rootfs)
+		}
+		for _, v := range s.Volumes {
+			sources = append(sources, v.Source)
+		}
+		for _, path := range sources {
+			if _, err := os.Stat(path); err != nil {
+				errs = append(errs, fmt.Errorf("station %q cannot have its root or volume: %w", s.ID(), err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func needRoot(what string) error {

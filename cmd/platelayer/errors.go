@@ -94,6 +94,8 @@ func classify(err error) (code int, hint string) {
 			return exitInvalid, "name the file (platelayer up FILE), or write a first one with: platelayer init"
 		}
 		return exitInvalid, ""
+	case errors.As(err, &refused) && refused.Verified:
+		return exitIntegrity, "if the change is meant, seal it anew with: platelayer seal"
 	case errors.As(err, &refused):
 		return exitIntegrity, "nothing was started; if the change is meant, seal it anew with: platelayer seal"
 	case errors.As(err, &station):

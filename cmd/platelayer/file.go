@@ -82,7 +82,7 @@ func (a *app) checkCommand() *cobra.Command {
 			if _, err := netplan.Build(t); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "%s: topology %q is fine: %d clusters, %d stations\n", path, t.Name, len(t.Clusters), countStations(t))
+			fmt.Fprintf(a.stdout, "%s: topology %q is fine: %s, %s\n", path, t.Name, plural(len(t.Clusters), "cluster"), plural(countStations(t), "station"))
 			return nil
 		},
 	})

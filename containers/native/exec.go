@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -101,7 +102,7 @@ func execOn(s *containers.ExecSpec, filter *unix.SockFprog, groups *hierarchies,
 	env := environment(s.Env, strings.TrimSpace(name), u, s.TTY)
 	command, err := lookPath(root, s.Args[0], envValue(env, "PATH"))
 	if err != nil {
-		return 0, -1, execError(s.Cgroup, s.Args[0], err)
+		return 0, -1, execError(path.Base(s.Cgroup), s.Args[0], err)
 	}
 	prog := &program{}
 	prog.add("make a session", 0, unix.SYS_SETSID)
@@ -114,7 +115,7 @@ func execOn(s *containers.ExecSpec, filter *unix.SockFprog, groups *hierarchies,
 		filter: filter, path: command, args: s.Args, env: env})
 	pid, child, err = prog.run(0, cg.dir)
 	if err != nil {
-		return 0, -1, startError(s.Cgroup, command, err)
+		return 0, -1, startError(path.Base(s.Cgroup), command, err)
 	}
 	return pid, child, nil
 }
