@@ -135,16 +135,35 @@ func TestSealedIsCopied(t *testing.T) {
 	must(t, os.WriteFile(file, []byte("good\n"), 0o644))
 	must(t, os.WriteFile(filepath.Join(root, "data/open"), []byte("good\n"), 0o644))
 	must(t, os.Symlink("f", filepath.Join(root, "data/link")))
-	s := r.spec(root, "cat /data/f /data/link /etc/passwd | head -2; cat /bin/sh | head -c 4 | tail -c 3")
-	s.Sealed = []string{"/data", "/bin/busybox", "/missing"}
+	must(t, os.MkdirAll(filepath.Join(root, "data/sub/deep"), 0o755))
+	must(t, os.Chmod(filepath.Join(root, "data/sub"), 0o751))
+	must(t, os.WriteFile(filepath.Join(root, "data/sub/deep/f"), []byte("deep\n"), 0o644))
+	must(t, os.MkdirAll(filepath.Join(root, "v1"), 0o755))
+	must(t, os.WriteFile(filepath.Join(root, "v1/f"), []byte("v1\n"), 0o644))
+	must(t, os.Symlink("v1", filepath.Join(root, "mid")))
+	must(t, os.Symlink("/mid", filepath.Join(root, "top")))
+	must(t, os.Symlink(".", filepath.Join(root, "data/loop")))
+	s := r.spec(root, "cat /data/f /data/link /etc/passwd | head -2; cat /bin/sh | head -c 4 | tail -c 3; "+
+		"ls -A /data /data/sub/deep; cat /data/sub/deep/f /top/f; stat -c %a /data/sub; cat /seal/f")
+	s.Sealed = []string{"/data", "/bin/busybox", "/missing", "/top/f", "/seal"}
+	volume := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(volume, "f"), []byte("volume\n"), 0o644))
+	s.Mounts = []containers.Mount{{Source: volume, Target: "/seal", ReadOnly: true}}
 	c, err := r.engine.Prepare(context.Background(), s)
 	must(t, err)
 	must(t, os.WriteFile(file, []byte("bad\n"), 0o644))
 	must(t, os.Remove(filepath.Join(root, "data/link")))
 	must(t, os.Symlink("open", filepath.Join(root, "data/link")))
 	must(t, os.WriteFile(filepath.Join(root, "data/open"), []byte("bad\n"), 0o644))
+	must(t, os.WriteFile(filepath.Join(root, "data/extra"), []byte("bad\n"), 0o644))
+	must(t, os.WriteFile(filepath.Join(root, "data/sub/deep/extra"), []byte("bad\n"), 0o644))
+	must(t, os.MkdirAll(filepath.Join(root, "v2"), 0o755))
+	must(t, os.WriteFile(filepath.Join(root, "v2/f"), []byte("bad\n"), 0o644))
+	must(t, os.Remove(filepath.Join(root, "mid")))
+	must(t, os.Symlink("v2", filepath.Join(root, "mid")))
 	out, _ := r.finish(c, s)
-	if want := "good\ngood\nELF"; out != want {
+	want := "good\ngood\nELF/data:\nf\nlink\nloop\nopen\nsub\n\n/data/sub/deep:\nf\ndeep\nv1\n751\nvolume\n"
+	if out != want {
 		t.Errorf("got %q, want %q", out, want)
 	}
 }

@@ -36,10 +36,10 @@ func (c *container) prepare(t *thread) (err error) {
 	if err := c.writeFiles(); err != nil {
 		return err
 	}
-	if err := c.mountVolumes(src); err != nil {
+	if err := c.copyUpSealed(); err != nil {
 		return err
 	}
-	if err := c.copyUpSealed(); err != nil {
+	if err := c.mountVolumes(src); err != nil {
 		return err
 	}
 	root := int(c.root.Fd())
