@@ -71,7 +71,7 @@ func (s *sealer) copy(name string) error {
 
 // resolve gives the path without links and copies those it meets.
 func (s *sealer) resolve(name string) (string, error) {
-	at, rest := "/", path.Clean("/"+name)[1:]
+	at, rest := "/", path.Clean("/" + name)[1:]
 	for links := 0; rest != ""; {
 		var part string
 		part, rest, _ = strings.Cut(rest, "/")
