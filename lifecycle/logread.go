@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"platelayer/containers/native"
 	"platelayer/topology"
 )
 
@@ -44,7 +45,10 @@ func Logs(ctx context.Context, l Layout, name string, o LogOptions, emit func(Re
 	if len(which) == 0 {
 		which = stations(intent.Topology)
 	}
-	var wake net.Conn
+	var (
+		wake net.Conn
+		lost error
+	)
 	if o.Follow {
 		// Connected before the past is read: nothing is missed in between.
 		dir, path, err := socketPath(l, name)
@@ -86,7 +90,7 @@ func Logs(ctx context.Context, l Layout, name string, o LogOptions, emit func(Re
 			}
 		}
 		if wake == nil {
-			return nil
+			return lost
 		}
 		var buffer [64]byte
 		if _, err := wake.Read(buffer[:]); err != nil {
@@ -94,8 +98,18 @@ func Logs(ctx context.Context, l Layout, name string, o LogOptions, emit func(Re
 			if ctx.Err() != nil {
 				return nil
 			}
+			lost = keeperLost(l, name)
 		}
 	}
+}
+
+// keeperLost is KeeperGone where stations still run without their keeper.
+func keeperLost(l Layout, name string) error {
+	state, err := readState(l, name)
+	if err == nil && !native.Alive(state.Keeper) && anyAlive(state) {
+		return &KeeperGone{name}
+	}
+	return nil
 }
 
 // label is a station's name, with its cluster where the name alone is ambiguous.

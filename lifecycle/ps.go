@@ -25,6 +25,7 @@ type Station struct {
 	ExitCode  *int         `json:"exit_code"` // null while running, or where nobody knows
 	StartedAt *time.Time   `json:"started_at"`
 	Restarts  int          `json:"restarts"`
+	OOM       bool         `json:"oom,omitempty"` // ended for lack of memory
 }
 
 // Ps lists a topology's stations in the order of its file. It needs no keeper.
@@ -64,11 +65,26 @@ func Ps(l Layout, name string) ([]Station, error) {
 		case c.State == Running: // it ended while no keeper saw it
 			p.State = Exited
 		case c.Exit != nil && c.Exit.Code >= 0:
-			p.ExitCode = &c.Exit.Code
+			p.ExitCode, p.OOM = &c.Exit.Code, c.Exit.OOM
 		}
 		list = append(list, p)
 	}
 	return list, nil
+}
+
+// Ailing says what is wrong with a topology besides its stations: "" is
+// nothing.
+func Ailing(l Layout, name string) string {
+	state, err := readState(l, name)
+	switch {
+	case err != nil || !anyAlive(state):
+		return ""
+	case !native.Alive(state.Keeper):
+		return "its keeper is gone: nobody reads what stations write, and one that writes much will wait"
+	case state.Status == StatusUp && !native.Alive(state.Backbone.Process):
+		return "its backbone has ended: nobody answers DNS"
+	}
+	return ""
 }
 
 // Listed is one topology as `ls` shows it; its JSON form is stable.

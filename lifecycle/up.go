@@ -150,7 +150,7 @@ func claim(ctx context.Context, l Layout, want *Intent, progress func(Progress))
 	}
 	switch {
 	case state.Status != StatusUp:
-		return false, fmt.Errorf("topology %q is here already, in state %q", name, state.Status)
+		return false, fmt.Errorf("topology %q is here already, in state %q: take it down first", name, state.Status)
 	case !native.Alive(state.Keeper):
 		return false, &KeeperGone{name}
 	case have.Fingerprint != want.Fingerprint:

@@ -38,24 +38,27 @@ func (b *builder) station(s *topology.Station) (Node, error) {
 	return n, nil
 }
 
-// stationRoutes adds the default route of each family, unless the file gives
-// one, and then the file's own.
+// stationRoutes adds the default route of each family, through the first
+// interface that has it, unless the file gives one, and then the file's own.
 func (b *builder) stationRoutes(n *Node, s *topology.Station) error {
 	has := map[netip.Prefix]bool{}
 	for _, r := range s.Routes {
 		has[r.To.Masked()] = true
 	}
-	home := b.clusters[s.Cluster]
-	for _, subnet := range home.Subnets {
-		if _, ok := addressIn(subnet, s.Addresses); !ok {
-			continue
+	legs := append([]topology.Interface{{Cluster: s.Cluster, Addresses: s.Addresses}}, s.Interfaces...)
+	for i, leg := range legs {
+		c := b.clusters[leg.Cluster]
+		for _, subnet := range c.Subnets {
+			if _, ok := addressIn(subnet, leg.Addresses); !ok {
+				continue
+			}
+			via, ok := b.nextHop(c, subnet, s)
+			if !ok || has[everywhere(via)] {
+				continue
+			}
+			has[everywhere(via)] = true
+			n.Routes = append(n.Routes, Route{To: everywhere(via), Via: via, Dev: n.Interfaces[i].Name})
 		}
-		via, ok := b.nextHop(home, subnet, s)
-		if !ok || has[everywhere(via)] {
-			continue
-		}
-		has[everywhere(via)] = true
-		n.Routes = append(n.Routes, Route{To: everywhere(via), Via: via, Dev: n.Interfaces[0].Name})
 	}
 	for _, r := range s.Routes {
 		dev, ok := deviceFor(n, r.Via)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,7 +20,7 @@ func (a *app) logsCommand() *cobra.Command {
 		Use:   "logs [STATION...]",
 		Short: "Print what stations wrote to their output",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.logs(c, args, follow, tail)
+			return a.logs(c.Context(), args, follow, tail)
 		},
 	})
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what they write from now on")
@@ -27,7 +28,7 @@ func (a *app) logsCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) logs(c *cobra.Command, refs []string, follow bool, tail int) error {
+func (a *app) logs(ctx context.Context, refs []string, follow bool, tail int) error {
 	var name string
 	var err error
 	if len(refs) > 0 {
@@ -46,13 +47,13 @@ func (a *app) logs(c *cobra.Command, refs []string, follow bool, tail int) error
 	if err != nil {
 		return err
 	}
-	print := &logPrinter{out: a.stdout, err: a.stderr, prefix: len(which) != 1, open: map[string]bool{}}
+	print := &logPrinter{out: a.stdout, err: a.stderr, prefix: len(which) != 1}
 	emit := print.emit
 	if a.json {
 		encoder := json.NewEncoder(a.stdout)
 		emit = func(r lifecycle.Record) error { return encoder.Encode(r) }
 	}
-	return lifecycle.Logs(c.Context(), a.layout(), name, lifecycle.LogOptions{Stations: which, Follow: follow, Tail: tail}, emit)
+	return lifecycle.Logs(ctx, a.layout(), name, lifecycle.LogOptions{Stations: which, Follow: follow, Tail: tail}, emit)
 }
 
 // logPrinter prints records: stdout to stdout, stderr to stderr, and with
@@ -60,7 +61,7 @@ func (a *app) logs(c *cobra.Command, refs []string, follow bool, tail int) error
 type logPrinter struct {
 	out, err io.Writer
 	prefix   bool
-	open     map[string]bool // streams in the middle of a line
+	last     string // the stream whose unfinished line is the last thing printed, or ""
 }
 
 func (p *logPrinter) emit(r lifecycle.Record) error {
@@ -69,11 +70,17 @@ func (p *logPrinter) emit(r lifecycle.Record) error {
 		w = p.err
 	}
 	text, key := r.Text, r.Station+" "+r.Stream
-	if p.prefix && !p.open[key] {
-		text = fmt.Sprintf("%s | %s", r.Station, text)
+	if p.last != key {
+		if p.prefix {
+			text = fmt.Sprintf("%s | %s", r.Station, text)
+		}
+		if p.last != "" { // another stream's line is unfinished
+			text = "\n" + text
+		}
 	}
-	if p.open[key] = r.Partial; !r.Partial {
+	if p.last = key; !r.Partial {
 		text += "\n"
+		p.last = ""
 	}
 	_, err := io.WriteString(w, text)
 	return err

@@ -29,6 +29,9 @@ func (a *app) psCommand() *cobra.Command {
 			if a.json {
 				return a.printJSON(list)
 			}
+			if ailing := lifecycle.Ailing(a.layout(), name); ailing != "" {
+				fmt.Fprintf(a.stderr, "platelayer: topology %q: %s\nhint: take it down and up again: platelayer down %s\n", name, ailing, name)
+			}
 			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "STATION\tCLUSTER\tSTATE\tADDRESSES\tPID\tSINCE")
 			for _, s := range list {
@@ -40,6 +43,9 @@ func (a *app) psCommand() *cobra.Command {
 }
 
 func stateOf(s lifecycle.Station) string {
+	if s.OOM {
+		return fmt.Sprintf("%s (%d, out of memory)", s.State, *s.ExitCode)
+	}
 	if s.ExitCode != nil {
 		return fmt.Sprintf("%s (%d)", s.State, *s.ExitCode)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -52,15 +53,27 @@ func (a *app) upCommand() *cobra.Command {
 				return nil
 			}
 			a.name = t.Name
-			if err := a.logs(c, nil, true, -1); err != nil || c.Context().Err() == nil {
-				return err
-			}
-			return a.down(t.Name)
+			return a.attach(c.Context())
 		},
 	}
 	c.Flags().BoolVar(&keep, "keep", false, "leave what a failed launch made, to look at it")
 	c.Flags().BoolVar(&attach, "attach", false, "follow the logs; Ctrl-C takes the topology down")
 	return c
+}
+
+// attach follows the logs until the topology is down; when ctx ends it takes
+// it down, and goes on following meanwhile.
+func (a *app) attach(ctx context.Context) error {
+	down := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		fmt.Fprintf(a.stderr, "%s: stopping; Ctrl-C again ends it at once\n", a.name)
+		down <- a.down(a.name)
+	})
+	err := a.logs(context.Background(), nil, true, -1)
+	if stop() {
+		return err // it ended without us
+	}
+	return <-down
 }
 
 func (a *app) progress(p lifecycle.Progress) {
