@@ -7,7 +7,9 @@ func stationKeys() []key {
 	words := either("a command line or a list of words", text(""), list("", text("a word")))
 	return []key{
 		{name: "rootfs", shape: text("host or a folder"), example: "rootfs: host", def: "the built-in image, a small HTTP server that tells who answered",
-			doc: "Where the station's programs come from. `host`: the machine's own, copy-on-write. Otherwise a folder with a " +
+			doc: "Where the station's programs come from. `host`: the machine's /usr and " +
+				"/etc, copy-on-write and without what others may not read; /var, /home, /root, /run and /tmp are the station's " +
+				"own and nearly empty, so that dpkg and apt find no packages there. Otherwise a folder with a " +
 				"root file system; a relative one starts at the file's folder."},
 		{name: "writable", shape: oneOf("disk", "memory"), example: "writable: memory", def: "`disk`",
 			doc: "Where the station's writes go. The root file system itself is never written to."},
@@ -19,7 +21,7 @@ func stationKeys() []key {
 			example: "interfaces: [{cluster: backend, address: 10.30.0.11}]", def: "none",
 			doc: "Further interfaces in other clusters: `eth1`, `eth2` and so on, in this order."},
 		{name: "routes", shape: list("a list of routes", object("a mapping of to and via", routeLevel)),
-			example: "routes: [{to: 198.51.100.0/24, via: 10.20.0.254}]", def: "only the default route, through the cluster's gateway",
+			example: "routes: [{to: 198.51.100.0/24, via: 10.20.0.254}]", def: "the default route of each family, through the gateway of the first interface that has it",
 			doc: "Further routes of the station."},
 		{name: "aliases", shape: list("a list of DNS names", text("a DNS name")), example: "aliases: [www, www.shop.example]", def: "none",
 			doc: "Further names of the station: short ones in the cluster's domain, or full ones."},
