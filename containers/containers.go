@@ -134,6 +134,14 @@ func (e *ExecError) Error() string {
 	return "cannot execute \"" + e.Path + "\" in " + e.Container + ": " + e.Errno.Error()
 }
 
+// Code is the exit code that a shell gives such a command.
+func (e *ExecError) Code() int {
+	if e.Errno == syscall.ENOENT {
+		return 127
+	}
+	return 126
+}
+
 func (e *ExecError) Unwrap() error { return e.Errno }
 
 // Unsupported is a feature the machine or its kernel lacks.

@@ -172,7 +172,7 @@ func (k *keeper) open() (err error) {
 	if err := write(k.layout.state(k.name), &k.state, false); err != nil {
 		return err
 	}
-	k.engine, err = native.New(native.Config{Cgroup: cgroup(k.name), StageDir: k.layout.stage(k.name)})
+	k.engine, err = native.New(native.Config{Cgroup: cgroup(k.name)})
 	return err
 }
 

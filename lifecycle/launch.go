@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"platelayer/backbone"
@@ -116,7 +115,6 @@ func (k *keeper) startBackbone(ctx context.Context, r *root) error {
 	config := backbone.Config{DNS: k.plan.DNS, Upstream: k.upstream()}
 	go func() {
 		failed <- backbone.Serve(context.Background(), ours, config, backbone.Dial, func() { close(ready) })
-		ours.Close()
 	}()
 	select {
 	case <-ready:
@@ -218,10 +216,7 @@ func (k *keeper) start(ctx context.Context, r *root, c *ContainerState) error {
 	process, err := r.container.Start(ctx)
 	r.container = nil
 	if execErr := new(containers.ExecError); errors.As(err, &execErr) {
-		code := 126
-		if execErr.Errno == syscall.ENOENT {
-			code = 127
-		}
+		code := execErr.Code()
 		return &StationError{
 			Container: r.spec.Name, While: "", Exit: &containers.Exit{Code: code},
 			Message: fmt.Sprintf("cannot execute %q: %v (code %d)", execErr.Path, execErr.Errno, code),

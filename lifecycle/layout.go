@@ -33,7 +33,6 @@ func (l Layout) state(name string) string  { return filepath.Join(l.run(name), "
 func (l Layout) intent(name string) string { return filepath.Join(l.run(name), "topology.json") }
 func (l Layout) socket(name string) string { return filepath.Join(l.run(name), "keeper.sock") }
 func (l Layout) pins(name string) string   { return filepath.Join(l.run(name), "pins") }
-func (l Layout) stage(name string) string  { return filepath.Join(l.run(name), "stage") }
 func (l Layout) lib(name string) string    { return filepath.Join(l.Lib, "topologies", name) }
 func (l Layout) logs(name string) string   { return filepath.Join(l.lib(name), "logs") }
 
@@ -68,9 +67,9 @@ func checkName(name string) error {
 // backboneName is the container of the topology's backbone.
 func backboneName(t *topology.Topology) string { return t.Name + ".backbone" }
 
-// invoker is the user on whose behalf sudo runs the program: files written
+// Invoker is the user on whose behalf sudo runs the program: files written
 // beside the topology file are theirs.
-func invoker() (uid, gid int) {
+func Invoker() (uid, gid int) {
 	uid, gid = os.Getuid(), os.Getgid()
 	var u, g int
 	if _, err := fmt.Sscan(os.Getenv("SUDO_UID"), &u); err != nil || uid != 0 {

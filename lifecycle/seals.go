@@ -62,7 +62,7 @@ func LogIntegrity(t *topology.Topology, e *IntegrityError, at string) error {
 	for i, f := range e.Files {
 		lines[i] = at + " " + f.String()
 	}
-	uid, gid := invoker()
+	uid, gid := Invoker()
 	return integrity.AppendLog(filepath.Join(t.Dir, "integrity.log"), uid, gid, lines)
 }
 
@@ -77,7 +77,7 @@ type Sealed struct {
 // from the same assembled roots that up will see.
 func Seal(ctx context.Context, l Layout, t *topology.Topology, which []*topology.Station) ([]Sealed, error) {
 	var done []Sealed
-	uid, gid := invoker()
+	uid, gid := Invoker()
 	err := assembled(ctx, l, t, which, func(s *topology.Station, root *os.File) error {
 		manifest, err := integrity.Make(ctx, root, s.Integrity.Paths)
 		if err != nil {
@@ -152,21 +152,13 @@ func assembled(ctx context.Context, l Layout, t *topology.Topology, which []*top
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(l.Run, 0o700); err != nil {
-		return fmt.Errorf("cannot make %s: %w", l.Run, err)
-	}
-	stage, err := os.MkdirTemp(l.Run, ".assemble-*")
-	if err != nil {
-		return fmt.Errorf("cannot make a staging folder: %w", err)
-	}
 	group := "platelayer/.assemble-" + strconv.Itoa(os.Getpid())
-	engine, err := native.New(native.Config{Cgroup: group, StageDir: stage})
+	engine, err := native.New(native.Config{Cgroup: group})
 	if err != nil {
-		os.RemoveAll(stage)
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, engine.Close(), native.RemoveCgroup(group), os.RemoveAll(stage))
+		err = errors.Join(err, engine.Close(), native.RemoveCgroup(group))
 	}()
 	w := site{layout: l, builtin: builtin}
 	for _, s := range which {

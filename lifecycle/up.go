@@ -167,7 +167,7 @@ func claim(ctx context.Context, l Layout, want *Intent, progress func(Progress))
 // record writes the intent to disk before anything of the kernel is touched.
 func record(l Layout, i *Intent) error {
 	name := i.Topology.Name
-	for _, dir := range []string{l.run(name), l.stage(name), l.logs(name)} {
+	for _, dir := range []string{l.run(name), l.logs(name)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("cannot make the state folder of %q: %w", name, err)
 		}

@@ -195,7 +195,7 @@ func (a *app) onlyOne() (string, error) {
 	return "", &usageError{fmt.Errorf("several topologies are up: name one with -n (%s)", strings.Join(names, ", "))}
 }
 
-// stations looks station names up in a topology; none stands for all.
+// lookupAll looks station names up in a topology.
 func lookupAll(t *topology.Topology, refs []string) ([]*topology.Station, error) {
 	var all []*topology.Station
 	for _, ref := range refs {

@@ -7,7 +7,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"platelayer/backbone"
 	"platelayer/containers/image"
 )
 
@@ -23,10 +22,6 @@ func builtinProgram(name string) func(context.Context, []string, io.Writer, io.W
 		return image.Lookup
 	}
 	return nil
-}
-
-func runBackbone(ctx context.Context, keeper *os.File, log io.Writer) error {
-	return backbone.Run(ctx, keeper, log)
 }
 
 // interruptible is a context that Ctrl-C ends.

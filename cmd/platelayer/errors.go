@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"platelayer/containers/image"
-	"platelayer/integrity"
 	"platelayer/lifecycle"
 	"platelayer/topology"
 )
@@ -84,7 +83,6 @@ func classify(err error) (code int, hint string) {
 		differs    *lifecycle.Differs
 		busy       *lifecycle.Busy
 		unknown    *lifecycle.NotKnown
-		noManifest *integrity.NoManifest
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
@@ -118,8 +116,6 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "wait for it to finish and try again"
 	case errors.As(err, &unknown):
 		return exitFailed, "platelayer ls lists the topologies"
-	case errors.As(err, &noManifest):
-		return exitIntegrity, "write it with: platelayer seal"
 	}
 	return exitFailed, ""
 }

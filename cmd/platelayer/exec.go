@@ -78,11 +78,7 @@ func (a *app) exec(ref string, o lifecycle.ExecOptions) error {
 
 	process, err := lifecycle.Exec(context.Background(), a.layout(), name, s, o)
 	if execErr := new(containers.ExecError); errors.As(err, &execErr) {
-		code := 126
-		if execErr.Errno == syscall.ENOENT {
-			code = 127
-		}
-		return &exitCode{code, err}
+		return &exitCode{execErr.Code(), err}
 	}
 	if err != nil {
 		if code, _ := classify(err); code == exitUnsupported {

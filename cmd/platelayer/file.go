@@ -12,7 +12,7 @@ import (
 	"platelayer/topology"
 )
 
-// args checks the number of arguments; too many are wrong usage.
+// atMost checks the number of arguments; too many are wrong usage.
 func atMost(n int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := cobra.MaximumNArgs(n)(c, args); err != nil {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -92,12 +91,8 @@ func (a *app) versionCommand() *cobra.Command {
 
 // chownToInvoker gives a file that was written under sudo to the user.
 func chownToInvoker(path string) error {
-	uid, err := strconv.Atoi(os.Getenv("SUDO_UID"))
-	if err != nil || os.Getuid() != 0 {
-		return nil
-	}
-	gid, err := strconv.Atoi(os.Getenv("SUDO_GID"))
-	if err != nil {
+	uid, gid := lifecycle.Invoker()
+	if uid == os.Getuid() {
 		return nil
 	}
 	return os.Lchown(path, uid, gid)

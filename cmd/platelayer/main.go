@@ -2,12 +2,9 @@
 package main
 
 import (
-	"context"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
-	"syscall"
 )
 
 func main() {
@@ -21,7 +18,7 @@ func main() {
 
 // Main runs the program and returns its exit code.
 func Main(args []string, stdin, stdout, stderr *os.File) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible()
 	defer stop()
 	if run := builtinProgram(filepath.Base(args[0])); run != nil {
 		return run(ctx, args[1:], stdout, stderr)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"platelayer/backbone"
 	"platelayer/lifecycle"
 )
 
@@ -148,7 +148,7 @@ func (a *app) backboneCommand() *cobra.Command {
 		Use:    "backbone",
 		Hidden: true,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return runBackbone(c.Context(), os.NewFile(3, "keeper"), io.Writer(a.stderr))
+			return backbone.Run(c.Context(), os.NewFile(3, "keeper"), a.stderr)
 		},
 	}
 }

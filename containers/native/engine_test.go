@@ -37,7 +37,7 @@ func newRig(t testing.TB) *rig {
 		t.Skip("needs root")
 	}
 	r := &rig{TB: t, dir: t.TempDir(), cgroup: fmt.Sprintf("platelayer-test-%d-%d", os.Getpid(), time.Now().UnixNano())}
-	e, err := New(Config{Cgroup: r.cgroup, StageDir: r.dir})
+	e, err := New(Config{Cgroup: r.cgroup})
 	if err != nil {
 		t.Fatal(err)
 	}

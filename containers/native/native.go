@@ -11,10 +11,6 @@ type Config struct {
 	// Cgroup is the topology's cgroup, such as "platelayer/hello"; a
 	// container's is Cgroup+"/"+Spec.Name.
 	Cgroup string
-	// StageDir is an existing folder which the engine may mount over in mount
-	// namespaces of its own. It mounts only in namespaces that nobody else
-	// enters.
-	StageDir string
 	// Workers bounds how many containers are prepared or started at a time; 0
 	// is the number of processors, at most four.
 	Workers int

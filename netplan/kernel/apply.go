@@ -110,13 +110,19 @@ func (w *wiring) makeNodes(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
+// openFabric moves the calling thread into the fabric and opens a socket there,
+// which stays there.
+func (w *wiring) openFabric() (*socket, error) {
+	if err := unix.Setns(int(w.fabric.Fd()), unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("cannot enter %s: %w", w.plan.Fabric.NetNS, err)
+	}
+	return openSocket()
+}
+
 // work makes nodes on the calling thread, which goes from one new namespace to
 // the next. Its socket in the fabric stays there.
 func (w *wiring) work(ctx context.Context) error {
-	if err := unix.Setns(int(w.fabric.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("cannot enter %s: %w", w.plan.Fabric.NetNS, err)
-	}
-	s, err := openSocket()
+	s, err := w.openFabric()
 	if err != nil {
 		return err
 	}

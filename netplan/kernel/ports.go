@@ -23,10 +23,7 @@ const (
 func (w *wiring) waitForPorts(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, portsWait)
 	defer cancel()
-	if err := unix.Setns(int(w.fabric.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("cannot enter %s: %w", w.plan.Fabric.NetNS, err)
-	}
-	s, err := openSocket()
+	s, err := w.openFabric()
 	if err != nil {
 		return err
 	}
