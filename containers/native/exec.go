@@ -134,6 +134,10 @@ func ownPipes(files []int, u *identity) error {
 		if err := unix.Fchown(fd, int(u.uid), int(u.gid)); err != nil {
 			return fmt.Errorf("cannot give a pipe to the user: %w", err)
 		}
+		// Programs expect their standard files to block; Go's pipes do not.
+		if err := unix.SetNonblock(fd, false); err != nil {
+			return fmt.Errorf("cannot prepare a pipe: %w", err)
+		}
 	}
 	return nil
 }
