@@ -80,7 +80,7 @@ func stopAll(ctx context.Context, l Layout, name string) (running int) {
 	for _, s := range stations(t) {
 		gone[s.ID()] = make(chan struct{})
 		for _, d := range s.DependsOn {
-			dependents[d] = append(dependents[d], s.ID())
+			dependents[d.Station] = append(dependents[d.Station], s.ID())
 		}
 	}
 	var wg sync.WaitGroup

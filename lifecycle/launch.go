@@ -154,9 +154,9 @@ func (k *keeper) startStations(ctx context.Context, roots []*root) error {
 	var wg sync.WaitGroup
 	for i, r := range roots {
 		wg.Go(func() {
-			for _, id := range r.station.DependsOn {
+			for _, d := range r.station.DependsOn {
 				select {
-				case <-started[id]:
+				case <-started[d.Station]:
 				case <-ctx.Done():
 					return
 				}

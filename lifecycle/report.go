@@ -16,13 +16,41 @@ import (
 	"platelayer/integrity"
 )
 
-// Progress is one thing that a launch tells its caller: a finished step or a
-// notice.
+// Progress is one thing that up, down and their kind tell their caller: a
+// notice, a finished step of the whole, or what a station has come to.
 type Progress struct {
-	Step   string        `json:"step,omitempty"`
-	Took   time.Duration `json:"took,omitempty"` // nanoseconds
-	Notice string        `json:"notice,omitempty"`
+	Notice string `json:"notice,omitempty"`
+	// Step is a step of the whole that has ended, such as "network".
+	Step string `json:"step,omitempty"`
+	// Stations lists what will be told about, as "cluster/station" in the order
+	// of the file; it comes first.
+	Stations []string `json:"stations,omitempty"`
+	// Station is "cluster/station" and Phase what it does or has come to.
+	Station string `json:"station,omitempty"`
+	Phase   Phase  `json:"phase,omitempty"`
+	Detail  string `json:"detail,omitempty"` // such as "for backend/db to be healthy"
+	// Took is how long the step or the phase before this one took.
+	Took time.Duration `json:"took,omitempty"` // nanoseconds
 }
+
+// Phase is what a station is doing while up or down works on it. Running,
+// Healthy, Stopped, Failed, Removed and Kept are ends.
+type Phase string
+
+// Phases.
+const (
+	PhasePreparing Phase = "preparing"
+	PhaseWaiting   Phase = "waiting"  // for what it depends on
+	PhaseStartup   Phase = "startup"  // its startup command runs
+	PhaseStarting  Phase = "starting" // it runs and is not healthy yet
+	PhaseRunning   Phase = "running"
+	PhaseHealthy   Phase = "healthy"
+	PhaseStopping  Phase = "stopping"
+	PhaseStopped   Phase = "stopped"
+	PhaseFailed    Phase = "failed"
+	PhaseRemoved   Phase = "removed"
+	PhaseKept      Phase = "unchanged"
+)
 
 // StationError is a station that did not start or did not stay up.
 type StationError struct {

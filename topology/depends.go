@@ -34,7 +34,7 @@ func (l *loader) resolveDependencies() {
 					continue
 				}
 				seen[id] = true
-				s.out.DependsOn = append(s.out.DependsOn, id)
+				s.out.DependsOn = append(s.out.DependsOn, Dependency{Station: id, Condition: Started})
 				graph[s] = append(graph[s], dependency{on, ref.at})
 			}
 		}

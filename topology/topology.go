@@ -5,6 +5,7 @@
 package topology
 
 import (
+	"encoding/json"
 	"net/netip"
 	"time"
 )
@@ -65,13 +66,84 @@ type Station struct {
 	User        string   `json:"user,omitempty"`
 	Hostname    string   `json:"hostname"`
 	Volumes     []Volume `json:"volumes,omitempty"`
-	// DependsOn names stations ("cluster/station") that start first.
-	DependsOn       []string      `json:"depends_on,omitempty"`
+	// Startup is a command that must succeed before the station's own starts.
+	Startup []string `json:"startup,omitempty"`
+	// DependsOn names the stations that this one waits for.
+	DependsOn       []Dependency  `json:"depends_on,omitempty"`
+	Healthcheck     *Healthcheck  `json:"healthcheck,omitempty"` // nil is none
+	Restart         Restart       `json:"restart,omitzero"`
 	StopSignal      string        `json:"stop_signal"` // SIGTERM unless set
 	StopGracePeriod time.Duration `json:"stop_grace_period"`
 	MemLimit        int64         `json:"mem_limit,omitempty"`  // bytes, 0 is none
 	PidsLimit       int64         `json:"pids_limit,omitempty"` // 0 is none
 	Integrity       Integrity     `json:"integrity,omitzero"`
+	Logging         Logging       `json:"logging,omitzero"`
+	// Profiles are those that the station belongs to; none: always enabled.
+	Profiles []string          `json:"profiles,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	// Group is the station's name in the file where `replicas` made several of
+	// it; the group's name is an alias of each.
+	Group string `json:"group,omitempty"`
+}
+
+// Conditions of a Dependency, in compose's words.
+const (
+	Started               = "service_started"
+	Healthy               = "service_healthy"
+	CompletedSuccessfully = "service_completed_successfully"
+)
+
+// Dependency is a station that another waits for before it starts.
+type Dependency struct {
+	Station   string `json:"station"` // "cluster/station"
+	Condition string `json:"condition"`
+	// Restart asks to restart the dependent when a command restarts Station.
+	Restart bool `json:"restart,omitempty"`
+	// Optional: the dependent starts also when Station can't.
+	Optional bool `json:"optional,omitempty"`
+}
+
+// UnmarshalJSON also takes the bare name that state files of format 1 have.
+func (d *Dependency) UnmarshalJSON(data []byte) error {
+	if len(data) > 0 && data[0] == '"' {
+		*d = Dependency{Condition: Started}
+		return json.Unmarshal(data, &d.Station)
+	}
+	type plain Dependency
+	return json.Unmarshal(data, (*plain)(d))
+}
+
+// Healthcheck is a command run inside a station that tells whether it is well.
+type Healthcheck struct {
+	Test          []string      `json:"test"` // the command; a shell's is /bin/sh -c TEXT
+	Interval      time.Duration `json:"interval"`
+	Timeout       time.Duration `json:"timeout"`
+	Retries       int           `json:"retries"` // failures in a row that make it unhealthy
+	StartPeriod   time.Duration `json:"start_period"`
+	StartInterval time.Duration `json:"start_interval"`
+	// RestartUnhealthy asks to restart a station that became unhealthy.
+	RestartUnhealthy bool `json:"restart_unhealthy,omitempty"`
+}
+
+// Restart policies.
+const (
+	RestartNo            = "no"
+	RestartAlways        = "always"
+	RestartOnFailure     = "on-failure"
+	RestartUnlessStopped = "unless-stopped"
+)
+
+// Restart says what happens when a station ends by itself. The zero value is
+// RestartNo.
+type Restart struct {
+	Policy     string `json:"policy"`
+	MaxRetries int    `json:"max_retries,omitempty"` // of on-failure; 0 is no bound
+}
+
+// Logging bounds a station's log. Zero values are the defaults, 10 MiB and 2.
+type Logging struct {
+	MaxSize  int64 `json:"max_size,omitempty"`  // bytes of one file
+	MaxFiles int   `json:"max_files,omitempty"` // files, the one written to among them
 }
 
 // Interface is a further interface of a station: eth1, eth2, ... in order.

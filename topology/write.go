@@ -122,7 +122,11 @@ func (w *writer) station(s *Station) {
 			w.line(depth+2, "read_only", fmt.Sprint(v.ReadOnly))
 		}
 	}
-	w.someOf(depth, "depends_on", s.DependsOn)
+	var ids []string
+	for _, d := range s.DependsOn {
+		ids = append(ids, d.Station)
+	}
+	w.someOf(depth, "depends_on", ids)
 	w.line(depth, "stop_signal", scalarText(s.StopSignal))
 	w.line(depth, "stop_grace_period", duration(s.StopGracePeriod))
 	if s.MemLimit != 0 {
