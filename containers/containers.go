@@ -74,6 +74,11 @@ type Container interface {
 	// Root is an O_PATH descriptor of the assembled root; it is closed by
 	// Start and Discard.
 	Root() *os.File
+	// RunBefore runs another command in the root with all that the real one
+	// gets, as process 1 of a pid namespace of its own: what it leaves running
+	// ends with it. It may be called again, and Start follows, once that
+	// command has been waited for. One that can't be executed is an *ExecError.
+	RunBefore(ctx context.Context, args []string) (Process, error)
 	// Start runs the command and returns when its exec has succeeded. A
 	// command that can't be executed is an *ExecError.
 	Start(ctx context.Context) (Process, error)
@@ -90,6 +95,10 @@ type Process interface {
 	// Signal sends sig through the pidfd.
 	Signal(sig syscall.Signal) error
 }
+
+// GroupKiller is met by processes that can be killed together with the other
+// processes of their group.
+type GroupKiller interface{ KillGroup() error }
 
 // ProcessRef names a process across reuse of its pid.
 type ProcessRef struct {
@@ -143,6 +152,16 @@ func (e *ExecError) Code() int {
 }
 
 func (e *ExecError) Unwrap() error { return e.Errno }
+
+// Paused is a container whose processes are frozen: no command can start in it.
+type Paused struct{ Name string }
+
+func (e *Paused) Error() string { return e.Name + " is paused" }
+
+// Bound is a file that can't be rewritten: it lies in a mount of the user's.
+type Bound struct{ Path string }
+
+func (e *Bound) Error() string { return e.Path + " is on a mount of the user's" }
 
 // Unsupported is a feature the machine or its kernel lacks.
 type Unsupported struct {

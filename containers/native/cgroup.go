@@ -35,7 +35,11 @@ func findHierarchies() *hierarchies {
 	if dir := cgroupDir + "/unified"; fsType(dir) == unix.CGROUP2_SUPER_MAGIC {
 		h.v2, h.hybrid = dir, true
 	}
-	for _, c := range []string{"memory", "pids", "devices"} {
+	controllers := []string{"memory", "pids", "devices"}
+	if h.v2 == "" {
+		controllers = append(controllers, "freezer")
+	}
+	for _, c := range controllers {
 		if dir := cgroupDir + "/" + c; fsType(dir) == unix.CGROUP_SUPER_MAGIC {
 			h.v1[c] = dir
 		}
@@ -122,10 +126,13 @@ type entry struct {
 	name  string
 	dir   int
 	tasks []int
+	lock  int    // keeps the container from being frozen meanwhile
+	ooms  uint64 // OOM kills so far
 }
 
 func (e *entry) close() {
 	closeFD(e.dir)
+	closeFD(e.lock)
 	for _, fd := range e.tasks {
 		closeFD(fd)
 	}
@@ -133,13 +140,18 @@ func (e *entry) close() {
 
 // open opens an existing cgroup in all hierarchies that have it.
 func (h *hierarchies) open(name string) (*entry, error) {
-	e := &entry{name: name, dir: -1}
 	if err := checkCgroup(name); err != nil {
+		return nil, err
+	}
+	e := &entry{name: name, dir: -1, ooms: h.oomKills(name)}
+	var err error
+	if e.lock, err = h.lock(name, unix.LOCK_SH); err != nil {
 		return nil, err
 	}
 	if h.v2 != "" {
 		fd, err := unix.Open(filepath.Join(h.v2, name), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
+			e.close()
 			return nil, fmt.Errorf("cannot open the cgroup %s: %w", name, err)
 		}
 		e.dir = fd
@@ -235,6 +247,10 @@ func KillCgroup(ctx context.Context, name string) error {
 		}
 		if left == 0 {
 			return nil
+		}
+		// A frozen process of v1 takes no signal.
+		if err := h.thawTree(name); err != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():

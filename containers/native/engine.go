@@ -95,6 +95,9 @@ type container struct {
 	user    *identity
 	notices []string
 	mounts  map[uint64]bool // ids of the overlays, whose files can be copied up
+
+	before   *process // the last command of RunBefore
+	isolated bool     // a command has mounted its /proc
 }
 
 // nsSet are descriptors of a container's namespaces.

@@ -15,16 +15,10 @@ import (
 
 // Exec runs a command in a running container, as a child of the calling
 // process: the container's keeper has no part in it. The command ends with the
-// container's pid namespace.
+// container's pid namespace. In a frozen container it is *containers.Paused.
 func Exec(ctx context.Context, s *containers.ExecSpec) (containers.Process, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	if !vforkSupported {
 		return nil, &containers.Unsupported{Feature: "an engine for this processor"}
-	}
-	if len(s.Args) == 0 {
-		return nil, errors.New("cannot execute: no command")
 	}
 	if err := Harden(); err != nil {
 		return nil, err
@@ -33,26 +27,61 @@ func Exec(ctx context.Context, s *containers.ExecSpec) (containers.Process, erro
 	if err != nil {
 		return nil, err
 	}
-	groups := findHierarchies()
-	cg, err := groups.open(s.Cgroup)
+	x := &executor{filter: filter, common: commonSteps(), cgroups: findHierarchies(), on: onThread}
+	return x.exec(ctx, s)
+}
+
+// Exec runs a command in a running container, as the function Exec does, with
+// what the engine has made already and on one of its threads.
+func (e *Engine) Exec(ctx context.Context, s *containers.ExecSpec) (containers.Process, error) {
+	x := &executor{filter: e.filter, common: e.common, cgroups: e.cgroups, on: e.pool.do}
+	return x.exec(ctx, s)
+}
+
+// executor is what commands in running containers have in common.
+type executor struct {
+	filter  *unix.SockFprog
+	common  *program
+	cgroups *hierarchies
+	on      func(func(*thread) error) error
+}
+
+func (x *executor) exec(ctx context.Context, s *containers.ExecSpec) (containers.Process, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if len(s.Args) == 0 {
+		return nil, errors.New("cannot execute: no command")
+	}
+	cg, err := x.cgroups.open(s.Cgroup)
 	if err != nil {
 		return nil, err
 	}
 	defer cg.close()
-	var pid, pidfd int
-	err = onThread(func(t *thread) error {
-		pid, pidfd, err = execOn(s, filter, groups, cg)
+	if x.cgroups.frozen(s.Cgroup) {
+		return nil, &containers.Paused{Name: path.Base(s.Cgroup)}
+	}
+	var p *process
+	err = x.on(func(t *thread) error {
+		pid, pidfd, err := x.execOn(t, s, cg)
+		if err != nil {
+			return err
+		}
+		// The container's /proc does not show the machine's pids.
+		if err := t.goHome(); err != nil {
+			return err
+		}
+		p, err = newProcess(pid, pidfd, cg, x.cgroups)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	// Off that thread: the container's /proc does not show the machine's pids.
-	return newProcess(pid, pidfd, cg.name, groups)
+	return p, nil
 }
 
-// execOn enters the container for good; its thread is thrown away.
-func execOn(s *containers.ExecSpec, filter *unix.SockFprog, groups *hierarchies, cg *entry) (pid, child int, err error) {
+// execOn enters the container and starts the command there.
+func (x *executor) execOn(t *thread, s *containers.ExecSpec, cg *entry) (pid, child int, err error) {
 	pidfd, err := openRef(s.Container)
 	if err != nil {
 		return 0, -1, fmt.Errorf("cannot find the container: %w", err)
@@ -65,6 +94,9 @@ func execOn(s *containers.ExecSpec, filter *unix.SockFprog, groups *hierarchies,
 		}
 	}()
 	if err != nil {
+		return 0, -1, err
+	}
+	if err := t.leavePIDs(); err != nil {
 		return 0, -1, err
 	}
 	if err := unix.Setns(pidfd, unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC|unix.CLONE_NEWNET|unix.CLONE_NEWPID); err != nil {
@@ -111,8 +143,8 @@ func execOn(s *containers.ExecSpec, filter *unix.SockFprog, groups *hierarchies,
 	}
 	// Once in the cgroup: its namespace, as any other process of the container.
 	prog.add("enter the cgroup namespace", 0, unix.SYS_SETNS, uintptr(pidfd), unix.CLONE_NEWCGROUP)
-	prog.finish(&final{cwd: cwd, files: files, tty: s.TTY, common: commonSteps(), user: u,
-		filter: filter, path: command, args: s.Args, env: env})
+	prog.finish(&final{cwd: cwd, files: files, tty: s.TTY, common: x.common, user: u,
+		filter: x.filter, path: command, args: s.Args, env: env})
 	pid, child, err = prog.run(0, cg.dir)
 	if err != nil {
 		return 0, -1, startError(path.Base(s.Cgroup), command, err)

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"fmt"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -56,6 +57,23 @@ func (p *program) isolate(base int, cgroupView bool) {
 		fs := p.str("cgroup2")
 		p.add("mount /sys/fs/cgroup", opMayLack, unix.SYS_MOUNT, fs, p.str("/sys/fs/cgroup"), fs, flags|unix.MS_RDONLY)
 	}
+}
+
+// unisolate removes what an earlier command of the container has mounted, which
+// shows that command's pid and cgroup namespaces.
+func (c *container) unisolate() error {
+	if !c.isolated {
+		return nil
+	}
+	for _, path := range []string{"/sys/fs/cgroup", "/proc"} {
+		// EINVAL: it ended before it mounted that.
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err != nil && err != unix.EINVAL && err != unix.ENOENT {
+			return fmt.Errorf("cannot unmount %s: %w", path, err)
+		}
+	}
+	c.isolated = false
+	return nil
 }
 
 // finish adds what every process of a container does last: files, signals,

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"platelayer/containers"
 )
@@ -23,11 +26,16 @@ func (h *hierarchies) enter(name string, spec *containers.Spec, devices int) (*e
 	} else if err := h.devicesV1(name); err != nil {
 		return nil, err
 	}
-	if err := h.setLimits(name, spec); err != nil {
+	if err := h.setLimits(name, spec.MemoryBytes, spec.Pids); err != nil {
 		return nil, err
 	}
 	e, err := h.open(name)
 	if err != nil {
+		return nil, err
+	}
+	// Left by an earlier run that was paused and killed.
+	if err := h.thaw(name); err != nil {
+		e.close()
 		return nil, err
 	}
 	if h.v2 != "" {
@@ -39,70 +47,187 @@ func (h *hierarchies) enter(name string, spec *containers.Spec, devices int) (*e
 	return e, nil
 }
 
-// limit is one setting, by the name of its file in either version.
-type limit struct {
-	controller, v2, v1, value string
-	optional                  bool // the file may be missing: no swap
-}
-
-func (h *hierarchies) setLimits(name string, spec *containers.Spec) error {
-	var limits []limit
-	if spec.MemoryBytes > 0 {
-		n := strconv.FormatInt(spec.MemoryBytes, 10)
-		limits = append(limits,
-			limit{controller: "memory", v2: "memory.max", v1: "memory.limit_in_bytes", value: n},
-			// v2 counts swap by itself, v1 together with memory.
-			limit{controller: "memory", v2: "memory.swap.max", value: "0", optional: true},
-			limit{controller: "memory", v1: "memory.memsw.limit_in_bytes", value: n, optional: true})
+// SetLimits changes the limits of a container in place; 0 is no limit. Memory
+// that a process used before its container had a limit is not counted by
+// cgroup v1.
+func SetLimits(cgroup string, memory, pids int64) error {
+	if err := checkCgroup(cgroup); err != nil {
+		return err
 	}
-	if spec.Pids > 0 {
-		limits = append(limits, limit{controller: "pids", v2: "pids.max", v1: "pids.max", value: strconv.FormatInt(spec.Pids, 10)})
+	h := findHierarchies()
+	if err := h.setLimits(cgroup, memory, pids); err != nil {
+		return fmt.Errorf("cannot change the limits of %s: %w", path.Base(cgroup), err)
 	}
-	for _, l := range limits {
-		root, file := h.v2, l.v2
-		if v1 := h.v1[l.controller]; v1 != "" {
-			root, file = v1, l.v1
-		}
-		if file == "" {
+	for controller, limit := range map[string]int64{"memory": memory, "pids": pids} {
+		if limit == 0 || h.v1[controller] == "" {
 			continue
 		}
-		if root == "" {
-			return &containers.Unsupported{Feature: "cgroup " + l.controller + " controller"}
-		}
-		dir := filepath.Join(root, name)
-		if err := mkdirCgroup(dir); err != nil {
-			return err
-		}
-		err := writeFile(filepath.Join(dir, file), l.value)
-		if errors.Is(err, os.ErrNotExist) && l.optional {
-			continue
-		}
-		if errors.Is(err, os.ErrNotExist) {
-			return &containers.Unsupported{Feature: "cgroup " + l.controller + " controller", Err: err}
-		}
-		if err != nil {
-			return fmt.Errorf("cannot set %s to %s: %w", file, l.value, err)
+		if err := h.gather(cgroup, controller); err != nil {
+			return fmt.Errorf("cannot change the limits of %s: %w", path.Base(cgroup), err)
 		}
 	}
 	return nil
 }
 
-// oomKilled reads the counter of processes that the kernel killed for memory.
-func (h *hierarchies) oomKilled(name string) bool {
+// minMemory is the least memory limit in bytes: with less the kernel kills a
+// program while it is being executed, or refuses to clone.
+const minMemory = 512 << 10
+
+func (h *hierarchies) setLimits(name string, memory, pids int64) error {
+	if memory < 0 || memory > 0 && memory < minMemory {
+		return fmt.Errorf("memory limit of %d bytes is below the %d that a program needs to start", memory, minMemory)
+	}
+	if pids < 0 {
+		return fmt.Errorf("pids limit of %d is below 0", pids)
+	}
+	dir, v1, err := h.limited(name, "memory", memory)
+	switch {
+	case err != nil:
+		return err
+	case v1:
+		err = memoryV1(dir, memory)
+	case dir != "":
+		err = memoryV2(dir, memory)
+	}
+	if err != nil {
+		return err
+	}
+	if dir, _, err = h.limited(name, "pids", pids); err != nil || dir == "" {
+		return err
+	}
+	return writeLimit(dir, "pids.max", pids, "max")
+}
+
+// limited gives the cgroup in which a controller works, and makes it for a
+// limit: a v1 group exists only where there has been one.
+func (h *hierarchies) limited(name, controller string, limit int64) (dir string, v1 bool, err error) {
+	root := h.v1[controller]
+	if v1 = root != ""; !v1 {
+		root = h.v2
+	}
+	if root == "" {
+		if limit > 0 {
+			err = &containers.Unsupported{Feature: "cgroup " + controller + " controller"}
+		}
+		return "", false, err
+	}
+	dir = filepath.Join(root, name)
+	if v1 && limit > 0 {
+		err = mkdirCgroup(dir)
+	}
+	return dir, v1, err
+}
+
+// writeLimit sets a limit; what can't be limited needs no lifting.
+func writeLimit(dir, file string, limit int64, none string) error {
+	text := none
+	if limit > 0 {
+		text = strconv.FormatInt(limit, 10)
+	}
+	err := writeFile(filepath.Join(dir, file), text)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && limit == 0:
+		return nil
+	case errors.Is(err, os.ErrNotExist):
+		controller, _, _ := strings.Cut(file, ".")
+		return &containers.Unsupported{Feature: "cgroup " + controller + " controller", Err: err}
+	case errors.Is(err, unix.EBUSY):
+		return &inUse{limit}
+	case err != nil:
+		return fmt.Errorf("cannot set %s to %s: %w", file, text, err)
+	}
+	return nil
+}
+
+// inUse is a memory limit below what the container uses and can't give back.
+type inUse struct{ limit int64 }
+
+func (e *inUse) Error() string {
+	return fmt.Sprintf("memory limit of %d bytes is below what is in use", e.limit)
+}
+
+func (e *inUse) Unwrap() error { return unix.EBUSY }
+
+// memoryV2 frees what it can before it sets a limit, as the kernel would kill
+// processes to reach it.
+func memoryV2(dir string, limit int64) error {
+	if over := inBytes(dir+"/memory.current") - limit; limit > 0 && over > 0 {
+		// EAGAIN: not all of it, which the second look tells.
+		_ = writeFile(dir+"/memory.reclaim", strconv.FormatInt(over, 10))
+		if inBytes(dir+"/memory.current") > limit {
+			return &inUse{limit}
+		}
+	}
+	if err := writeLimit(dir, "memory.max", limit, "max"); err != nil {
+		return err
+	}
+	swap := "max"
+	if limit > 0 {
+		swap = "0"
+	}
+	return ignoreNoSwap(writeFile(dir+"/memory.swap.max", swap))
+}
+
+// memoryV1 limits memory and swap together, the second of which may never be
+// the lower one.
+func memoryV1(dir string, limit int64) error {
+	const memory, both = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+	order := []string{memory, both}
+	if limit == 0 || limit > inBytes(filepath.Join(dir, both)) {
+		order = []string{both, memory}
+	}
+	for _, file := range order {
+		err := writeLimit(dir, file, limit, "-1")
+		if file == both {
+			err = ignoreNoSwap(err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func ignoreNoSwap(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// inBytes reads a number of a cgroup; 0 where there is none.
+func inBytes(file string) int64 {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// oomKills reads the counter of processes that the kernel killed for memory.
+func (h *hierarchies) oomKills(name string) uint64 {
 	file := filepath.Join(h.v2, name, "memory.events")
 	if root := h.v1["memory"]; root != "" {
 		file = filepath.Join(root, name, "memory.oom_control")
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return false
+		return 0
 	}
 	for line := range strings.Lines(string(b)) {
-		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			return strings.TrimSpace(n) != "0"
+		if text, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
+			if err != nil {
+				return 0
+			}
+			return n
 		}
 	}
-	return false
+	return 0
 }
 
 // devicesV1 sets the device filter of a machine without a v2 tree.

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -18,14 +19,16 @@ type process struct {
 	pidfd   *os.File
 	cgroup  string
 	groups  *hierarchies
+	ooms    uint64 // the cgroup's OOM kills before this process
 	foreign bool
+	lasting bool       // foreign, and how it ended is worth a wait
 	mu      sync.Mutex // Signal against the close after Wait
 	ended   bool
 }
 
 // newProcess owns pidfd. The runtime's poller waits on it, so that a waiting
 // process costs no thread.
-func newProcess(pid, pidfd int, cgroup string, groups *hierarchies) (*process, error) {
+func newProcess(pid, pidfd int, cg *entry, groups *hierarchies) (*process, error) {
 	if err := unix.SetNonblock(pidfd, true); err != nil {
 		closeFD(pidfd)
 		return nil, fmt.Errorf("cannot prepare a pidfd: %w", err)
@@ -36,18 +39,32 @@ func newProcess(pid, pidfd int, cgroup string, groups *hierarchies) (*process, e
 		closeFD(pidfd)
 		return nil, err
 	}
-	return &process{ref: ref, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), cgroup: cgroup, groups: groups}, nil
+	return &process{ref: ref, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), cgroup: cg.name, ooms: cg.ooms, groups: groups}, nil
 }
 
 func (p *process) Ref() containers.ProcessRef { return p.ref }
 
-func (p *process) Signal(sig syscall.Signal) error {
+func (p *process) Signal(sig syscall.Signal) error { return p.signal(sig, 0) }
+
+// KillGroup kills the process with its group, which it leads; before Linux 6.9
+// only the process itself.
+func (p *process) KillGroup() error {
+	err := p.signal(unix.SIGKILL, pidfdSignalGroup)
+	if errors.Is(err, unix.EINVAL) {
+		return p.signal(unix.SIGKILL, 0)
+	}
+	return err
+}
+
+const pidfdSignalGroup = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP of linux/pidfd.h
+
+func (p *process) signal(sig syscall.Signal, flags int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended {
 		return os.ErrProcessDone
 	}
-	err := p.control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
+	err := p.control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, flags) })
 	if err == unix.ESRCH {
 		return os.ErrProcessDone
 	}
@@ -67,6 +84,21 @@ func (p *process) control(f func(fd int) error) error {
 		return err
 	}
 	return ferr
+}
+
+// running tells whether the process still runs; one that was waited for doesn't.
+func (p *process) running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return false
+	}
+	var n int
+	err := p.control(func(fd int) (err error) {
+		n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return err
+	})
+	return err == nil && n == 0
 }
 
 // Wait blocks until the process has ended.
@@ -89,8 +121,11 @@ func (p *process) Wait() (containers.Exit, error) {
 		return exit, fmt.Errorf("cannot wait for process %d: %w", p.ref.Pid, err)
 	}
 	exit.At = time.Now()
+	if p.lasting {
+		_ = p.control(func(fd int) error { lastExit(fd, &exit); return nil })
+	}
 	if p.cgroup != "" {
-		exit.OOM = p.groups.oomKilled(p.cgroup)
+		exit.OOM = p.groups.oomKills(p.cgroup) > p.ooms
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -105,8 +140,8 @@ func (p *process) poll(fd int, exit *containers.Exit) (bool, error) {
 		if err == unix.EINTR {
 			return false, nil
 		}
-		if n > 0 {
-			foreignExit(fd, exit)
+		if n > 0 && !p.lasting {
+			_, _ = foreignExit(fd, exit)
 		}
 		return n > 0 || err != nil, err
 	}

@@ -80,6 +80,31 @@ func openRef(ref containers.ProcessRef) (int, error) {
 
 // OpenProcess opens a process that may be somebody else's child.
 func OpenProcess(ref containers.ProcessRef) (containers.Process, error) {
+	p, err := openForeign(ref)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// OpenContainer opens a container's process 1 whose parent, its keeper, is gone.
+// Wait tells how it ended on Linux 6.15 and later and otherwise gives the code
+// -1; OOM counts from now on. A process that has ended is os.ErrProcessDone.
+func OpenContainer(ref containers.ProcessRef, cgroup string) (containers.Process, error) {
+	if err := checkCgroup(cgroup); err != nil {
+		return nil, err
+	}
+	groups := findHierarchies()
+	ooms := groups.oomKills(cgroup)
+	p, err := openForeign(ref)
+	if err != nil {
+		return nil, err
+	}
+	p.cgroup, p.groups, p.ooms, p.lasting = cgroup, groups, ooms, true
+	return p, nil
+}
+
+func openForeign(ref containers.ProcessRef) (*process, error) {
 	fd, err := openRef(ref)
 	if err != nil {
 		return nil, err
@@ -89,6 +114,17 @@ func OpenProcess(ref containers.ProcessRef) (containers.Process, error) {
 		return nil, fmt.Errorf("cannot prepare a pidfd: %w", err)
 	}
 	return &process{ref: ref, pidfd: os.NewFile(uintptr(fd), "pidfd"), foreign: true}, nil
+}
+
+// BootID is the id that the kernel draws at each boot (random(4)), or "" where
+// it can't be read. A ProcessRef means something only during the boot it was
+// made in.
+func BootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
 }
 
 // OpenRoot opens a running process's root folder, for looking only.

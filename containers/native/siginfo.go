@@ -1,6 +1,7 @@
 package native
 
 import (
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -43,12 +44,16 @@ const (
 	pidfdInfoExit = 1 << 3     // PIDFD_INFO_EXIT
 )
 
-// foreignExit tells how somebody else's child ended, where the kernel does.
-func foreignExit(pidfd int, exit *containers.Exit) {
+// foreignExit tells how somebody else's child ended, where the kernel does: from
+// Linux 6.15 on, once the child has been reaped.
+func foreignExit(pidfd int, exit *containers.Exit) (told bool, err error) {
 	info := pidfdInfo{mask: pidfdInfoExit}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), pidfdGetInfo, uintptr(unsafe.Pointer(&info)))
-	if errno != 0 || info.mask&pidfdInfoExit == 0 {
-		return
+	if errno != 0 {
+		return false, errno
+	}
+	if info.mask&pidfdInfoExit == 0 {
+		return false, nil
 	}
 	status := unix.WaitStatus(info.exitCode)
 	if status.Signaled() {
@@ -56,5 +61,26 @@ func foreignExit(pidfd int, exit *containers.Exit) {
 		exit.Code = 128 + int(status.Signal())
 	} else {
 		exit.Code = status.ExitStatus()
+	}
+	return true, nil
+}
+
+// lastExit waits until whoever became the parent has reaped the process, as
+// init does at once, and then tells how it ended.
+func lastExit(pidfd int, exit *containers.Exit) {
+	// A parent that never waits must not hold us up for good.
+	deadline := time.Now().Add(2 * time.Second)
+	for reaped := false; ; {
+		told, err := foreignExit(pidfd, exit)
+		left := time.Until(deadline)
+		if told || err != nil || reaped || left <= 0 {
+			return // any error: this kernel does not tell
+		}
+		// No events asked for: POLLHUP, which is always reported.
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd)}}, int(left.Milliseconds())+1)
+		if err != nil && err != unix.EINTR {
+			return
+		}
+		reaped = n > 0
 	}
 }

@@ -18,19 +18,43 @@ func (c *container) Start(ctx context.Context) (containers.Process, error) {
 		return nil, err
 	}
 	defer c.release()
-	var p *process
-	err := c.engine.pool.do(func(t *thread) error {
-		var err error
-		p, err = c.start(t)
-		return err
-	})
+	p, err := c.run(c.spec.Args)
 	if err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-func (c *container) start(t *thread) (*process, error) {
+// RunBefore runs a command as Start does and keeps the root.
+func (c *container) RunBefore(ctx context.Context, args []string) (containers.Process, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if len(args) == 0 {
+		return nil, fmt.Errorf("cannot start %s: no command", c.spec.Name)
+	}
+	p, err := c.run(args)
+	if err != nil {
+		return nil, err
+	}
+	c.before = p
+	return p, nil
+}
+
+func (c *container) run(args []string) (*process, error) {
+	if c.before != nil && c.before.running() {
+		return nil, fmt.Errorf("cannot start %s: the command before it still runs", c.spec.Name)
+	}
+	var p *process
+	err := c.engine.pool.do(func(t *thread) error {
+		var err error
+		p, err = c.start(t, args)
+		return err
+	})
+	return p, err
+}
+
+func (c *container) start(t *thread, args []string) (*process, error) {
 	cg, err := c.engine.cgroups.enter(path.Join(c.engine.config.Cgroup, c.spec.Name), c.spec, c.engine.devices)
 	if err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", c.spec.Name, err)
@@ -54,11 +78,14 @@ func (c *container) start(t *thread) (*process, error) {
 	if err := c.enter(t); err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", c.spec.Name, err)
 	}
+	if err := c.unisolate(); err != nil {
+		return nil, fmt.Errorf("cannot start %s: %w", c.spec.Name, err)
+	}
 	env := environment(c.spec.Env, c.spec.Hostname, c.user, false)
 	root := int(c.root.Fd())
-	command, err := lookPath(root, c.spec.Args[0], envValue(env, "PATH"))
+	command, err := lookPath(root, args[0], envValue(env, "PATH"))
 	if err != nil {
-		return nil, execError(c.spec.Name, c.spec.Args[0], err)
+		return nil, execError(c.spec.Name, args[0], err)
 	}
 	prog := &program{}
 	prog.add("make a session", 0, unix.SYS_SETSID)
@@ -67,7 +94,8 @@ func (c *container) start(t *thread) (*process, error) {
 	}
 	prog.isolate(c.baseFD, c.engine.cgroups.v2 != "")
 	prog.finish(&final{cwd: c.cwd, files: files, common: c.engine.common, user: c.user,
-		filter: c.engine.filter, path: command, args: c.spec.Args, env: env})
+		filter: c.engine.filter, path: command, args: args, env: env})
+	c.isolated = true
 	pid, pidfd, err := prog.run(unix.CLONE_NEWPID, cg.dir)
 	if err != nil {
 		return nil, startError(c.spec.Name, command, err)
@@ -76,7 +104,7 @@ func (c *container) start(t *thread) (*process, error) {
 	if err := t.goHome(); err != nil {
 		return nil, err
 	}
-	return newProcess(pid, pidfd, cg.name, c.engine.cgroups)
+	return newProcess(pid, pidfd, cg, c.engine.cgroups)
 }
 
 // openStdio opens the null device, the FIFOs and the extra files, all with

@@ -15,6 +15,7 @@ type thread struct {
 	proc int // /proc/thread-self, reachable whatever the thread's root is
 	root int // the machine's root folder, as the process saw it
 	home []homeNS
+	pids int // the pid namespace for children at home, or -1 while they are there
 	away bool
 }
 
@@ -46,7 +47,7 @@ func lockThread() (*thread, error) {
 		return nil, fmt.Errorf("cannot unshare the thread's root: %w", err)
 	}
 	unix.Umask(0)
-	t := &thread{proc: -1, root: -1}
+	t := &thread{proc: -1, root: -1, pids: -1}
 	var err error
 	if t.proc, err = unix.Open("/proc/thread-self", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("cannot open /proc/thread-self: %w", err)
@@ -107,6 +108,14 @@ func (t *thread) openNS(name string) (int, error) {
 	return fd, nil
 }
 
+// leavePIDs is called before the thread's children are to get another pid
+// namespace; few threads ever need it.
+func (t *thread) leavePIDs() (err error) {
+	t.away = true
+	t.pids, err = t.openNS("pid")
+	return err
+}
+
 // goHome returns to the machine's namespaces and root.
 func (t *thread) goHome() error {
 	if !t.away {
@@ -116,6 +125,13 @@ func (t *thread) goHome() error {
 		if err := unix.Setns(ns.fd, ns.flag); err != nil {
 			return fmt.Errorf("cannot return to the %s namespace: %w", ns.name, err)
 		}
+	}
+	if t.pids >= 0 {
+		if err := unix.Setns(t.pids, unix.CLONE_NEWPID); err != nil {
+			return fmt.Errorf("cannot return to the pid namespace: %w", err)
+		}
+		closeFD(t.pids)
+		t.pids = -1
 	}
 	if err := enterRoot(t.root); err != nil {
 		return err
@@ -141,6 +157,7 @@ func (t *thread) close() {
 	}
 	closeFD(t.proc)
 	closeFD(t.root)
+	closeFD(t.pids)
 }
 
 func closeFD(fd int) {
