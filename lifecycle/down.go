@@ -2,12 +2,10 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
@@ -26,7 +24,7 @@ type DownResult struct {
 
 // Down takes a topology down by its name alone, in whatever state it is, and
 // leaves the machine as it was before `up`.
-func Down(ctx context.Context, l Layout, name string) (*DownResult, error) {
+func Down(ctx context.Context, l Layout, name string, progress func(Progress)) (*DownResult, error) {
 	began := time.Now()
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -49,63 +47,65 @@ func Down(ctx context.Context, l Layout, name string) (*DownResult, error) {
 	if !result.Found {
 		return result, nil
 	}
-	result.Stations = stopAll(ctx, l, name)
+	retire(l, name)
+	result.Stations = stopAll(ctx, l, name, progress)
 	err = dismantle(l, name)
 	result.Took = time.Since(began)
 	return result, err
 }
 
+// retire asks the keeper to leave stations alone that end from now on. One
+// that does not answer is ended with the rest.
+func retire(l Layout, name string) {
+	state, err := readState(l, name)
+	if err != nil || state.API != apiVersion || !native.Alive(state.Keeper) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = ask(ctx, l, name, request{Op: opRetire}, nil)
+}
+
 // stopAll stops the stations, dependents before what they depend on, each with
 // its stop signal and grace period. The keeper lives on meanwhile and reads
-// their last output. It does what the state allows and reports nothing:
+// their last output. It does what the state allows and reports no errors:
 // dismantle ends whatever is left.
-func stopAll(ctx context.Context, l Layout, name string) (running int) {
+func stopAll(ctx context.Context, l Layout, name string, progress func(Progress)) (running int) {
 	state, err := readState(l, name)
 	if err != nil {
 		return 0
 	}
-	refs := map[string]containers.ProcessRef{}
-	for _, c := range state.Stations {
-		if c.State == Running && native.Alive(c.Process) {
-			refs[c.Container] = c.Process
-		}
-	}
 	intent, err := readIntent(l, name)
 	if err != nil {
-		return len(refs)
+		return 0
+	}
+	states := map[string]*ContainerState{}
+	for _, c := range state.Stations {
+		if c.alive() {
+			states[c.Container] = c
+		}
 	}
 	t := intent.Topology
-	gone := map[string]chan struct{}{}
-	dependents := map[string][]string{}
+	var list []*topology.Station
+	var ids []string
 	for _, s := range stations(t) {
-		gone[s.ID()] = make(chan struct{})
-		for _, d := range s.DependsOn {
-			dependents[d.Station] = append(dependents[d.Station], s.ID())
+		if states[t.ContainerName(s)] != nil {
+			list = append(list, s)
+			ids = append(ids, s.ID())
 		}
 	}
-	var wg sync.WaitGroup
-	for _, s := range stations(t) {
-		ref, ok := refs[t.ContainerName(s)]
-		if !ok {
-			close(gone[s.ID()])
-			continue
+	progress(Progress{Stations: ids})
+	dependentsFirst(list, func(s *topology.Station) {
+		began := time.Now()
+		c := states[t.ContainerName(s)]
+		progress(Progress{Station: s.ID(), Phase: PhaseStopping})
+		if c.State == Paused {
+			_ = native.Freeze(cgroup(name)+"/"+c.Container, false)
 		}
-		wg.Go(func() {
-			defer close(gone[s.ID()])
-			for _, d := range dependents[s.ID()] {
-				if c, ok := gone[d]; ok {
-					select {
-					case <-c:
-					case <-ctx.Done():
-						return
-					}
-				}
-			}
-			stop(ctx, s, ref)
-		})
-	}
-	wg.Wait()
-	return len(refs)
+		stop(ctx, s, c.Process)
+		progress(Progress{Station: s.ID(), Phase: PhaseStopped, Took: time.Since(began)})
+	})
+	return len(list)
 }
 
 // stop sends the station's stop signal and waits for its end. A process 1 that
@@ -140,6 +140,21 @@ func stop(ctx context.Context, s *topology.Station, ref containers.ProcessRef) {
 // cgroups, folders. It goes by names only, so that it works on any half-made
 // state, and removes the state folder last, so that it can be run again.
 func dismantle(l Layout, name string) error {
+	if err := clear(l, name); err != nil {
+		return err
+	}
+	// The intent first: what is left without it is known to be remains.
+	for _, path := range []string{l.intent(name), l.lib(name)} {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("cannot remove %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// clear removes everything of a topology but what its stations wrote and its
+// intent.
+func clear(l Layout, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
@@ -154,13 +169,21 @@ func dismantle(l Layout, name string) error {
 	if err := native.RemoveCgroup(cgroup(name)); err != nil {
 		return fmt.Errorf("cannot remove the cgroups of %q: %w", name, err)
 	}
-	var errs []error
-	for _, dir := range []string{l.lib(name), l.run(name)} {
-		if err := os.RemoveAll(dir); err != nil {
-			errs = append(errs, fmt.Errorf("cannot remove %s: %w", dir, err))
-		}
+	if err := os.RemoveAll(l.run(name)); err != nil {
+		return fmt.Errorf("cannot remove %s: %w", l.run(name), err)
 	}
-	return errors.Join(errs...)
+	return nil
+}
+
+// Undo removes what a failed launch made, where the `up` that began it can't.
+func Undo(l Layout, name string) error {
+	unlock, err := lock(l, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	intent, err := readIntent(l, name)
+	return undo(l, name, err == nil && intent.Launched)
 }
 
 // Resolve finds the topology that a command is about: by name, or by its

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,61 +18,56 @@ import (
 	"platelayer/containers"
 	"platelayer/containers/native"
 	"platelayer/netplan"
+	"platelayer/netplan/kernel"
 )
 
 // keeper is the one background process of a running topology: it launches it,
-// is the parent of its containers, keeps their logs and records their ends.
+// is the parent of its containers, keeps their logs, repairs what ends and
+// changes what it is told to.
 type keeper struct {
 	layout Layout
 	name   string
-	intent *Intent
-	plan   *netplan.Plan
-	site   site
 	engine *native.Engine
-	caller *os.File // the `up` that started this keeper
+	logs   *logs
+	events *eventLog
 
-	mu       sync.Mutex
+	operating sync.Mutex // held by the one operation under way
+
+	mu       sync.Mutex // guards all below, and the members' fields
+	intent   *Intent
+	plan     *netplan.Plan
+	site     site
 	state    State
-	launched bool
-	dirty    chan struct{} // state has changed, or a log has grown
-	ended    chan struct{} // closed when the first container has ended
-	endOnce  sync.Once
-	watchers map[net.Conn]struct{}
-}
+	members  []*member // in the order of state.Stations
+	backbone router
+	recorded bool      // the state has been written once: changes are written too
+	retired  bool      // `down` is at work
+	teller   func(Progress)
+	watchers map[*caller]struct{}
 
-// launchInKeeper starts a keeper and follows it until the topology is up or
-// has failed.
-func launchInKeeper(ctx context.Context, l Layout, i *Intent, o UpOptions) error {
-	conn, err := startKeeper(l, i, o.Keep)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return follow(ctx, conn, o.Progress)
+	dirty chan struct{} // the state has changed, or a log has grown
+	ended chan struct{} // a station has ended
 }
 
 // startKeeper starts the program's copy in the store as the keeper: in a
 // session and a cgroup of its own, with nothing of the caller's but one socket.
-func startKeeper(l Layout, i *Intent, keep bool) (*os.File, error) {
+func startKeeper(l Layout, i *Intent) (net.Conn, error) {
 	name := i.Topology.Name
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the keeper's socket: %w", err)
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "keeper"), os.NewFile(uintptr(pair[1]), "up")
+	ours, theirs := os.NewFile(uintptr(pair[0]), "keeper"), os.NewFile(uintptr(pair[1]), "caller")
+	defer ours.Close()
 	defer theirs.Close()
 
 	logFile, err := os.OpenFile(filepath.Join(l.logs(name), "keeper.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		ours.Close()
 		return nil, fmt.Errorf("cannot open the keeper's log: %w", err)
 	}
 	defer logFile.Close()
 
 	cmd := exec.Command(i.Binary, "keeper", "--run", l.Run, "--lib", l.Lib, "--name", name)
-	if keep {
-		cmd.Args = append(cmd.Args, "--keep")
-	}
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.Stderr = logFile
@@ -85,95 +81,142 @@ func startKeeper(l Layout, i *Intent, keep bool) (*os.File, error) {
 		defer group.Close()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
 	case !errors.As(err, &unsupported):
-		ours.Close()
 		return nil, err
 	}
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the keeper's socket: %w", err)
+	}
 	if err := cmd.Start(); err != nil {
-		ours.Close()
+		conn.Close()
 		return nil, fmt.Errorf("cannot start the keeper: %w", err)
 	}
 	go cmd.Wait() // no zombie while this program goes on
-	return ours, nil
+	return conn, nil
 }
 
-// RunKeeper is the keeper process. It returns when its topology has failed; a
-// running one it keeps until `down` ends it.
-func RunKeeper(l Layout, name string, keep bool) error {
+// RunKeeper is the keeper process. Its first caller, on descriptor 3, has it
+// launch the topology or adopt it. It returns when that has failed; a running
+// topology it keeps until `down` ends it.
+func RunKeeper(l Layout, name string) error {
 	if err := native.Protect(); err != nil {
 		return err
 	}
 	syscall.CloseOnExec(3)
-	k := &keeper{
-		layout: l, name: name, caller: os.NewFile(3, "up"),
-		dirty: make(chan struct{}, 1), ended: make(chan struct{}), watchers: map[net.Conn]struct{}{},
-	}
-	if err := k.open(); err != nil {
-		k.say(report{Failure: encodeFailure(err)})
-		return err
-	}
-	socket, err := k.listen()
+	conn, err := net.FileConn(os.NewFile(3, "caller"))
 	if err != nil {
-		k.say(report{Failure: encodeFailure(err)})
+		return fmt.Errorf("cannot use the caller's socket: %w", err)
+	}
+	first := newCaller(conn)
+	first.say(reply{API: apiVersion})
+	r, gone, err := first.request()
+	if err != nil {
 		return err
 	}
+	k := &keeper{
+		layout: l, name: name, events: newEventLog(l.events(name)), watchers: map[*caller]struct{}{},
+		dirty: make(chan struct{}, 1), ended: make(chan struct{}, 1),
+	}
+	k.logs = newLogs(k.touch)
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	callerGone := make(chan struct{})
 	go func() {
-		io.Copy(io.Discard, k.caller) // `up` says nothing; it only goes away
-		close(callerGone)
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if !k.launched {
-			cancel()
-		}
+		<-gone
+		cancel()
 	}()
-	go k.recordChanges()
-
-	err = k.launch(ctx)
-	if err != nil && keep {
+	socket, err := k.open(r.Op)
+	if err == nil {
+		k.operating.Lock()
+		k.tellTo(first.progress)
+		go k.recordChanges()
+		err = k.begin(ctx, r)
+		k.tellTo(nil)
+		k.operating.Unlock()
+	}
+	// Not asked for when it is up: the caller's end is no longer ours.
+	kept := err != nil && r.Op == opLaunch && r.Keep && socket != nil
+	if kept {
 		err = errors.Join(err, k.become(StatusFailed))
 	}
-	if err == nil {
-		k.say(report{Up: true})
-	} else {
-		k.say(report{Failure: encodeFailure(err)})
-		if !keep {
-			<-callerGone // it has undone everything, this process too, before it goes
+	first.finish(err)
+	if err != nil && !kept {
+		if r.Op == opLaunch {
+			<-gone // it has undone everything, this process too, before it goes
 			return errors.Join(err, k.undoAlone())
 		}
+		return err
 	}
 	return k.serve(socket)
 }
 
-// open reads what is to be made and makes this process fit to make it.
-func (k *keeper) open() (err error) {
+func (k *keeper) begin(ctx context.Context, r *request) error {
+	if r.Op == opAdopt {
+		return k.adopt(ctx)
+	}
+	ctx, stop := withTimeout(ctx, r.Timeout)
+	defer stop()
+	return k.launch(ctx)
+}
+
+// withTimeout ends ctx after d, if that is not 0, with a TimeoutError.
+func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, d, &TimeoutError{After: d})
+}
+
+// open reads what is to be kept and makes this process fit to keep it.
+func (k *keeper) open(op string) (net.Listener, error) {
 	if err := native.Harden(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := native.JoinCgroup(keeperCgroup(k.name), os.Getpid()); err != nil {
-		return err
+		return nil, err
 	}
-	if k.intent, err = readIntent(k.layout, k.name); err != nil {
-		return err
+	intent, err := readIntent(k.layout, k.name)
+	if err != nil {
+		return nil, err
 	}
-	if k.plan, err = netplan.Build(k.intent.Topology); err != nil {
-		return err
+	k.state = State{Status: StatusStarting, Started: time.Now(), Backbone: &ContainerState{Container: backboneName(intent.Topology), State: Created}}
+	if op == opAdopt {
+		found, err := readState(k.layout, k.name)
+		if err != nil {
+			return nil, err
+		}
+		k.state = *found
 	}
-	k.site = site{layout: k.layout, builtin: k.intent.Builtin, program: "/bin/platelayer"}
-	t := k.intent.Topology
-	k.state = State{
-		Version: formatVersion, Status: StatusStarting, Keeper: native.Self(), Started: time.Now(),
-		Backbone: ContainerState{Container: backboneName(t), State: Created},
+	k.state.Version, k.state.API, k.state.Boot = formatVersion, apiVersion, native.BootID()
+	k.state.Keeper, k.state.Binary = native.Self(), intent.Binary
+	if err := k.intend(intent); err != nil {
+		return nil, err
 	}
-	for _, s := range stations(t) {
-		k.state.Stations = append(k.state.Stations, ContainerState{Container: t.ContainerName(s), State: Created})
+	if k.engine, err = native.New(native.Config{Cgroup: cgroup(k.name)}); err != nil {
+		return nil, err
 	}
 	if err := write(k.layout.state(k.name), &k.state, false); err != nil {
+		return nil, err
+	}
+	k.recorded = true
+	return k.listen()
+}
+
+// intend makes an intent the keeper's, with a member for each of its stations;
+// those that are there already stay.
+func (k *keeper) intend(i *Intent) error {
+	plan, err := netplan.Build(i.Topology)
+	if err != nil {
 		return err
 	}
-	k.engine, err = native.New(native.Config{Cgroup: cgroup(k.name)})
-	return err
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.intent, k.plan = i, plan
+	k.site = site{layout: k.layout, builtin: i.Builtin, program: "/bin/platelayer"}
+	k.reorder()
+	return nil
+}
+
+func (k *keeper) kernelOptions() kernel.Options {
+	return kernel.Options{PinDir: k.layout.pins(k.name), NetNSDir: k.layout.NetNS}
 }
 
 // undoAlone runs when `up` was killed before it could undo a failed launch: a
@@ -182,7 +225,14 @@ func (k *keeper) undoAlone() error {
 	if err := native.JoinCgroup("", os.Getpid()); err != nil {
 		return err
 	}
-	cmd := exec.Command(k.intent.Binary, "down", "--run", k.layout.Run, "--lib", k.layout.Lib, "--name", k.name)
+	self, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return fmt.Errorf("cannot find this program: %w", err)
+	}
+	if k.intent != nil {
+		self = k.intent.Binary
+	}
+	cmd := exec.Command(self, "undo", "--run", k.layout.Run, "--lib", k.layout.Lib, "--name", k.name)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -191,31 +241,29 @@ func (k *keeper) undoAlone() error {
 	return nil
 }
 
-func (k *keeper) say(r report) {
-	line, err := json.Marshal(r)
-	if err == nil {
-		k.caller.Write(append(line, '\n'))
+// tellTo makes tell the listener of the operation under way.
+func (k *keeper) tellTo(tell func(Progress)) {
+	k.mu.Lock()
+	k.teller = tell
+	k.mu.Unlock()
+}
+
+func (k *keeper) tell(p Progress) {
+	k.mu.Lock()
+	tell := k.teller
+	k.mu.Unlock()
+	if tell != nil {
+		tell(p)
 	}
 }
 
-func (k *keeper) report(p Progress) { k.say(report{Progress: &p}) }
-
-// become writes the state that a launch ends in; what changes later is written
-// by recordChanges.
+// become writes a new status at once; what changes later is written by
+// recordChanges.
 func (k *keeper) become(status string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.state.Status = status
-	k.launched = true
 	return write(k.layout.state(k.name), &k.state, true)
-}
-
-// update changes the state; recordChanges writes it soon after.
-func (k *keeper) update(change func(*State)) {
-	k.mu.Lock()
-	change(&k.state)
-	k.mu.Unlock()
-	k.touch()
 }
 
 func (k *keeper) touch() {
@@ -233,18 +281,15 @@ func (k *keeper) recordChanges() {
 	for range k.dirty {
 		k.mu.Lock()
 		data, err := json.Marshal(&k.state)
-		launched := k.launched
-		if err == nil && launched && string(data) != string(last) {
+		if err == nil && string(data) != string(last) {
 			if err := write(k.layout.state(k.name), &k.state, false); err == nil {
 				last = data
+			} else {
+				time.AfterFunc(time.Second, k.touch) // a full disk, it may be
 			}
 		}
 		for w := range k.watchers {
-			w.SetWriteDeadline(time.Now().Add(gather))
-			if _, err := w.Write([]byte("\n")); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-				w.Close()
-				delete(k.watchers, w)
-			}
+			w.say(reply{Changed: true})
 		}
 		k.mu.Unlock()
 		time.Sleep(gather)
@@ -252,51 +297,109 @@ func (k *keeper) recordChanges() {
 }
 
 // listen opens the keeper's socket, before the launch: a topology that is up
-// can be followed.
+// can be followed. An earlier keeper's is replaced.
 func (k *keeper) listen() (net.Listener, error) {
 	dir, path, err := socketPath(k.layout, k.name)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("cannot replace %s: %w", k.layout.socket(k.name), err)
+	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", k.layout.socket(k.name), err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
 		return nil, fmt.Errorf("cannot protect %s: %w", k.layout.socket(k.name), err)
 	}
 	return l, nil
 }
 
-// socketPath reaches the socket through its open folder: the path of a unix
-// socket holds 107 bytes (unix(7)), that of a state folder any number.
-func socketPath(l Layout, name string) (dir *os.File, path string, err error) {
-	socket := l.socket(name)
-	dir, err = os.Open(filepath.Dir(socket))
-	if err != nil {
-		return nil, "", fmt.Errorf("cannot reach the keeper of %q: %w", name, err)
-	}
-	return dir, fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(socket)), nil
-}
-
-// serve keeps whoever connects as a watcher: it is sent a newline after each
-// change of the state or the logs.
+// serve answers whoever connects, for ever.
 func (k *keeper) serve(l net.Listener) error {
-	for {
+	for pause := time.Millisecond; ; {
 		conn, err := l.Accept()
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ECONNABORTED) {
+			time.Sleep(pause)
+			pause = min(2*pause, time.Second)
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("cannot accept on %s: %w", k.layout.socket(k.name), err)
 		}
-		k.mu.Lock()
-		k.watchers[conn] = struct{}{}
-		k.mu.Unlock()
-		go func() { // a watcher says nothing; it only goes away
-			io.Copy(io.Discard, conn)
-			k.mu.Lock()
-			delete(k.watchers, conn)
-			k.mu.Unlock()
+		pause = time.Millisecond
+		if !peerIsRoot(conn) {
 			conn.Close()
+			continue
+		}
+		go k.answer(newCaller(conn))
+	}
+}
+
+// request reads the caller's one request. gone is closed when the caller goes
+// away, or says more than it should.
+func (c *caller) request() (r *request, gone <-chan struct{}, err error) {
+	const most = 64 << 20 // bytes; a topology of thousands of stations is a few million
+	lines := bufio.NewReader(io.LimitReader(c.conn, most))
+	line, err := lines.ReadBytes('\n')
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot read a request: %w", err)
+	}
+	r = new(request)
+	if err := json.Unmarshal(line, r); err != nil {
+		return nil, nil, fmt.Errorf("cannot read a request: %w", err)
+	}
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		io.Copy(io.Discard, c.conn)
+	}()
+	return r, left, nil
+}
+
+// answer does what one caller asks for.
+func (k *keeper) answer(c *caller) {
+	defer c.conn.Close()
+	c.say(reply{API: apiVersion})
+	c.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	r, gone, err := c.request()
+	if err != nil {
+		c.finish(err)
+		return
+	}
+	c.conn.SetReadDeadline(time.Time{})
+	switch {
+	case r.API != apiVersion:
+		c.finish(&OtherAPI{k.name, apiVersion, r.API})
+	case r.Op == opWatch:
+		k.mu.Lock()
+		k.watchers[c] = struct{}{}
+		k.mu.Unlock()
+		<-gone
+		k.mu.Lock()
+		delete(k.watchers, c)
+		k.mu.Unlock()
+		close(c.queue)
+	case r.Op == opRetire:
+		k.retire()
+		c.finish(nil)
+	case !k.operating.TryLock():
+		c.finish(&Busy{k.name})
+	default:
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			<-gone
+			cancel()
 		}()
+		ctx, stop := withTimeout(ctx, r.Timeout)
+		k.tellTo(c.progress)
+		err := k.operate(ctx, r)
+		k.tellTo(nil)
+		k.operating.Unlock()
+		stop()
+		c.finish(err)
 	}
 }

@@ -2,20 +2,62 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
-	"platelayer/backbone"
 	"platelayer/containers"
-	"platelayer/containers/native"
 	"platelayer/topology"
 )
+
+// joined gives the one error that stopped the steps.
+func joined(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stepper runs steps one after the other until one fails, and reports each.
+func stepper(ctx context.Context, tell func(Progress)) func(string, func() error) error {
+	failed := false
+	return func(name string, do func() error) error {
+		if failed {
+			return nil
+		}
+		began := time.Now()
+		err := context.Cause(ctx)
+		if err == nil {
+			err = do()
+		}
+		failed = err != nil
+		if !failed {
+			tell(Progress{Step: name, Took: time.Since(began)})
+		}
+		return err
+	}
+}
+
+// launched notes that the topology is up: from now on its layers hold what its
+// stations wrote.
+func (k *keeper) launched() error {
+	k.mu.Lock()
+	first := !k.intent.Launched
+	k.intent.Launched = true
+	intent := *k.intent
+	k.mu.Unlock()
+	if first {
+		if err := write(k.layout.intent(k.name), &intent, true); err != nil {
+			return err
+		}
+	}
+	k.event(Event{Kind: EventUp})
+	return k.become(StatusUp)
+}
 
 // root is a prepared container: the backbone's has no station.
 type root struct {
@@ -24,55 +66,53 @@ type root struct {
 	container containers.Container // nil once it has started or was given back
 }
 
-// assemble prepares every container's root, the backbone's first in the list,
-// and starts to read its output.
+func (k *keeper) newRoot(m *member) *root {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return &root{spec: k.site.station(k.intent.Topology, m.station), station: m.station}
+}
+
+// assemble prepares every container's root, the backbone's first in the list.
 func (k *keeper) assemble(ctx context.Context) ([]*root, error) {
-	t := k.intent.Topology
-	roots := []*root{{spec: k.site.backbone(t)}}
-	for _, s := range stations(t) {
-		roots = append(roots, &root{spec: k.site.station(t, s), station: s})
+	roots := []*root{{spec: k.site.backbone(k.intent.Topology)}}
+	ids := []string{}
+	for _, m := range k.members {
+		roots = append(roots, k.newRoot(m))
+		ids = append(ids, m.station.ID())
 	}
+	k.tell(Progress{Stations: ids})
 	if err := os.Mkdir(k.layout.streams(k.name), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the folder of output streams: %w", err)
 	}
-	err := each(roots, func(r *root) (err error) {
-		if dir := r.spec.Root.WritableDir; dir != "" {
-			if err := os.MkdirAll(dir, 0o700); err != nil {
-				return fmt.Errorf("cannot make the writable layer of %q: %w", r.spec.Name, err)
-			}
+	return roots, each(roots, func(r *root) error {
+		began := time.Now()
+		err := k.prepare(ctx, r)
+		if r.station != nil && err == nil {
+			k.tell(Progress{Station: r.station.ID(), Phase: PhasePreparing, Took: time.Since(began)})
 		}
-		if r.container, err = k.engine.Prepare(ctx, r.spec); err != nil {
-			return err
-		}
-		if n, ok := r.container.(native.Noticer); ok {
-			for _, notice := range n.Notices() {
-				k.report(Progress{Notice: r.spec.Name + ": " + notice})
-			}
-		}
-		return nil
+		return err
 	})
-	return roots, err
 }
 
-// each calls do for every root, on as many threads as there are processors,
+// each calls do for every item, on as many threads as there are processors,
 // until one fails.
-func each(roots []*root, do func(*root) error) error {
+func each[T any](items []T, do func(T) error) error {
 	var (
 		wg    sync.WaitGroup
 		mu    sync.Mutex
 		first error
-		queue = make(chan *root)
+		queue = make(chan T)
 	)
 	for range min(runtime.NumCPU(), 4) {
 		wg.Go(func() {
-			for r := range queue {
+			for item := range queue {
 				mu.Lock()
 				failed := first != nil
 				mu.Unlock()
 				if failed {
 					continue
 				}
-				if err := do(r); err != nil {
+				if err := do(item); err != nil {
 					mu.Lock()
 					if first == nil {
 						first = err
@@ -82,8 +122,8 @@ func each(roots []*root, do func(*root) error) error {
 			}
 		})
 	}
-	for _, r := range roots {
-		queue <- r
+	for _, item := range items {
+		queue <- item
 	}
 	close(queue)
 	wg.Wait()
@@ -93,152 +133,23 @@ func each(roots []*root, do func(*root) error) error {
 // discard gives back what was prepared and never started.
 func discard(roots []*root) {
 	for _, r := range roots {
-		if r.container != nil {
+		if r != nil && r.container != nil {
 			r.container.Discard()
+			r.container = nil
 		}
 	}
 }
 
-// startBackbone starts the DNS server and waits until it listens. Its sockets
-// to the outside are opened here, in the machine's namespace.
-func (k *keeper) startBackbone(ctx context.Context, r *root) error {
-	ours, theirs, err := backbone.Socketpair()
-	if err != nil {
-		return err
-	}
-	defer theirs.Close()
-	r.spec.ExtraFiles = []*os.File{theirs}
-	if err := k.start(ctx, r, &k.state.Backbone); err != nil {
-		return err
-	}
-	ready, failed := make(chan struct{}), make(chan error, 1)
-	config := backbone.Config{DNS: k.plan.DNS, Upstream: k.upstream()}
-	go func() {
-		failed <- backbone.Serve(context.Background(), ours, config, backbone.Dial, func() { close(ready) })
-	}()
-	select {
-	case <-ready:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case err := <-failed:
-		return &StationError{Container: r.spec.Name, While: "before it answered DNS", Message: "failed: " + fmt.Sprint(err), Log: k.logTail(r.spec.Name)}
-	}
-}
-
-// upstream resolves the file's `upstream:` to addresses.
-func (k *keeper) upstream() []netip.AddrPort {
-	var all []netip.AddrPort
-	for _, u := range k.intent.Topology.Backbone.Upstream {
-		if u == "host" {
-			if text, err := os.ReadFile("/etc/resolv.conf"); err == nil {
-				all = append(all, backbone.HostResolvers(text)...)
-			}
-		} else if a, err := netip.ParseAddr(u); err == nil {
-			all = append(all, netip.AddrPortFrom(a, 53))
+// startAll begins a life of each member, on its prepared root where there is
+// one, and waits until all are ready. Each waits for those it depends on.
+func (k *keeper) startAll(ctx context.Context, members []*member, roots []*root) error {
+	for i, m := range members {
+		var r *root
+		if roots != nil {
+			// The life's own from here on.
+			r, roots[i] = roots[i], nil
 		}
+		m.begin(r, nil, 0)
 	}
-	return all
-}
-
-// startStations starts each station after those it depends on, independent
-// ones at the same time, and makes sure that all of them still run.
-func (k *keeper) startStations(ctx context.Context, roots []*root) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	started := map[string]chan struct{}{}
-	for _, r := range roots {
-		started[r.station.ID()] = make(chan struct{})
-	}
-	slots := make(chan struct{}, min(runtime.NumCPU(), 4))
-	var wg sync.WaitGroup
-	for i, r := range roots {
-		wg.Go(func() {
-			for _, d := range r.station.DependsOn {
-				select {
-				case <-started[d.Station]:
-				case <-ctx.Done():
-					return
-				}
-			}
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			if ctx.Err() != nil {
-				return
-			}
-			if err := k.start(ctx, r, &k.state.Stations[i]); err != nil {
-				cancel(err)
-				return
-			}
-			close(started[r.station.ID()])
-		})
-	}
-	wg.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return k.settle(ctx)
-}
-
-// settle gives commands that fail at once the time to do so: most of them have
-// ended before the last station started, the last one itself has not.
-func (k *keeper) settle(ctx context.Context) error {
-	select {
-	case <-k.ended:
-		time.Sleep(10 * time.Millisecond) // others that ended with it, and its log
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(30 * time.Millisecond):
-		return nil
-	}
-	k.mu.Lock()
-	all := slices.Clone(k.state.Stations)
-	all = append(all, k.state.Backbone)
-	k.mu.Unlock()
-	var problems []error
-	for _, c := range all {
-		if c.State == Exited {
-			problems = append(problems, &StationError{
-				Container: c.Container, Exit: c.Exit, While: "while the topology was starting", Log: k.logTail(c.Container),
-			})
-		}
-	}
-	return errors.Join(problems...)
-}
-
-// start runs a prepared container's command and watches over it.
-func (k *keeper) start(ctx context.Context, r *root, c *ContainerState) error {
-	drained, release, err := k.collectLogs(r.spec)
-	if err != nil {
-		return err
-	}
-	defer release()
-	process, err := r.container.Start(ctx)
-	r.container = nil
-	if execErr := new(containers.ExecError); errors.As(err, &execErr) {
-		code := execErr.Code()
-		return &StationError{
-			Container: r.spec.Name, While: "", Exit: &containers.Exit{Code: code},
-			Message: fmt.Sprintf("cannot execute %q: %v (code %d)", execErr.Path, execErr.Errno, code),
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("cannot start %q: %w", r.spec.Name, err)
-	}
-	k.update(func(*State) {
-		c.State, c.Process, c.StartedAt = Running, process.Ref(), time.Now()
-	})
-	go func() {
-		exit, err := process.Wait()
-		if err != nil {
-			exit = containers.Exit{Code: -1, At: time.Now()}
-		}
-		select {
-		case <-drained:
-		case <-time.After(time.Second): // a process outside the station holds its output open
-		}
-		k.update(func(*State) { c.State, c.Exit, c.EndedAt = Exited, &exit, exit.At })
-		k.endOnce.Do(func() { close(k.ended) })
-	}()
-	return nil
+	return k.allReady(ctx, members)
 }

@@ -30,11 +30,13 @@ func NewLayout(root string) Layout {
 func (l Layout) locks() string             { return filepath.Join(l.Run, ".locks") }
 func (l Layout) run(name string) string    { return filepath.Join(l.Run, name) }
 func (l Layout) state(name string) string  { return filepath.Join(l.run(name), "state.json") }
-func (l Layout) intent(name string) string { return filepath.Join(l.run(name), "topology.json") }
 func (l Layout) socket(name string) string { return filepath.Join(l.run(name), "keeper.sock") }
 func (l Layout) pins(name string) string   { return filepath.Join(l.run(name), "pins") }
-func (l Layout) lib(name string) string    { return filepath.Join(l.Lib, "topologies", name) }
+func (l Layout) topologies() string        { return filepath.Join(l.Lib, "topologies") }
+func (l Layout) lib(name string) string    { return filepath.Join(l.topologies(), name) }
+func (l Layout) intent(name string) string { return filepath.Join(l.lib(name), "topology.json") }
 func (l Layout) logs(name string) string   { return filepath.Join(l.lib(name), "logs") }
+func (l Layout) events(name string) string { return filepath.Join(l.logs(name), "events.jsonl") }
 
 func (l Layout) writable(name, container string) string {
 	return filepath.Join(l.lib(name), "stations", container)

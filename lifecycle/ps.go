@@ -25,7 +25,8 @@ type Station struct {
 	ExitCode  *int         `json:"exit_code"` // null while running, or where nobody knows
 	StartedAt *time.Time   `json:"started_at"`
 	Restarts  int          `json:"restarts"`
-	OOM       bool         `json:"oom,omitempty"` // ended for lack of memory
+	OOM       bool         `json:"oom,omitempty"`    // ended for lack of memory
+	Reason    string       `json:"reason,omitempty"` // why it does not run
 }
 
 // Ps lists a topology's stations in the order of its file. It needs no keeper.
@@ -38,7 +39,7 @@ func Ps(l Layout, name string) ([]Station, error) {
 	if unknown := new(NotKnown); err != nil && !errors.As(err, &unknown) {
 		return nil, err
 	}
-	byName := map[string]ContainerState{}
+	byName := map[string]*ContainerState{}
 	if state != nil {
 		for _, c := range state.Stations {
 			byName[c.Container] = c
@@ -49,23 +50,31 @@ func Ps(l Layout, name string) ([]Station, error) {
 	for _, s := range stations(t) {
 		container := t.ContainerName(s)
 		c := byName[container]
+		if c == nil {
+			c = &ContainerState{State: Created}
+			if intent.Launched && state == nil { // a reboot took the rest
+				c.State = Exited
+			}
+		}
 		p := Station{
 			Name: s.Name, Cluster: s.Cluster, Container: container, State: c.State,
 			Addresses: addresses(s), NetNS: filepath.Join(l.NetNS, container), Image: imageOf(s),
-		}
-		if c.State == "" {
-			p.State = Created
+			Restarts: c.Restarts, Reason: c.Reason,
 		}
 		if !c.StartedAt.IsZero() {
 			p.StartedAt = &c.StartedAt
 		}
-		switch {
-		case c.State == Running && native.Alive(c.Process):
-			p.Pid = c.Process.Pid
-		case c.State == Running: // it ended while no keeper saw it
-			p.State = Exited
-		case c.Exit != nil && c.Exit.Code >= 0:
+		if c.Exit != nil && c.Exit.Code >= 0 && !c.started() {
 			p.ExitCode, p.OOM = &c.Exit.Code, c.Exit.OOM
+		}
+		switch {
+		case c.alive():
+			p.Pid = c.Process.Pid
+			if c.Health != "" {
+				p.Health = &c.Health
+			}
+		case c.started(): // it ended while no keeper saw it
+			p.State = Exited
 		}
 		list = append(list, p)
 	}
@@ -75,22 +84,62 @@ func Ps(l Layout, name string) ([]Station, error) {
 // Ailing says what is wrong with a topology besides its stations: "" is
 // nothing.
 func Ailing(l Layout, name string) string {
+	intent, err := readIntent(l, name)
+	if err != nil {
+		return ""
+	}
 	state, err := readState(l, name)
+	if err != nil {
+		state = nil
+	}
 	switch {
-	case err != nil || !anyAlive(state):
+	case state == nil && intent.Launched, state != nil && intent.Launched && !anyAlive(state):
+		return "it is not up any more, as after a reboot: up starts it again with what its stations wrote"
+	case state == nil:
 		return ""
 	case !native.Alive(state.Keeper):
 		return "its keeper is gone: nobody reads what stations write, and one that writes much will wait"
+	case state.Status == StatusChanging:
+		return "a change of it did not finish: up again finishes it"
 	case state.Status == StatusUp && !native.Alive(state.Backbone.Process):
 		return "its backbone has ended: nobody answers DNS"
 	}
 	return ""
 }
 
+// status is a topology's status as ls shows it.
+func status(intent *Intent, state *State) string {
+	if intent == nil {
+		return "broken"
+	}
+	if state == nil || !anyAlive(state) {
+		if intent.Launched {
+			return "down"
+		}
+		return "broken"
+	}
+	keeper := native.Alive(state.Keeper)
+	switch {
+	case state.Status == StatusStarting && !keeper:
+		return "broken"
+	case state.Status != StatusUp:
+		return state.Status
+	case !keeper || !native.Alive(state.Backbone.Process):
+		return "degraded"
+	}
+	for _, c := range state.Stations {
+		finished := metNow(c, topology.CompletedSuccessfully)
+		if !finished && (!c.alive() || c.Health == healthUnhealthy) {
+			return "degraded"
+		}
+	}
+	return StatusUp
+}
+
 // Listed is one topology as `ls` shows it; its JSON form is stable.
 type Listed struct {
 	Name     string     `json:"name"`
-	Status   string     `json:"status"` // starting, up, degraded, failed, broken
+	Status   string     `json:"status"` // starting, up, changing, degraded, failed, down, broken
 	Stations int        `json:"stations"`
 	Running  int        `json:"running"`
 	File     string     `json:"file"`
@@ -105,26 +154,22 @@ func Ls(l Layout) ([]Listed, error) {
 	}
 	list := []Listed{}
 	for _, name := range all {
-		item := Listed{Name: name, Status: "broken"}
-		if intent, err := readIntent(l, name); err == nil {
+		item := Listed{Name: name}
+		intent, err := readIntent(l, name)
+		if err == nil {
 			item.File = intent.File
 			item.Stations = len(stations(intent.Topology))
 		}
-		if state, err := readState(l, name); err == nil {
+		state, err := readState(l, name)
+		if err == nil {
 			item.Started = &state.Started
-			item.Status = state.Status
 			for _, c := range state.Stations {
-				if c.State == Running && native.Alive(c.Process) {
+				if c.alive() {
 					item.Running++
 				}
 			}
-			switch {
-			case !native.Alive(state.Keeper) && state.Status == StatusStarting:
-				item.Status = "broken"
-			case state.Status == StatusUp && (item.Running < item.Stations || !native.Alive(state.Keeper) || !native.Alive(state.Backbone.Process)):
-				item.Status = "degraded"
-			}
 		}
+		item.Status = status(intent, state)
 		list = append(list, item)
 	}
 	return list, nil
@@ -164,7 +209,7 @@ func running(l Layout, name string, s *topology.Station) (*ContainerState, error
 	}
 	container := intent.Topology.ContainerName(s)
 	for i := range state.Stations {
-		if c := &state.Stations[i]; c.Container == container && c.State == Running && native.Alive(c.Process) {
+		if c := state.Stations[i]; c.Container == container && c.alive() {
 			return c, nil
 		}
 	}

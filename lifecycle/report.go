@@ -1,15 +1,9 @@
 package lifecycle
 
 import (
-	"bufio"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"platelayer/containers"
@@ -58,7 +52,8 @@ type StationError struct {
 	While     string           `json:"while"`
 	Message   string           `json:"message,omitempty"` // where the command never ran
 	Exit      *containers.Exit `json:"exit,omitempty"`
-	Log       []string         `json:"log,omitempty"` // its last lines
+	Startup   bool             `json:"startup,omitempty"` // Exit is the startup command's
+	Log       []string         `json:"log,omitempty"`     // its last lines
 }
 
 func (e *StationError) Error() string {
@@ -74,7 +69,10 @@ func (e *StationError) Error() string {
 	default:
 		what = fmt.Sprintf("ended with code %d", e.Exit.Code)
 	}
-	s := fmt.Sprintf("station %q %s %s", e.Container, what, e.While)
+	if e.Startup {
+		what = "could not start: its startup command " + what
+	}
+	s := strings.TrimSpace(fmt.Sprintf("station %q %s %s", e.Container, what, e.While))
 	if len(e.Log) > 0 {
 		s += "\n  its last lines:\n  | " + strings.Join(e.Log, "\n  | ")
 	}
@@ -108,35 +106,63 @@ func (e *IntegrityError) Error() string {
 	return fmt.Sprintf("%d %s not match:\n  %s", len(e.Files), noun, strings.Join(lines, "\n  "))
 }
 
-// report is one line from the keeper to the `up` that started it.
-type report struct {
-	Progress *Progress `json:"progress,omitempty"`
-	Up       bool      `json:"up,omitempty"`
-	Failure  *failure  `json:"failure,omitempty"`
+// TimeoutError is an `up --timeout` that ran out.
+type TimeoutError struct {
+	After   time.Duration `json:"after"` // nanoseconds
+	Waiting []string      `json:"waiting"`
+}
+
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("not ready after %s:\n  %s", e.After, strings.Join(e.Waiting, "\n  "))
 }
 
 // failure carries an error across the processes without losing its type.
 type failure struct {
 	Message   string          `json:"message"`
-	Station   *StationError   `json:"station,omitempty"`
+	Stations  []*StationError `json:"stations,omitempty"`
 	Integrity *IntegrityError `json:"integrity,omitempty"`
+	Timeout   *TimeoutError   `json:"timeout,omitempty"`
 	Feature   string          `json:"feature,omitempty"`
 }
 
 func encodeFailure(err error) *failure {
 	f := &failure{Message: err.Error()}
-	errors.As(err, &f.Station)
+	f.Stations = stationErrors(err)
 	errors.As(err, &f.Integrity)
+	errors.As(err, &f.Timeout)
 	f.Feature = missingFeature(err)
 	return f
+}
+
+// stationErrors finds all of them in a tree of errors.
+func stationErrors(err error) []*StationError {
+	switch e := err.(type) {
+	case *StationError:
+		return []*StationError{e}
+	case interface{ Unwrap() error }:
+		return stationErrors(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		var all []*StationError
+		for _, one := range e.Unwrap() {
+			all = append(all, stationErrors(one)...)
+		}
+		return all
+	}
+	return nil
 }
 
 func (f *failure) decode() error {
 	switch {
 	case f.Integrity != nil:
 		return f.Integrity
-	case f.Station != nil:
-		return f.Station
+	case f.Timeout != nil:
+		return f.Timeout
+	case len(f.Stations) > 0:
+		errs := make([]error, len(f.Stations))
+		for i, s := range f.Stations {
+			errs[i] = s
+		}
+		return errors.Join(errs...)
 	case f.Feature != "":
 		return &lacking{f.Feature, f.Message}
 	}
@@ -147,34 +173,3 @@ func (f *failure) decode() error {
 type lacking struct{ feature, message string }
 
 func (e *lacking) Error() string { return e.message }
-
-// follow reads the keeper's reports until the topology is up or has failed.
-func follow(ctx context.Context, conn *os.File, progress func(Progress)) error {
-	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Now()) })
-	defer stop()
-	lines := bufio.NewReader(conn)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if ctx.Err() != nil {
-			return fmt.Errorf("interrupted: %w", context.Cause(ctx))
-		}
-		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
-			return errors.New("the keeper ended before the topology was up")
-		}
-		if err != nil {
-			return fmt.Errorf("cannot hear the keeper: %w", err)
-		}
-		var r report
-		if err := json.Unmarshal(line, &r); err != nil {
-			return fmt.Errorf("cannot understand the keeper: %w", err)
-		}
-		switch {
-		case r.Progress != nil:
-			progress(*r.Progress)
-		case r.Failure != nil:
-			return r.Failure.decode()
-		case r.Up:
-			return nil
-		}
-	}
-}

@@ -105,7 +105,7 @@ func Verify(ctx context.Context, l Layout, t *topology.Topology, which []*topolo
 	running := map[string]containers.ProcessRef{}
 	if state, err := readState(l, t.Name); err == nil {
 		for _, c := range state.Stations {
-			if c.State == Running && native.Alive(c.Process) {
+			if c.alive() {
 				running[c.Container] = c.Process
 			}
 		}

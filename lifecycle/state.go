@@ -15,22 +15,27 @@ import (
 	"time"
 
 	"platelayer/containers"
+	"platelayer/containers/native"
 	"platelayer/topology"
 )
 
 // formatVersion is the version of state.json and topology.json. A newer one is
 // refused, so that an old program never misreads a newer one's state.
-const formatVersion = 1
+//
+//   - 1: the intent lay beside the state; no boot, health, restarts.
+//   - 2: the intent lies with the written layers, which a reboot leaves.
+const formatVersion = 2
 
 // Status of a topology.
 const (
 	StatusStarting = "starting"
 	StatusUp       = "up"
-	StatusFailed   = "failed" // kept by `up --keep`
+	StatusChanging = "changing" // between what ran and what the intent says
+	StatusFailed   = "failed"   // kept by `up --keep`
 )
 
-// Intent is what `up` is about to make. It is on disk before the kernel is
-// touched and does not change afterwards.
+// Intent is what `up` is about to make or change. It is on disk before the
+// kernel is touched.
 type Intent struct {
 	Version     int                `json:"version"`
 	File        string             `json:"file"`
@@ -38,34 +43,62 @@ type Intent struct {
 	Binary      string             `json:"binary"` // the program's copy in the store
 	Builtin     string             `json:"builtin"`
 	Topology    *topology.Topology `json:"topology"`
+	// Launched tells that it has been up: its layers hold what stations wrote.
+	Launched bool `json:"launched,omitempty"`
+	// AtBoot asks `up --marked`, at the machine's start, to bring it up.
+	AtBoot bool `json:"at_boot,omitempty"`
 }
 
 // State is what the keeper knows of a topology's containers.
 type State struct {
-	Version  int                   `json:"version"`
+	Version int    `json:"version"`
+	Boot    string `json:"boot"` // the machine's boot id: processes of another are gone
+	// API is the version of the keeper's API; 0 is none.
+	API      int                   `json:"api"`
+	Binary   string                `json:"binary"` // the keeper's program
 	Status   string                `json:"status"`
 	Keeper   containers.ProcessRef `json:"keeper"`
 	Started  time.Time             `json:"started_at"`
-	Backbone ContainerState        `json:"backbone"`
-	Stations []ContainerState      `json:"stations"`
+	Backbone *ContainerState       `json:"backbone"`
+	Stations []*ContainerState     `json:"stations"`
 }
 
 // Container states.
 const (
-	Created = "created"
-	Running = "running"
-	Exited  = "exited"
+	Created    = "created"
+	Waiting    = "waiting"  // for what it depends on
+	Starting   = "starting" // its root is made or its startup command runs
+	Running    = "running"
+	Paused     = "paused"
+	Restarting = "restarting" // ended, and waiting for its next try
+	Exited     = "exited"     // by itself
+	Stopped    = "stopped"    // by a command
+	Refused    = "refused"    // a sealed file does not match
 )
 
-// ContainerState is one container of a running topology.
+// ContainerState is one container of a topology.
 type ContainerState struct {
 	Container string                `json:"container"`
+	Station   string                `json:"station,omitempty"` // "cluster/station"
 	State     string                `json:"state"`
 	Process   containers.ProcessRef `json:"process"`
 	StartedAt time.Time             `json:"started_at,omitzero"`
 	EndedAt   time.Time             `json:"ended_at,omitzero"`
 	Exit      *containers.Exit      `json:"exit,omitempty"`
+	// Health is "" without a health check.
+	Health      string `json:"health,omitempty"`
+	HealthSaid  string `json:"health_said,omitempty"` // by the last failed check
+	Restarts    int    `json:"restarts,omitempty"`    // by its policy, since a command started it
+	Reason      string `json:"reason,omitempty"`      // why it does not run
+	Made        string `json:"made,omitempty"`        // what it was started from: madeFrom
+	MemoryBytes int64  `json:"memory_bytes,omitempty"`
 }
+
+// started tells whether the container's command runs, paused or not.
+func (c *ContainerState) started() bool { return c.State == Running || c.State == Paused }
+
+// alive tells whether it runs and its process is there.
+func (c *ContainerState) alive() bool { return c.started() && native.Alive(c.Process) }
 
 // NotKnown is a topology that is not on this machine.
 type NotKnown struct{ Name string }
@@ -75,7 +108,11 @@ func (e *NotKnown) Error() string { return fmt.Sprintf("there is no topology %q 
 // readIntent reads a topology's intent; NotKnown where there is none.
 func readIntent(l Layout, name string) (*Intent, error) {
 	i := new(Intent)
-	if err := readVersioned(l.intent(name), name, i); err != nil {
+	err := readVersioned(l.intent(name), name, i)
+	if unknown := new(NotKnown); errors.As(err, &unknown) {
+		err = readVersioned(filepath.Join(l.run(name), "topology.json"), name, i) // format 1
+	}
+	if err != nil {
 		return nil, err
 	}
 	if i.Topology == nil {
@@ -84,11 +121,21 @@ func readIntent(l Layout, name string) (*Intent, error) {
 	return i, nil
 }
 
-// readState reads a topology's state; NotKnown where there is none.
+// readState reads a topology's state; NotKnown where there is none. After a
+// reboot no process of it is there, whatever has its number now.
 func readState(l Layout, name string) (*State, error) {
 	s := new(State)
 	if err := readVersioned(l.state(name), name, s); err != nil {
 		return nil, err
+	}
+	if s.Backbone == nil {
+		return nil, fmt.Errorf("cannot read %s: it names no backbone", l.state(name))
+	}
+	if s.Boot != "" && s.Boot != native.BootID() {
+		s.Keeper = containers.ProcessRef{}
+		for _, c := range append(s.Stations, s.Backbone) {
+			c.Process = containers.ProcessRef{}
+		}
 	}
 	return s, nil
 }
@@ -153,23 +200,26 @@ func write(path string, v any, sync bool) error {
 	return nil
 }
 
-// names lists the topologies that have a state folder.
+// names lists the topologies that have a state folder or, after a reboot, only
+// what their stations wrote.
 func names(l Layout) ([]string, error) {
-	entries, err := os.ReadDir(l.Run)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, needRoot("see the topologies of this machine")
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cannot list topologies: %w", err)
-	}
 	var all []string
-	for _, e := range entries {
-		if e.IsDir() && checkName(e.Name()) == nil {
-			all = append(all, e.Name())
+	for _, dir := range []string{l.Run, l.topologies()} {
+		entries, err := os.ReadDir(dir)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, needRoot("see the topologies of this machine")
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("cannot list topologies: %w", err)
+		}
+		for _, e := range entries {
+			if e.IsDir() && checkName(e.Name()) == nil {
+				all = append(all, e.Name())
+			}
 		}
 	}
 	slices.Sort(all)
-	return all, nil
+	return slices.Compact(all), nil
 }
 
 // fingerprint tells whether two topologies are the same.

@@ -17,22 +17,26 @@ import (
 
 // UpOptions are the choices of `up`.
 type UpOptions struct {
-	File string // the topology file, absolute
-	Keep bool   // leave what a failed launch made
+	File     string        // the topology file, absolute
+	Keep     bool          // leave what a failed launch made
+	Recreate bool          // start every station anew, without what it wrote
+	AtBoot   bool          // bring it up at the machine's start too
+	Timeout  time.Duration // for all stations to be ready; 0 is none
 	// Progress is told each finished step and each notice.
 	Progress func(Progress)
 }
 
 // UpResult says what `up` did.
 type UpResult struct {
-	Unchanged bool // the topology was up already, from the same file
+	Unchanged bool     // the topology was up already, from the same file
+	Changes   []Change // of a topology that was up
 	Stations  int
 	Took      time.Duration
 }
 
-// Up brings a topology up and returns when every station runs. It is the
-// caller's half: the keeper, started here, does the work in launch. Whatever
-// fails is undone, unless o.Keep.
+// Up brings a topology up, or changes a running one to what its file says now,
+// and returns when every station is ready. It is the caller's half: the keeper
+// does the work in launch or change. Whatever fails is undone, unless o.Keep.
 func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpResult, error) {
 	began := time.Now()
 	if _, err := netplan.Build(t); err != nil {
@@ -50,71 +54,149 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	}
 	defer unlock()
 
-	intent, err := newIntent(l, t, o.File)
+	intent, err := newIntent(l, t, o)
 	if err != nil {
 		return nil, err
 	}
 	result := &UpResult{Stations: len(stations(t))}
-	if result.Unchanged, err = claim(ctx, l, intent, o.Progress); err != nil || result.Unchanged {
-		return result, err
-	}
-	if err := record(l, intent); err != nil {
-		return nil, errors.Join(err, dismantle(l, t.Name))
-	}
-	err = launchInKeeper(ctx, l, intent, o)
-	if err != nil && !o.Keep {
-		if undo := dismantle(l, t.Name); undo != nil {
-			err = errors.Join(err, fmt.Errorf("cannot undo all of it: %w", undo))
-		}
+	found, err := survey(l, t.Name)
+	if err == nil && found.running {
+		err = changeRunning(ctx, l, found, intent, o, result)
+	} else if err == nil {
+		err = launchAnew(ctx, l, found, intent, o)
 	}
 	result.Took = time.Since(began)
 	return result, err
 }
 
+// launchAnew starts a keeper that makes everything.
+func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions) error {
+	if err := clearAway(l, intent.Topology.Name, found, o.Progress); err != nil {
+		return err
+	}
+	intent.Launched = found.asleep
+	err := record(l, intent)
+	if err == nil {
+		err = launchInKeeper(ctx, l, intent, o)
+	}
+	if err != nil && !o.Keep {
+		if undo := undo(l, intent.Topology.Name, found.asleep); undo != nil {
+			err = errors.Join(err, fmt.Errorf("cannot undo all of it: %w", undo))
+		}
+	}
+	return err
+}
+
+// launchInKeeper starts a keeper and follows it until the topology is up or
+// has failed.
+func launchInKeeper(ctx context.Context, l Layout, i *Intent, o UpOptions) error {
+	conn, err := startKeeper(l, i)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return converse(ctx, conn, i.Topology.Name, request{Op: opLaunch, Keep: o.Keep, Timeout: o.Timeout}, o.Progress)
+}
+
 // launch is the keeper's half of up, in the order of DESIGN.md section 5.
 func (k *keeper) launch(ctx context.Context) error {
-	step := stepper(ctx, k.report)
+	step := stepper(ctx, k.tell)
 
 	var roots []*root
 	defer func() { discard(roots) }()
-	return errors.Join(
-		step("network", func() error {
-			return kernel.Apply(ctx, k.plan, kernel.Options{PinDir: k.layout.pins(k.name), NetNSDir: k.layout.NetNS})
-		}),
+	return joined(
+		step("network", func() error { return kernel.Apply(ctx, k.plan, k.kernelOptions()) }),
 		step("roots", func() (err error) {
 			roots, err = k.assemble(ctx)
 			return err
 		}),
 		step("seals", func() error { return checkSeals(ctx, roots) }),
 		step("backbone", func() error { return k.startBackbone(ctx, roots[0]) }),
-		step("stations", func() error { return k.startStations(ctx, roots[1:]) }),
-		step("state", func() error { return k.become(StatusUp) }),
+		step("stations", func() error { return k.startAll(ctx, k.members, roots[1:]) }),
+		step("state", k.launched),
 	)
 }
 
-// stepper runs steps one after the other until one fails, and reports each.
-func stepper(ctx context.Context, report func(Progress)) func(string, func() error) error {
-	failed := false
-	return func(name string, do func() error) error {
-		if failed {
-			return nil
-		}
-		began := time.Now()
-		err := ctx.Err()
-		if err == nil {
-			err = do()
-		}
-		failed = err != nil
-		if !failed {
-			report(Progress{Step: name, Took: time.Since(began)})
-		}
+// changeRunning has the keeper of a running topology make it what the intent
+// says, where there is anything to do.
+func changeRunning(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions, result *UpResult) error {
+	if err := attend(ctx, l, found.intent, found.state, true); err != nil {
 		return err
 	}
+	intent.AtBoot = intent.AtBoot || found.intent.AtBoot
+	state, err := readState(l, intent.Topology.Name)
+	if err != nil {
+		return err
+	}
+	result.Changes = pending(found.intent, state, intent.Topology, o.Recreate)
+	same := found.intent.Fingerprint == intent.Fingerprint && found.intent.AtBoot == intent.AtBoot && state.Status == StatusUp
+	if same && len(result.Changes) == 0 {
+		result.Unchanged = true
+		return nil
+	}
+	r := request{Op: opChange, Intent: intent, Recreate: o.Recreate, Timeout: o.Timeout}
+	return ask(ctx, l, intent.Topology.Name, r, o.Progress)
+}
+
+// situation is what there is under a name before `up`.
+type situation struct {
+	intent  *Intent
+	state   *State
+	running bool // its processes are there
+	asleep  bool // they are not, but what its stations wrote is: after a reboot
+	remains bool // of a launch that never came up
+}
+
+// survey looks at what there is under a name. What it can't judge is an error.
+func survey(l Layout, name string) (*situation, error) {
+	f := new(situation)
+	var err error
+	unknown := new(NotKnown)
+	if f.intent, err = readIntent(l, name); errors.As(err, &unknown) {
+		_, statErr := os.Lstat(l.run(name))
+		f.remains = statErr == nil // an earlier `up` was killed before it wrote anything
+		return f, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if f.state, err = readState(l, name); err != nil && !errors.As(err, &unknown) {
+		return nil, err
+	}
+	switch {
+	case f.state != nil && anyAlive(f.state) && (f.state.Status == StatusUp || f.state.Status == StatusChanging):
+		f.running = true
+	case f.state != nil && anyAlive(f.state) && f.state.Status == StatusFailed:
+		return nil, fmt.Errorf("topology %q is here already, in state %q: take it down first", name, f.state.Status)
+	case f.intent.Launched:
+		f.asleep = true
+	default:
+		f.remains = true
+	}
+	return f, nil
+}
+
+// clearAway removes what an earlier life of the topology left in the kernel.
+func clearAway(l Layout, name string, found *situation, progress func(Progress)) error {
+	switch {
+	case found.asleep:
+		progress(Progress{Notice: fmt.Sprintf("%q was up before: its stations keep what they wrote", name)})
+	case found.remains:
+		progress(Progress{Notice: fmt.Sprintf("removing what an earlier %q left", name)})
+	}
+	return undo(l, name, found.asleep)
+}
+
+// undo takes back a launch. What stations wrote in an earlier one is kept.
+func undo(l Layout, name string, keepWritten bool) error {
+	if keepWritten {
+		return clear(l, name)
+	}
+	return dismantle(l, name)
 }
 
 // newIntent puts the program into the store, from where the keeper and the
 // built-in image use it, and says what is to be made.
-func newIntent(l Layout, t *topology.Topology, file string) (*Intent, error) {
+func newIntent(l Layout, t *topology.Topology, o UpOptions) (*Intent, error) {
 	builtin, binary, err := image.Builtin(l.Lib)
 	if err != nil {
 		return nil, err
@@ -124,44 +206,9 @@ func newIntent(l Layout, t *topology.Topology, file string) (*Intent, error) {
 		return nil, err
 	}
 	return &Intent{
-		Version: formatVersion, File: file, Fingerprint: print,
+		Version: formatVersion, File: o.File, Fingerprint: print, AtBoot: o.AtBoot,
 		Binary: binary, Builtin: builtin, Topology: t,
 	}, nil
-}
-
-// claim looks at what there is under the name already. What an interrupted
-// launch left is removed; a running topology is left alone.
-func claim(ctx context.Context, l Layout, want *Intent, progress func(Progress)) (unchanged bool, err error) {
-	name := want.Topology.Name
-	have, err := readIntent(l, name)
-	if unknown := new(NotKnown); errors.As(err, &unknown) {
-		// Also where an earlier `up` was killed before it wrote anything.
-		return false, dismantle(l, name)
-	} else if err != nil {
-		return false, err
-	}
-	state, err := readState(l, name)
-	if unknown := new(NotKnown); err != nil && !errors.As(err, &unknown) {
-		return false, err
-	}
-	if state == nil || !anyAlive(state) {
-		progress(Progress{Notice: fmt.Sprintf("removing what an earlier %q left", name)})
-		return false, dismantle(l, name)
-	}
-	switch {
-	case state.Status != StatusUp:
-		return false, fmt.Errorf("topology %q is here already, in state %q: take it down first", name, state.Status)
-	case !native.Alive(state.Keeper):
-		return false, &KeeperGone{name}
-	case have.Fingerprint != want.Fingerprint:
-		return false, &Differs{name}
-	}
-	for _, c := range append(state.Stations, state.Backbone) {
-		if c.State == Exited || !native.Alive(c.Process) {
-			return false, &StationError{Container: c.Container, Exit: c.Exit, While: "while the topology was up"}
-		}
-	}
-	return true, nil
 }
 
 // record writes the intent to disk before anything of the kernel is touched.
@@ -203,17 +250,60 @@ func needRoot(what string) error {
 	return &containers.Unsupported{Feature: "root privilege", Err: fmt.Errorf("only root can %s", what)}
 }
 
-// KeeperGone is a topology whose stations run without their keeper.
-type KeeperGone struct{ Name string }
-
-func (e *KeeperGone) Error() string {
-	return fmt.Sprintf("the keeper of topology %q is gone, its stations still run", e.Name)
+// pending lists what `up` would do to a topology: what its file says anew, and
+// the stations that do not run.
+func pending(have *Intent, state *State, want *topology.Topology, recreate bool) []Change {
+	changes := compare(have.Topology, want)
+	index := map[string]int{}
+	for i, c := range changes {
+		if c.Object == "station" {
+			index[c.Name] = i
+		}
+	}
+	byName := map[string]*ContainerState{}
+	for _, c := range state.Stations {
+		byName[c.Container] = c
+	}
+	for _, s := range stations(want) {
+		c := byName[want.ContainerName(s)]
+		i, listed := index[s.ID()]
+		change := Change{Object: "station", Name: s.ID()}
+		if listed {
+			change = changes[i]
+		}
+		switch {
+		case c == nil || change.Action == ActionCreate || change.Action == ActionRecreate:
+			continue
+		case recreate:
+			change.Action, change.Reasons = ActionRecreate, append(change.Reasons, "asked for")
+		case c.alive() && c.Made != "" && c.Made != madeFrom(s):
+			change.Action, change.Reasons = ActionRecreate, append(change.Reasons, "an earlier change was interrupted")
+		case c.alive(), c.Made == madeFrom(s) && metNow(c, topology.CompletedSuccessfully):
+			continue
+		default:
+			change.Action, change.Reasons = ActionStart, append(change.Reasons, "it is "+c.State)
+		}
+		if listed {
+			changes[i] = change
+		} else {
+			changes = append(changes, change)
+		}
+	}
+	return changes
 }
 
-// Differs is a running topology that was brought up from another content of
-// its file.
-type Differs struct{ Name string }
+// Pending tells what `up` would do to a running topology; up is false where
+// none runs under the name.
+func Pending(l Layout, t *topology.Topology, recreate bool) (changes []Change, up bool, err error) {
+	found, err := survey(l, t.Name)
+	if err != nil || !found.running {
+		return nil, false, err
+	}
+	return pending(found.intent, found.state, t, recreate), true, nil
+}
 
-func (e *Differs) Error() string {
-	return fmt.Sprintf("topology %q is up already, with a different file", e.Name)
+// runs tells whether the machine still has processes of the topology's.
+func runs(l Layout, name string) bool {
+	state, err := readState(l, name)
+	return err == nil && (native.Alive(state.Keeper) || anyAlive(state))
 }

@@ -1,0 +1,151 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"platelayer/containers"
+	"platelayer/containers/image"
+	"platelayer/containers/native"
+)
+
+// adopt takes over what an earlier keeper left running: its stations through
+// their pidfds, their output where it stood in the pipes, the backbone through
+// its socket. A station that has ended meanwhile is treated as its policy says
+// for a failure: nobody knows its code.
+func (k *keeper) adopt(ctx context.Context) error {
+	if err := os.MkdirAll(k.layout.streams(k.name), 0o700); err != nil {
+		return fmt.Errorf("cannot make the folder of output streams: %w", err)
+	}
+	members, err := k.chosen(nil)
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		if err := k.adoptStation(m); err != nil {
+			return err
+		}
+	}
+	if err := k.adoptBackbone(ctx); err != nil {
+		k.tell(Progress{Notice: fmt.Sprintf("the backbone does not answer yet: %v", err)})
+		go k.reviveBackbone(0)
+	}
+	k.event(Event{Kind: EventAdopted})
+	k.touch()
+	return nil
+}
+
+func (k *keeper) adoptStation(m *member) error {
+	c, _, _ := m.now()
+	if c.alive() {
+		process, err := native.OpenContainer(c.Process, k.cgroup(c.Container))
+		if err == nil {
+			output, err := k.collect(k.newRoot(m))
+			if err != nil {
+				return err
+			}
+			output.release() // the station holds its streams open itself
+			k.mu.Lock()
+			m.process, m.output = process, output
+			if c.Made == "" { // format 1 did not say
+				m.state.Made = madeFrom(m.station)
+			}
+			k.mu.Unlock()
+			m.begin(nil, process, c.Restarts)
+			return nil
+		}
+	}
+	switch c.State {
+	case Running, Paused:
+		m.set(func(c *ContainerState) { c.State, c.Exit, c.Health = Exited, nil, "" })
+		m.event(Event{Kind: EventDied, Detail: "while it had no keeper"})
+		if s := m.definition(); !shouldRestart(s.Restart, nil, c.Restarts) {
+			return nil
+		}
+		m.event(Event{Kind: EventRestarted})
+		m.begin(nil, nil, c.Restarts+1)
+	case Waiting, Starting, Restarting:
+		m.begin(nil, nil, c.Restarts)
+	}
+	return nil
+}
+
+// attend makes sure that a topology that runs has a keeper that this program
+// can talk to: where there is none, or one of another version, a new one
+// adopts the stations. With newest, a keeper of any other program is replaced.
+// The lock is held.
+func attend(ctx context.Context, l Layout, intent *Intent, state *State, newest bool) error {
+	name := intent.Topology.Name
+	builtin, binary, err := image.Builtin(l.Lib)
+	if err != nil {
+		return err
+	}
+	running := native.Alive(state.Keeper)
+	switch {
+	case running && state.API > apiVersion:
+		return &OtherAPI{name, state.API, apiVersion}
+	case running && state.API == apiVersion && (!newest || state.Binary == binary):
+		return nil
+	}
+	if running {
+		if err := endKeeper(state.Keeper); err != nil {
+			return err
+		}
+	}
+	next := *intent
+	next.Version, next.Binary, next.Builtin = formatVersion, binary, builtin
+	if state.Status != StatusStarting {
+		next.Launched = true // format 1 did not say
+	}
+	if err := record(l, &next); err != nil {
+		return err
+	}
+	*intent = next
+	conn, err := startKeeper(l, &next)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return converse(ctx, conn, name, request{Op: opAdopt}, nil)
+}
+
+// endKeeper ends a keeper without its stations: they are not tied to it.
+func endKeeper(ref containers.ProcessRef) error {
+	process, err := native.OpenProcess(ref)
+	if err != nil {
+		return nil // it has ended by itself
+	}
+	if err := process.Signal(9); err != nil {
+		return nil
+	}
+	if _, err := process.Wait(); err != nil {
+		return fmt.Errorf("cannot end the old keeper: %w", err)
+	}
+	return nil
+}
+
+// Tend gives a running topology whose keeper is gone a new one. Where another
+// program is at work on it already, that one does.
+func Tend(ctx context.Context, l Layout, name string) error {
+	state, err := readState(l, name)
+	if err != nil || native.Alive(state.Keeper) || !anyAlive(state) || os.Geteuid() != 0 {
+		return nil // nothing to tend, or others say what is wrong
+	}
+	unlock, err := lock(l, name)
+	if err != nil {
+		return nil
+	}
+	defer unlock()
+	intent, err := readIntent(l, name)
+	if err != nil {
+		return nil
+	}
+	if state, err = readState(l, name); err != nil || !anyAlive(state) {
+		return nil
+	}
+	if state.Status == StatusStarting || state.Status == StatusFailed {
+		return nil
+	}
+	return attend(ctx, l, intent, state, false)
+}

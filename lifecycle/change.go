@@ -1,0 +1,278 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"platelayer/containers/native"
+	"platelayer/netplan"
+	"platelayer/netplan/kernel"
+	"platelayer/topology"
+)
+
+// change is what `up` does to a running topology whose file says something
+// else now. Until its step "stop" nothing that runs has been touched, and a
+// failure leaves all as it was; after it the topology is what the new file
+// says, with the stations that failed said so.
+type change struct {
+	k        *keeper
+	request  *request
+	old, new *Intent
+	oldPlan  *netplan.Plan
+	// unsure: an earlier change was interrupted, so nobody knows what of it is
+	// done, and everything is compared with the kernel.
+	unsure   bool
+	status   string // before
+	changes  map[string]Change
+	created  []*member // never ran
+	removed  []*member // the file has them no longer
+	replaced []*member // run, and are ended and started again
+	idle     []*member // do not run
+	kept     []*member
+	roots    []*root // of created
+}
+
+// change makes a running topology what the request's intent says.
+func (k *keeper) change(ctx context.Context, r *request) error {
+	if r.Intent == nil || r.Intent.Topology == nil || r.Intent.Topology.Name != k.name {
+		return errors.New("cannot change a topology to nothing")
+	}
+	c := &change{k: k, request: r, old: k.intent, oldPlan: k.plan, new: r.Intent, status: k.state.Status}
+	c.unsure = c.status != StatusUp
+	defer func() { discard(c.roots) }()
+
+	step := stepper(ctx, k.tell)
+	err := joined(
+		step("intent", c.begin),
+		step("network", func() error { return kernel.Extend(ctx, k.plan, k.kernelOptions()) }),
+		step("seals", func() error { return c.check(ctx) }),
+	)
+	if err != nil {
+		return errors.Join(err, c.withdraw())
+	}
+	// From here on the caller's end no longer interrupts: half a change helps
+	// nobody. Only the wait for readiness is given up.
+	going := context.WithoutCancel(ctx)
+	step = stepper(going, k.tell)
+	return joined(
+		step("stop", c.stop),
+		step("wiring", func() error { return c.rewire(going) }),
+		step("definitions", func() error { return c.redefine(going) }),
+		step("up", k.launched),
+		step("stations", func() error { return c.start(ctx) }),
+	)
+}
+
+// begin records the new intent before the kernel is touched, and sorts the
+// stations.
+func (c *change) begin() error {
+	k := c.k
+	if err := k.become(StatusChanging); err != nil {
+		return err
+	}
+	c.new.Launched = true
+	if err := write(k.layout.intent(k.name), c.new, true); err != nil {
+		return err
+	}
+	if err := k.intend(c.new); err != nil {
+		return err
+	}
+	c.changes = map[string]Change{}
+	for _, ch := range compare(c.old.Topology, c.new.Topology) {
+		if ch.Object == "station" {
+			c.changes[ch.Name] = ch
+		}
+	}
+	all, err := k.chosen(nil)
+	if err != nil {
+		return err
+	}
+	wanted := map[string]bool{}
+	for _, s := range stations(c.new.Topology) {
+		wanted[c.new.Topology.ContainerName(s)] = true
+	}
+	k.announce(slices.DeleteFunc(slices.Clone(all), func(m *member) bool { return !wanted[m.state.Container] }))
+	var again []*member
+	for _, m := range all {
+		now, _, _ := m.now()
+		same := now.Made == madeFrom(m.definition()) && !c.request.Recreate
+		switch {
+		case !wanted[now.Container]:
+			c.removed = append(c.removed, m)
+		case now.State == Created:
+			c.created = append(c.created, m)
+		case now.alive() && !same:
+			again = append(again, m)
+		case now.alive(), same && metNow(&now, topology.CompletedSuccessfully):
+			c.kept = append(c.kept, m)
+			m.phase(PhaseKept, "", 0)
+		default:
+			c.idle = append(c.idle, m)
+		}
+	}
+	c.replaced = k.withFollowers(again)
+	c.kept = slices.DeleteFunc(c.kept, func(m *member) bool { return slices.Contains(c.replaced, m) })
+	return nil
+}
+
+// check assembles the roots of all that will start and checks their seals: one
+// bad file and nothing is changed.
+func (c *change) check(ctx context.Context) error {
+	k := c.k
+	for _, m := range c.created {
+		c.roots = append(c.roots, k.newRoot(m))
+	}
+	if err := each(c.roots, func(r *root) error { return k.prepare(ctx, r) }); err != nil {
+		return err
+	}
+	var bad IntegrityError
+	errs := []error{checkSeals(ctx, c.roots)}
+	for _, m := range slices.Concat(c.replaced, c.idle) {
+		errs = append(errs, k.rehearse(ctx, k.newRoot(m)))
+	}
+	var others []error
+	for _, err := range errs {
+		if refused := new(IntegrityError); errors.As(err, &refused) {
+			bad.Files = append(bad.Files, refused.Files...)
+		} else if err != nil {
+			others = append(others, err)
+		}
+	}
+	if len(bad.Files) > 0 {
+		k.event(Event{Kind: EventIntegrity, Detail: bad.Error()})
+		return &bad
+	}
+	return errors.Join(others...)
+}
+
+// withdraw takes back what was made for a change that is refused.
+func (c *change) withdraw() error {
+	k := c.k
+	discard(c.roots)
+	var errs []error
+	errs = append(errs, write(k.layout.intent(k.name), c.old, true))
+	for _, m := range c.created {
+		errs = append(errs, k.forget(m))
+	}
+	if err := k.intend(c.old); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	errs = append(errs, kernel.Prune(c.oldPlan, k.kernelOptions()))
+	errs = append(errs, k.become(c.status))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("cannot take all of the change back: %w", err)
+	}
+	return nil
+}
+
+// stop ends what the file no longer has and what must be made anew.
+func (c *change) stop() error {
+	k := c.k
+	k.endAll(slices.Concat(c.removed, c.replaced, c.idle))
+	var errs []error
+	for _, m := range c.removed {
+		errs = append(errs, k.forget(m))
+		m.event(Event{Kind: EventRemoved})
+		m.phase(PhaseRemoved, "", 0)
+	}
+	for _, m := range slices.Concat(c.replaced, c.idle) {
+		if c.request.Recreate || c.otherRoot(m) {
+			errs = append(errs, k.forgetLayer(m.state.Container))
+		}
+	}
+	k.mu.Lock()
+	k.reorder() // without the removed
+	k.mu.Unlock()
+	return errors.Join(errs...)
+}
+
+// otherRoot tells whether a station's layer was written on another root: it
+// means nothing on the new one.
+func (c *change) otherRoot(m *member) bool {
+	s := m.definition()
+	for _, old := range stations(c.old.Topology) {
+		if old.ID() == s.ID() {
+			return old.Rootfs != s.Rootfs || old.Writable != s.Writable
+		}
+	}
+	return false
+}
+
+// rewire brings the namespaces that the plans differ in to the new plan.
+func (c *change) rewire(ctx context.Context) error {
+	k := c.k
+	var touched []string
+	if c.unsure {
+		touched = k.plan.NetNSNames()
+	} else {
+		for _, d := range netplan.Diff(c.oldPlan, k.plan) {
+			if d.Verb == "change" {
+				touched = append(touched, d.NetNS)
+			}
+		}
+	}
+	if err := kernel.Converge(ctx, k.plan, k.kernelOptions(), touched); err != nil {
+		return err
+	}
+	return kernel.Prune(k.plan, k.kernelOptions())
+}
+
+// redefine gives stations that run on their new limits, names and checks.
+func (c *change) redefine(ctx context.Context) error {
+	k := c.k
+	errs := []error{k.configureBackbone(ctx)}
+	olds := map[string]*topology.Station{}
+	for _, s := range stations(c.old.Topology) {
+		olds[s.ID()] = s
+	}
+	for _, m := range c.kept {
+		s := m.definition()
+		now, _, _ := m.now()
+		old := olds[s.ID()]
+		if !now.alive() {
+			continue
+		}
+		if c.unsure || old == nil || old.MemLimit != s.MemLimit || old.PidsLimit != s.PidsLimit {
+			if err := native.SetLimits(k.cgroup(now.Container), s.MemLimit, s.PidsLimit); err != nil {
+				errs = append(errs, fmt.Errorf("cannot change the limits of %q: %w", now.Container, err))
+			}
+		}
+		names, resolv := hosts(c.new.Topology, s), resolvConf(c.new.Topology, s)
+		if c.unsure || old == nil || hosts(c.old.Topology, old) != names || resolvConf(c.old.Topology, old) != resolv {
+			err := native.WriteFiles(now.Process, names, resolv)
+			if err != nil && native.Alive(now.Process) {
+				k.tell(Progress{Notice: fmt.Sprintf("%s keeps its old /etc/hosts or /etc/resolv.conf: %v", now.Container, err)})
+			}
+		}
+		k.mu.Lock()
+		if m.output != nil {
+			m.output.setLimits(s.Logging)
+		}
+		k.mu.Unlock()
+		select {
+		case m.redo <- struct{}{}:
+		default:
+		}
+		if ch, ok := c.changes[s.ID()]; ok {
+			m.event(Event{Kind: EventChanged, Detail: strings.Join(ch.Reasons, "; ")})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// start begins lives of all that does not run and waits until they are ready.
+func (c *change) start(ctx context.Context) error {
+	for i, m := range c.created {
+		r := c.roots[i]
+		c.roots[i] = nil
+		m.begin(r, nil, 0)
+	}
+	begun := slices.Concat(c.replaced, c.idle)
+	for _, m := range begun {
+		m.begin(nil, nil, 0)
+	}
+	return c.k.allReady(ctx, slices.Concat(c.created, begun))
+}

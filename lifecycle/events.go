@@ -1,0 +1,260 @@
+package lifecycle
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Event is something that happened to a topology or one of its stations; its
+// JSON form is stable.
+type Event struct {
+	Time    time.Time      `json:"time"`
+	Kind    EventKind      `json:"event"`
+	Station string         `json:"station,omitempty"` // "cluster/station"
+	Code    *int           `json:"code,omitempty"`    // of died; null where nobody knows
+	Signal  syscall.Signal `json:"signal,omitempty"`  // that ended it
+	OOM     bool           `json:"oom,omitempty"`
+	Pid     int            `json:"pid,omitempty"`
+	Detail  string         `json:"detail,omitempty"`
+}
+
+// EventKind is what happened.
+type EventKind string
+
+// Events.
+const (
+	EventUp        EventKind = "up"        // the topology, or a change of it
+	EventAdopted   EventKind = "adopted"   // a new keeper took over
+	EventChanged   EventKind = "changed"   // an object, in place
+	EventStarted   EventKind = "started"   // a station's command
+	EventDied      EventKind = "died"      // by itself
+	EventStopped   EventKind = "stopped"   // by a command
+	EventRestarted EventKind = "restarted" // by its policy; started follows
+	EventHealthy   EventKind = "healthy"
+	EventUnhealthy EventKind = "unhealthy"
+	EventPaused    EventKind = "paused"
+	EventUnpaused  EventKind = "unpaused"
+	EventRemoved   EventKind = "removed"
+	EventIntegrity EventKind = "integrity" // a sealed file does not match: not started
+	EventFailed    EventKind = "failed"    // to start, for another reason
+)
+
+// eventLog appends events to a file of lines, bounded: the file and the one
+// before it.
+type eventLog struct {
+	mu   sync.Mutex
+	path string
+}
+
+const eventLogSize = 4 << 20 // bytes
+
+func newEventLog(path string) *eventLog { return &eventLog{path: path} }
+
+// add appends an event. One that can't be written (a full disk) is lost.
+func (w *eventLog) add(e Event) {
+	e.Time = time.Now()
+	line, err := json.Marshal(e)
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if info, err := os.Stat(w.path); err == nil && info.Size() > eventLogSize {
+		os.Rename(w.path, w.path+".1")
+	}
+	f, err := os.OpenFile(w.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	f.Write(append(line, '\n'))
+}
+
+// event records what happened and wakes who follows.
+func (k *keeper) event(e Event) {
+	k.events.add(e)
+	k.touch()
+}
+
+// EventOptions are the choices of `events`.
+type EventOptions struct {
+	Stations []string // "cluster/station"; none: all, and the topology's own
+	Since    time.Time
+	Until    time.Time // zero is none
+	Follow   bool
+}
+
+// Events hands a topology's events to emit. With Follow it goes on until the
+// topology is down or ctx ends.
+func Events(ctx context.Context, l Layout, name string, o EventOptions, emit func(Event) error) error {
+	if _, err := readIntent(l, name); err != nil {
+		return err
+	}
+	wanted := map[string]bool{}
+	for _, id := range o.Stations {
+		wanted[id] = true
+	}
+	take := func(line []byte) error {
+		var e Event
+		if json.Unmarshal(line, &e) != nil { // half a line of a killed keeper
+			return nil
+		}
+		if e.Time.Before(o.Since) || (!o.Until.IsZero() && e.Time.After(o.Until)) || (len(wanted) > 0 && !wanted[e.Station]) {
+			return nil
+		}
+		return emit(e)
+	}
+	var wake *follower
+	if o.Follow {
+		// Before the past is read: nothing is missed in between.
+		wake = newFollower(l, name)
+		defer wake.close()
+		defer context.AfterFunc(ctx, wake.close)()
+	}
+	if err := eachLine(l.events(name)+".1", 0, take, nil); err != nil {
+		return err
+	}
+	var at lineReader
+	for {
+		if err := at.read(l.events(name), take); err != nil {
+			return err
+		}
+		if wake == nil || !wake.wait(ctx) {
+			return nil
+		}
+	}
+}
+
+// lineReader reads the full lines that a growing file has had since the last
+// time; a file that took its place is read from its start.
+type lineReader struct {
+	inode  uint64
+	offset int64
+}
+
+func (r *lineReader) read(path string, take func([]byte) error) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read events: %w", err)
+	}
+	if inode := info.Sys().(*syscall.Stat_t).Ino; inode != r.inode {
+		if r.inode != 0 {
+			if err := eachLine(path+".1", r.offset, take, nil); err != nil {
+				return err
+			}
+		}
+		r.inode, r.offset = inode, 0
+	}
+	return eachLine(path, r.offset, take, &r.offset)
+}
+
+// eachLine hands the full lines behind offset to take and tells where the last
+// one ended.
+func eachLine(path string, offset int64, take func([]byte) error, end *int64) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read events: %w", err)
+	}
+	defer f.Close()
+	if _, err := f.Seek(offset, 0); err != nil {
+		return fmt.Errorf("cannot read events: %w", err)
+	}
+	lines := bufio.NewReader(f)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			return nil // the rest is still being written
+		}
+		offset += int64(len(line))
+		if end != nil {
+			*end = offset
+		}
+		if err := take(line); err != nil {
+			return err
+		}
+	}
+}
+
+// follower waits for changes of a topology, across a change of its keeper.
+type follower struct {
+	layout Layout
+	name   string
+	mu     sync.Mutex
+	watch  *watcher
+	closed bool
+}
+
+func newFollower(l Layout, name string) *follower {
+	f := &follower{layout: l, name: name}
+	f.connect()
+	return f
+}
+
+func (f *follower) connect() *watcher {
+	w, err := watch(f.layout, f.name)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil && f.closed {
+		w.Close()
+		return nil
+	}
+	if err == nil {
+		f.watch = w
+		return w
+	}
+	return nil
+}
+
+// wait blocks until something may have changed; false is the end of the
+// topology, or of ctx.
+func (f *follower) wait(ctx context.Context) bool {
+	f.mu.Lock()
+	w := f.watch
+	f.mu.Unlock()
+	if w != nil {
+		if w.Wait() == nil {
+			return true
+		}
+		w.Close()
+		f.mu.Lock()
+		f.watch = nil
+		f.mu.Unlock()
+		return ctx.Err() == nil // one last look: the keeper wrote before it went
+	}
+	for ctx.Err() == nil {
+		if f.connect() != nil {
+			return true
+		}
+		if state, err := readState(f.layout, f.name); err != nil || !anyAlive(state) {
+			return false
+		}
+		select { // without a keeper there is nobody to wake us
+		case <-ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return false
+}
+
+func (f *follower) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	if f.watch != nil {
+		f.watch.Close()
+	}
+}

@@ -1,0 +1,161 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"platelayer/containers/native"
+)
+
+// operate does what a caller asks of a running topology's keeper.
+func (k *keeper) operate(ctx context.Context, r *request) error {
+	if r.Op == opChange {
+		return k.change(ctx, r)
+	}
+	members, err := k.chosen(r.Stations)
+	if err != nil {
+		return err
+	}
+	switch r.Op {
+	case opStart:
+		return k.startStopped(ctx, k.withNeeds(members))
+	case opStop:
+		k.announce(members)
+		k.endAll(members)
+		return nil
+	case opRestart:
+		return k.restart(ctx, k.withFollowers(members))
+	case opPause:
+		return k.freeze(members, true)
+	case opUnpause:
+		return k.freeze(members, false)
+	case opRemove:
+		return k.remove(members)
+	}
+	return fmt.Errorf("the keeper of topology %q does not know how to %q", k.name, r.Op)
+}
+
+// announce tells which stations will be told about.
+func (k *keeper) announce(members []*member) {
+	var ids []string
+	for _, m := range members {
+		ids = append(ids, m.definition().ID())
+	}
+	k.tell(Progress{Stations: ids})
+}
+
+// startStopped begins a life of each member that does not run.
+func (k *keeper) startStopped(ctx context.Context, members []*member) error {
+	k.announce(members)
+	var idle []*member
+	for _, m := range members {
+		if c, _, _ := m.now(); c.alive() {
+			m.phase(PhaseKept, "", 0)
+			continue
+		}
+		m.end() // one that waits for its next try makes it now
+		idle = append(idle, m)
+	}
+	return k.startAll(ctx, idle, nil)
+}
+
+// restart ends the members and starts them again, on the layers they wrote.
+func (k *keeper) restart(ctx context.Context, members []*member) error {
+	k.announce(members)
+	// One that could not start again is not stopped either.
+	for _, m := range members {
+		if err := k.rehearse(ctx, k.newRoot(m)); err != nil {
+			if refused := new(IntegrityError); errors.As(err, &refused) {
+				m.event(Event{Kind: EventIntegrity, Detail: err.Error()})
+			}
+			return err
+		}
+	}
+	k.endAll(members)
+	return k.startAll(ctx, members, nil)
+}
+
+func (k *keeper) freeze(members []*member, frozen bool) error {
+	from, to, kind := Running, Paused, EventPaused
+	if !frozen {
+		from, to, kind = Paused, Running, EventUnpaused
+	}
+	var errs []error
+	for _, m := range members {
+		c, _, _ := m.now()
+		if c.State != from || !c.alive() {
+			if c.State != to {
+				errs = append(errs, fmt.Errorf("station %q is not running", c.Container))
+			}
+			continue
+		}
+		// Noted first: a check that fails meanwhile does not count.
+		if frozen {
+			m.set(func(c *ContainerState) { c.State = to })
+		}
+		if err := native.Freeze(k.cgroup(c.Container), frozen); err != nil {
+			m.set(func(c *ContainerState) { c.State = from })
+			errs = append(errs, fmt.Errorf("cannot %s %q: %w", map[bool]string{true: "pause", false: "unpause"}[frozen], c.Container, err))
+			continue
+		}
+		m.set(func(c *ContainerState) {
+			if c.started() {
+				c.State = to
+			}
+		})
+		m.event(Event{Kind: kind})
+	}
+	return errors.Join(errs...)
+}
+
+// remove throws away what stopped members wrote, and their logs.
+func (k *keeper) remove(members []*member) error {
+	for _, m := range members {
+		if c, _, _ := m.now(); c.alive() || m.alive() {
+			return fmt.Errorf("station %q runs: stop it first", c.Container)
+		}
+	}
+	var errs []error
+	for _, m := range members {
+		errs = append(errs, k.forget(m))
+		m.set(func(c *ContainerState) {
+			*c = ContainerState{Container: c.Container, Station: c.Station, State: Created}
+		})
+		m.event(Event{Kind: EventRemoved})
+		m.phase(PhaseRemoved, "", 0)
+	}
+	return errors.Join(errs...)
+}
+
+// alive tells whether a life of the member is under way.
+func (m *member) alive() bool {
+	m.k.mu.Lock()
+	defer m.k.mu.Unlock()
+	return m.present()
+}
+
+// forget removes what a stopped member wrote, its logs and its cgroup.
+func (k *keeper) forget(m *member) error {
+	c, _, _ := m.now()
+	if err := native.RemoveCgroup(k.cgroup(c.Container)); err != nil {
+		return err
+	}
+	return errors.Join(k.forgetLayer(c.Container), removeLogs(logPath(k.layout, k.name, c.Container)))
+}
+
+func (k *keeper) forgetLayer(container string) error {
+	if err := os.RemoveAll(k.layout.writable(k.name, container)); err != nil {
+		return fmt.Errorf("cannot remove the writable layer of %q: %w", container, err)
+	}
+	return nil
+}
+
+// retire leaves stations alone from now on: `down` stops them, and whatever
+// ends stays ended.
+func (k *keeper) retire() {
+	k.mu.Lock()
+	k.retired = true
+	k.mu.Unlock()
+}

@@ -1,0 +1,249 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"platelayer/topology"
+)
+
+// launchTries bounds how often a station that ends again and again is waited
+// for, though its policy restarts it for ever.
+const launchTries = 5
+
+// ready is the condition that `up` waits for: healthy where there is a health
+// check, started otherwise; one that has done its work is ready too.
+const ready = "ready"
+
+// verdict tells whether a station is as a condition asks, or why it never will
+// be.
+func verdict(c *ContainerState, condition string) (met bool, never string) {
+	finished := c.State == Exited && c.Exit != nil && c.Exit.Code == 0 && c.Reason == ""
+	switch c.State {
+	case Exited:
+		switch {
+		case finished && condition != topology.Healthy:
+			return true, ""
+		case finished:
+			return false, "it ended before it was healthy"
+		}
+		return false, "it ended"
+	case Stopped:
+		return false, "it is stopped"
+	case Refused:
+		return false, "its seal does not match"
+	case Restarting:
+		if c.Restarts >= launchTries {
+			return false, fmt.Sprintf("it ended %d times", c.Restarts+1)
+		}
+		return false, ""
+	case Running, Paused:
+	default:
+		return false, ""
+	}
+	switch {
+	case condition == topology.CompletedSuccessfully:
+		return false, ""
+	case condition == topology.Started, c.Health == "" && condition == ready, c.Health == healthHealthy:
+		return true, ""
+	case c.Health == healthUnhealthy:
+		return false, "it is unhealthy"
+	}
+	return false, ""
+}
+
+// reach waits until the member is as the condition asks. The error says why it
+// never will be, or is ctx's.
+func (m *member) reach(ctx context.Context, condition string) error {
+	for {
+		c, failure, changed := m.now()
+		met, never := verdict(&c, condition)
+		if never == "it is unhealthy" && m.definition().Healthcheck != nil && m.definition().Healthcheck.RestartUnhealthy {
+			never = ""
+		}
+		switch {
+		case met:
+			return nil
+		case never != "":
+			return m.why(&c, failure, never)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// why is the error of a member that does not become what is asked.
+func (m *member) why(c *ContainerState, failure error, never string) error {
+	if failure != nil {
+		return failure
+	}
+	e := &StationError{Container: c.Container, Log: m.k.logTail(c.Container)}
+	switch {
+	case c.Health == healthUnhealthy:
+		e.Message = "is unhealthy"
+		if c.HealthSaid != "" {
+			e.Message += ": its health check said: " + c.HealthSaid
+		}
+	case c.Exit != nil && c.Exit.Code != 0:
+		e.Exit = c.Exit
+		e.While = "while the topology was starting"
+		if c.Restarts > 0 {
+			e.While += fmt.Sprintf(", for the %s time", ordinal(c.Restarts+1))
+		}
+	default:
+		e.Message = "is not ready: " + never
+	}
+	return e
+}
+
+func ordinal(n int) string {
+	suffix := "th"
+	if n/10%10 != 1 {
+		switch n % 10 {
+		case 1:
+			suffix = "st"
+		case 2:
+			suffix = "nd"
+		case 3:
+			suffix = "rd"
+		}
+	}
+	return fmt.Sprint(n) + suffix
+}
+
+// await waits for all that a member depends on.
+func (k *keeper) await(ctx context.Context, m *member) error {
+	for _, d := range m.definition().DependsOn {
+		on := k.member(d.Station)
+		if on == nil {
+			continue
+		}
+		if now, _, _ := on.now(); !metNow(&now, d.Condition) {
+			m.phase(PhaseWaiting, "for "+d.Station+" "+wish(d.Condition), 0)
+		}
+		if err := on.reach(ctx, d.Condition); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if !d.Optional {
+				return &DependencyError{Station: m.definition().ID(), On: d.Station, Wish: wish(d.Condition), Err: err}
+			}
+		}
+	}
+	return nil
+}
+
+func metNow(c *ContainerState, condition string) bool {
+	met, _ := verdict(c, condition)
+	return met
+}
+
+func wish(condition string) string {
+	switch condition {
+	case topology.Healthy:
+		return "to be healthy"
+	case topology.CompletedSuccessfully:
+		return "to complete"
+	}
+	return "to start"
+}
+
+// DependencyError is a station that does not start because another does not
+// become what it depends on.
+type DependencyError struct {
+	Station, On, Wish string
+	Err               error
+}
+
+func (e *DependencyError) Error() string {
+	return fmt.Sprintf("station %q waited for %q %s: %v", e.Station, e.On, e.Wish, e.Err)
+}
+
+func (e *DependencyError) Unwrap() error { return e.Err }
+
+// allReady waits until every member is ready and has stayed so for a moment.
+// The first that never will be ends it.
+func (k *keeper) allReady(ctx context.Context, members []*member) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	for _, m := range members {
+		go func() {
+			if err := m.reach(ctx, ready); err != nil && ctx.Err() == nil {
+				cancel(err)
+			}
+		}()
+	}
+	for _, m := range members {
+		if err := m.reach(ctx, ready); err != nil {
+			return k.unready(context.Cause(ctx), err, members)
+		}
+	}
+	if err := k.settle(ctx, members); err != nil {
+		return k.unready(context.Cause(ctx), err, members)
+	}
+	return nil
+}
+
+// unready is the error of members that did not become ready: of the station
+// that is the cause, not of those that waited for it.
+func (k *keeper) unready(cause, err error, members []*member) error {
+	if cause != nil {
+		err = cause
+	}
+	if late := new(TimeoutError); errors.As(err, &late) {
+		for _, m := range members {
+			if c, _, _ := m.now(); !metNow(&c, ready) {
+				text := c.Station + ": " + c.State
+				if c.Health != "" {
+					text += ", " + c.Health
+				}
+				if c.HealthSaid != "" {
+					text += ": " + c.HealthSaid
+				}
+				late.Waiting = append(late.Waiting, text)
+			}
+		}
+		return late
+	}
+	if waited := new(DependencyError); errors.As(err, &waited) {
+		return waited.Err
+	}
+	return err
+}
+
+// settle gives commands that fail at once the time to do so: most of them have
+// ended before the last station started, the last one itself has not.
+func (k *keeper) settle(ctx context.Context, members []*member) error {
+	for {
+		quiet := false
+		select {
+		case <-k.ended:
+			time.Sleep(10 * time.Millisecond) // others that end with it
+		case <-time.After(30 * time.Millisecond):
+			quiet = true
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		var problems []error
+		done := true
+		for _, m := range members {
+			c, failure, _ := m.now()
+			met, never := verdict(&c, ready)
+			done = done && met
+			if never != "" {
+				problems = append(problems, m.why(&c, failure, never))
+			}
+		}
+		if len(problems) > 0 {
+			return errors.Join(problems...)
+		}
+		if quiet && done {
+			return nil
+		}
+	}
+}

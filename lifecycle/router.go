@@ -1,0 +1,185 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"platelayer/backbone"
+	"platelayer/containers"
+	"platelayer/containers/native"
+	"platelayer/netplan/kernel"
+)
+
+// router is the backbone's container as the keeper sees it: the process that
+// answers DNS. Its fields are guarded by the keeper's mutex.
+type router struct {
+	process containers.Process
+	talk    *backbone.Keeper
+}
+
+// dnsConfig is what the backbone works from.
+func (k *keeper) dnsConfig() backbone.Config {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return backbone.Config{DNS: k.plan.DNS, Upstream: upstream(k.intent.Topology.Backbone.Upstream)}
+}
+
+// upstream resolves the file's `upstream:` to addresses.
+func upstream(names []string) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, u := range names {
+		if u == "host" {
+			if text, err := os.ReadFile("/etc/resolv.conf"); err == nil {
+				all = append(all, backbone.HostResolvers(text)...)
+			}
+		} else if a, err := netip.ParseAddr(u); err == nil {
+			all = append(all, netip.AddrPortFrom(a, 53))
+		}
+	}
+	return all
+}
+
+// startBackbone starts the DNS server and waits until it listens. Its sockets
+// to the outside are opened here, in the machine's namespace.
+func (k *keeper) startBackbone(ctx context.Context, r *root) error {
+	ours, theirs, err := backbone.Socketpair()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	r.spec.ExtraFiles = []*os.File{theirs}
+	output, err := k.collect(r)
+	if err != nil {
+		ours.Close()
+		return err
+	}
+	defer output.release()
+	process, err := k.start(ctx, r)
+	if err != nil {
+		ours.Close()
+		return err
+	}
+	return k.serveBackbone(ctx, process, ours)
+}
+
+// serveBackbone talks to a running backbone and waits until it works from the
+// present configuration. Should it end later, another is started.
+func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, conn *os.File) error {
+	talk, err := backbone.NewKeeper(conn, backbone.Dial)
+	if err != nil {
+		return err
+	}
+	ready, failed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		failed <- talk.Serve(context.Background(), k.dnsConfig(), func() { close(ready) })
+	}()
+	select {
+	case <-ready:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case err := <-failed:
+		name := k.state.Backbone.Container
+		return &StationError{Container: name, While: "before it answered DNS", Message: "failed: " + fmt.Sprint(err), Log: k.logTail(name)}
+	}
+	k.mu.Lock()
+	k.backbone = router{process, talk}
+	c := k.state.Backbone
+	c.State, c.Process, c.Exit = Running, process.Ref(), nil
+	if c.StartedAt.IsZero() {
+		c.StartedAt = time.Now()
+	}
+	k.mu.Unlock()
+	k.touch()
+	go k.keepBackbone(process)
+	return nil
+}
+
+// keepBackbone waits for the end of the backbone's process and starts it again.
+func (k *keeper) keepBackbone(process containers.Process) {
+	began := time.Now()
+	exit, err := process.Wait()
+	if err != nil {
+		exit = containers.Exit{Code: -1, At: time.Now()}
+	}
+	k.mu.Lock()
+	c := k.state.Backbone
+	c.State, c.Exit, c.EndedAt, c.StartedAt = Exited, &exit, exit.At, time.Time{}
+	retired := k.retired
+	k.mu.Unlock()
+	k.touch()
+	if retired {
+		return
+	}
+	e := ended(EventDied, &exit)
+	e.Detail = "the backbone"
+	k.event(e)
+	k.reviveBackbone(time.Since(began))
+}
+
+// reviveBackbone starts a backbone, however often it takes.
+func (k *keeper) reviveBackbone(ran time.Duration) {
+	var pauses backoff
+	for ; ; ran = 0 {
+		time.Sleep(pauses.next(ran))
+		k.mu.Lock()
+		retired := k.retired
+		k.state.Backbone.Restarts++
+		k.mu.Unlock()
+		if retired || k.renewBackbone(context.Background()) == nil {
+			return
+		}
+	}
+}
+
+// renewBackbone starts the backbone's container anew.
+func (k *keeper) renewBackbone(ctx context.Context) error {
+	k.mu.Lock()
+	r := &root{spec: k.site.backbone(k.intent.Topology)}
+	k.mu.Unlock()
+	if err := k.prepare(ctx, r); err != nil {
+		return err
+	}
+	defer func() { discard([]*root{r}) }()
+	return k.startBackbone(ctx, r)
+}
+
+// adoptBackbone takes a running backbone over, or starts another where that
+// can't be done.
+func (k *keeper) adoptBackbone(ctx context.Context) error {
+	c := k.state.Backbone
+	if native.Alive(c.Process) {
+		process, err := native.OpenContainer(c.Process, k.cgroup(c.Container))
+		if err == nil {
+			conn, dialErr := kernel.Dial(k.kernelOptions(), c.Container, "unix", "@platelayer-backbone")
+			if err = dialErr; err == nil {
+				err = k.serveBackbone(ctx, process, conn)
+			}
+			if err == nil {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return err
+			}
+			// One of another version: it gives way to ours.
+			if process.Signal(9) == nil {
+				process.Wait()
+			}
+		}
+	}
+	return k.renewBackbone(ctx)
+}
+
+// configureBackbone has the backbone answer from the present plan.
+func (k *keeper) configureBackbone(ctx context.Context) error {
+	k.mu.Lock()
+	talk := k.backbone.talk
+	k.mu.Unlock()
+	if talk == nil {
+		return errors.New("cannot configure the backbone: it does not run")
+	}
+	return talk.Update(ctx, k.dnsConfig())
+}

@@ -1,0 +1,471 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"platelayer/containers"
+	"platelayer/containers/native"
+	"platelayer/topology"
+)
+
+// member is a station that the keeper looks after. From begin to its end a
+// life of it runs: a goroutine that waits for what the station depends on,
+// runs it, checks its health and starts it again as its policy says. What it
+// has come to is in its state; all fields are guarded by the keeper's mutex.
+type member struct {
+	k       *keeper
+	station *topology.Station
+	state   *ContainerState
+	changed chan struct{} // closed, and replaced, with each change of state
+	failure error         // why it does not run, for whoever waits for it
+
+	stop    context.CancelFunc // asks the life to end; nil without one
+	done    chan struct{}      // closed when the life has ended
+	process containers.Process // nil unless it runs
+	output  *collection
+	redo    chan struct{} // its definition has changed
+}
+
+// set changes a member's state and wakes who waits for it.
+func (m *member) set(change func(c *ContainerState)) {
+	m.k.mu.Lock()
+	change(m.state)
+	close(m.changed)
+	m.changed = make(chan struct{})
+	m.k.mu.Unlock()
+	m.k.touch()
+}
+
+// now is a copy of the member's state and the channel of its next change.
+func (m *member) now() (ContainerState, error, <-chan struct{}) {
+	m.k.mu.Lock()
+	defer m.k.mu.Unlock()
+	return *m.state, m.failure, m.changed
+}
+
+func (m *member) definition() *topology.Station {
+	m.k.mu.Lock()
+	defer m.k.mu.Unlock()
+	return m.station
+}
+
+func (m *member) phase(p Phase, detail string, took time.Duration) {
+	m.k.tell(Progress{Station: m.definition().ID(), Phase: p, Detail: detail, Took: took})
+}
+
+func (m *member) event(e Event) {
+	e.Station = m.definition().ID()
+	m.k.event(e)
+}
+
+// begin starts a life. The root is one prepared already, or nil; a process is
+// one that runs already; restarts is how often its policy has started it.
+func (m *member) begin(r *root, running containers.Process, restarts int) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	m.k.mu.Lock()
+	m.stop, m.done, m.failure = cancel, done, nil
+	m.k.mu.Unlock()
+	if running == nil {
+		m.set(func(c *ContainerState) {
+			*c = ContainerState{Container: c.Container, Station: c.Station, State: Waiting, Restarts: restarts}
+		})
+	}
+	go func() {
+		defer close(done)
+		defer cancel()
+		m.live(ctx, r, running)
+	}()
+}
+
+// end asks the life to stop the station and waits until it has.
+func (m *member) end() {
+	m.k.mu.Lock()
+	stop, done := m.stop, m.done
+	m.k.mu.Unlock()
+	if stop != nil {
+		stop()
+		<-done
+	}
+	m.set(func(c *ContainerState) {
+		if c.State != Exited && c.State != Refused && c.State != Created {
+			c.State = Stopped
+		}
+	})
+}
+
+// live is one life: from the wait for dependencies to an end for good.
+func (m *member) live(ctx context.Context, r *root, running containers.Process) {
+	defer func() { discard([]*root{r}) }()
+	if running == nil {
+		began := time.Now()
+		if err := m.k.await(ctx, m); err != nil {
+			m.fail(ctx, err)
+			return
+		}
+		if took := time.Since(began); took > time.Millisecond {
+			m.phase(PhasePreparing, "", took)
+		}
+	}
+	var pauses backoff
+	for {
+		began := time.Now()
+		exit, err := m.run(ctx, r, running)
+		r, running = nil, nil
+		if !m.again(ctx, exit, err) {
+			return
+		}
+		select {
+		case <-time.After(pauses.next(time.Since(began))):
+		case <-ctx.Done():
+			m.set(func(c *ContainerState) { c.State = Stopped })
+			m.event(Event{Kind: EventStopped})
+			return
+		}
+		m.set(func(c *ContainerState) { c.Restarts++ })
+		m.event(Event{Kind: EventRestarted})
+	}
+}
+
+// run starts the station's command, or takes over one that runs, and returns
+// when it has ended. An error is one that kept it from running.
+func (m *member) run(ctx context.Context, r *root, running containers.Process) (*containers.Exit, error) {
+	if running == nil {
+		var err error
+		if r, running, err = m.start(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	return m.watch(ctx, running), nil
+}
+
+// start assembles the root where that is not done yet, checks its seal, and
+// runs the startup command and the command.
+func (m *member) start(ctx context.Context, r *root) (_ *root, _ containers.Process, err error) {
+	m.set(func(c *ContainerState) {
+		*c = ContainerState{Container: c.Container, Station: c.Station, State: Starting, Restarts: c.Restarts}
+	})
+	defer func() {
+		if err != nil && r != nil {
+			discard([]*root{r})
+		}
+	}()
+	if r == nil {
+		m.phase(PhasePreparing, "", 0)
+		r = m.k.newRoot(m)
+		if err := m.k.prepare(ctx, r); err != nil {
+			return nil, nil, err
+		}
+		if err := checkSeals(ctx, []*root{r}); err != nil {
+			return nil, nil, err
+		}
+	}
+	output, err := m.k.collect(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer output.release()
+	if err := m.startUp(ctx, r); err != nil {
+		return nil, nil, err
+	}
+	began := time.Now()
+	process, err := m.k.start(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := r.station
+	m.k.mu.Lock()
+	m.process, m.output = process, output
+	m.k.mu.Unlock()
+	m.set(func(c *ContainerState) {
+		c.State, c.Process, c.StartedAt, c.Made = Running, process.Ref(), time.Now(), madeFrom(s)
+		if s.Healthcheck != nil {
+			c.Health = healthStarting
+		}
+	})
+	m.event(Event{Kind: EventStarted, Pid: process.Ref().Pid})
+	if s.Healthcheck != nil {
+		m.phase(PhaseStarting, "", time.Since(began))
+	} else {
+		m.phase(PhaseRunning, "", time.Since(began))
+	}
+	return r, process, nil
+}
+
+// startUp runs the station's startup command, if it has one, to its end.
+func (m *member) startUp(ctx context.Context, r *root) error {
+	if len(r.station.Startup) == 0 {
+		return nil
+	}
+	m.phase(PhaseStartup, "", 0)
+	process, err := r.container.RunBefore(ctx, r.station.Startup)
+	if err != nil {
+		return m.k.notExecuted(r, err)
+	}
+	stop := context.AfterFunc(ctx, func() { process.Signal(syscall.SIGKILL) })
+	defer stop()
+	exit, err := process.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	if exit.Code != 0 {
+		time.Sleep(10 * time.Millisecond) // its last words are on their way
+		return &StationError{
+			Container: r.spec.Name, Exit: &exit, Startup: true, Log: m.k.logTail(r.spec.Name),
+		}
+	}
+	return nil
+}
+
+// watch looks after a running command until it has ended. It ends it when ctx
+// does, or when it became unhealthy and is to be restarted then.
+func (m *member) watch(ctx context.Context, process containers.Process) *containers.Exit {
+	exited := make(chan *containers.Exit, 1)
+	go func() {
+		exit, err := process.Wait()
+		if err != nil {
+			exit = containers.Exit{Code: -1, At: time.Now()}
+		}
+		exited <- &exit
+	}()
+	checks := m.newChecks(process)
+	defer func() { checks.stop() }()
+	for {
+		select {
+		case exit := <-exited:
+			m.record(exit)
+			return exit
+		case <-ctx.Done():
+			checks.stop()
+			m.terminate(process, exited)
+			exit := <-exited
+			m.record(exit)
+			return exit
+		case <-m.redo:
+			checks.stop()
+			checks = m.newChecks(process)
+		case <-checks.due:
+			checks.begin(ctx)
+		case said := <-checks.results:
+			if checks.observe(said) == healthUnhealthy && m.definition().Healthcheck.RestartUnhealthy {
+				checks.stop()
+				m.terminate(process, exited)
+				exit := <-exited
+				m.record(exit)
+				m.set(func(c *ContainerState) { c.Health = healthUnhealthy })
+				return exit
+			}
+		}
+	}
+}
+
+// record notes the end of the command, after its last output.
+func (m *member) record(exit *containers.Exit) {
+	m.k.mu.Lock()
+	output := m.output
+	m.process, m.output = nil, nil
+	m.k.mu.Unlock()
+	if output != nil {
+		select {
+		case <-output.drained:
+		case <-time.After(time.Second): // a process outside the station holds its output open
+			output.abandon()
+		}
+	}
+	m.set(func(c *ContainerState) {
+		c.State, c.Exit, c.EndedAt, c.Health = Exited, exit, exit.At, ""
+	})
+	select {
+	case m.k.ended <- struct{}{}:
+	default:
+	}
+}
+
+// again decides, after an end or a failed start, whether there is a next try.
+func (m *member) again(ctx context.Context, exit *containers.Exit, err error) bool {
+	if ctx.Err() != nil {
+		m.set(func(c *ContainerState) { c.State = Stopped })
+		m.event(ended(EventStopped, exit))
+		m.phase(PhaseStopped, "", 0)
+		return false
+	}
+	s := m.definition()
+	now, _, _ := m.now()
+	unwell := false
+	switch refused := new(IntegrityError); {
+	case errors.As(err, &refused):
+		m.fail(ctx, err)
+		return false
+	case err != nil:
+		m.event(Event{Kind: EventFailed, Detail: err.Error()})
+		if station := new(StationError); errors.As(err, &station) {
+			exit = station.Exit
+		}
+	default:
+		m.event(ended(EventDied, exit))
+		unwell = now.Health == healthUnhealthy
+	}
+	m.k.mu.Lock()
+	retired := m.k.retired
+	m.k.mu.Unlock()
+	if retired || !(unwell || shouldRestart(s.Restart, exit, now.Restarts)) {
+		m.set(func(c *ContainerState) {
+			c.State = Exited
+			if err != nil {
+				m.failure, c.Reason, c.EndedAt = err, err.Error(), time.Now()
+			}
+			if exit != nil {
+				c.Exit = exit
+			}
+		})
+		if err != nil || exit.Code != 0 {
+			m.phase(PhaseFailed, "", 0)
+		}
+		return false
+	}
+	m.set(func(c *ContainerState) {
+		c.State, c.Exit = Restarting, exit
+		if err != nil {
+			m.failure, c.Reason = err, err.Error()
+		}
+	})
+	return true
+}
+
+// fail notes why the station does not run, for good.
+func (m *member) fail(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		m.set(func(c *ContainerState) { c.State = Stopped })
+		m.phase(PhaseStopped, "", 0)
+		return
+	}
+	state, kind := Exited, EventFailed
+	if refused := new(IntegrityError); errors.As(err, &refused) {
+		state, kind = Refused, EventIntegrity
+	}
+	m.set(func(c *ContainerState) {
+		c.State, c.Reason, c.EndedAt = state, err.Error(), time.Now()
+		m.failure = err
+	})
+	m.event(Event{Kind: kind, Detail: err.Error()})
+	m.phase(PhaseFailed, "", 0)
+}
+
+func ended(kind EventKind, exit *containers.Exit) Event {
+	e := Event{Kind: kind}
+	if exit != nil && exit.Code >= 0 {
+		e.Code, e.Signal, e.OOM = &exit.Code, exit.Signal, exit.OOM
+	}
+	return e
+}
+
+// terminate sends the station's stop signal, and SIGKILL after its grace
+// period. A process 1 that has no handler for the signal never gets it: no use
+// waiting for that.
+func (m *member) terminate(process containers.Process, exited chan *containers.Exit) {
+	s := m.definition()
+	m.phase(PhaseStopping, "", 0)
+	if now, _, _ := m.now(); now.State == Paused {
+		native.Freeze(m.k.cgroup(now.Container), false)
+	}
+	sig := syscall.Signal(s.Signal())
+	if !native.IgnoresSignal(process.Ref(), sig) && process.Signal(sig) == nil {
+		grace := time.NewTimer(s.StopGracePeriod)
+		defer grace.Stop()
+		select {
+		case exit := <-exited:
+			exited <- exit
+			return
+		case <-grace.C:
+		}
+	}
+	process.Signal(syscall.SIGKILL)
+}
+
+func (k *keeper) cgroup(container string) string { return cgroup(k.name) + "/" + container }
+
+// notExecuted turns an engine's error about a command into the station's.
+func (k *keeper) notExecuted(r *root, err error) error {
+	if execErr := new(containers.ExecError); errors.As(err, &execErr) {
+		code := execErr.Code()
+		return &StationError{
+			Container: r.spec.Name, Exit: &containers.Exit{Code: code, At: time.Now()},
+			Message: fmt.Sprintf("cannot execute %q: %v (code %d)", execErr.Path, execErr.Errno, code),
+		}
+	}
+	return fmt.Errorf("cannot start %q: %w", r.spec.Name, err)
+}
+
+// start runs a prepared container's command.
+func (k *keeper) start(ctx context.Context, r *root) (containers.Process, error) {
+	process, err := r.container.Start(ctx)
+	r.container = nil
+	if err != nil {
+		return nil, k.notExecuted(r, err)
+	}
+	return process, nil
+}
+
+// collect begins to read a container's output.
+func (k *keeper) collect(r *root) (*collection, error) {
+	limits := topology.Logging{}
+	if r.station != nil {
+		limits = r.station.Logging
+	}
+	return k.logs.collect(logPath(k.layout, k.name, r.spec.Name), limits, r.spec.Stdout, r.spec.Stderr)
+}
+
+func (k *keeper) logTail(container string) []string {
+	return logTail(logPath(k.layout, k.name, container), 10)
+}
+
+// prepare assembles a container's root and tells its notices.
+func (k *keeper) prepare(ctx context.Context, r *root) error {
+	layered := false
+	if dir := r.spec.Root.WritableDir; dir != "" {
+		_, err := os.Stat(dir)
+		layered = err == nil
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("cannot make the writable layer of %q: %w", r.spec.Name, err)
+		}
+	}
+	if layered && r.station != nil && len(r.station.Integrity.Paths) > 0 {
+		// The layer holds its own copies of what is sealed. A change of the
+		// machine's files shows only on a root without it.
+		if err := k.rehearse(ctx, r); err != nil {
+			return err
+		}
+	}
+	var err error
+	if r.container, err = k.engine.Prepare(ctx, r.spec); err != nil {
+		return err
+	}
+	if n, ok := r.container.(native.Noticer); ok {
+		for _, notice := range n.Notices() {
+			k.tell(Progress{Notice: r.spec.Name + ": " + notice})
+		}
+	}
+	return nil
+}
+
+// rehearse assembles a station's root as it would be had the station never
+// written anything, checks its seal, and gives it back.
+func (k *keeper) rehearse(ctx context.Context, r *root) error {
+	spec := *r.spec
+	spec.Root.WritableDir, spec.Stdout, spec.Stderr = "", "", ""
+	scratch := &root{spec: &spec, station: r.station}
+	var err error
+	if scratch.container, err = k.engine.Prepare(ctx, &spec); err != nil {
+		return err
+	}
+	defer discard([]*root{scratch})
+	return checkSeals(ctx, []*root{scratch})
+}
