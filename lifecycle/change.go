@@ -45,7 +45,7 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 	defer func() { discard(c.roots) }()
 
 	step := stepper(ctx, k.tell)
-	err := joined(
+	err := firstError(
 		step("intent", c.begin),
 		step("network", func() error { return kernel.Extend(ctx, k.plan, k.kernelOptions()) }),
 		step("seals", func() error { return c.check(ctx) }),
@@ -57,7 +57,7 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 	// nobody. Only the wait for readiness is given up.
 	going := context.WithoutCancel(ctx)
 	step = stepper(going, k.tell)
-	return joined(
+	return firstError(
 		step("stop", c.stop),
 		step("wiring", func() error { return c.rewire(going) }),
 		step("definitions", func() error { return c.redefine(going) }),

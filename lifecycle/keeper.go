@@ -40,8 +40,8 @@ type keeper struct {
 	state    State
 	members  []*member // in the order of state.Stations
 	backbone router
-	recorded bool      // the state has been written once: changes are written too
-	retired  bool      // `down` is at work
+	recorded bool // the state has been written once: changes are written too
+	retired  bool // `down` is at work
 	teller   func(Progress)
 	watchers map[*caller]struct{}
 

@@ -12,8 +12,8 @@ import (
 	"platelayer/topology"
 )
 
-// joined gives the one error that stopped the steps.
-func joined(errs ...error) error {
+// firstError gives the one error that stopped the steps.
+func firstError(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
 			return err

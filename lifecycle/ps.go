@@ -188,6 +188,29 @@ func anyAlive(s *State) bool {
 	return false
 }
 
+// UpStations lists the ids of the stations that a running topology has; none
+// where it is not up.
+func UpStations(l Layout, name string) []string {
+	found, err := look(l, name)
+	if err != nil || !found.running {
+		return nil
+	}
+	var ids []string
+	for _, s := range stations(found.intent.Topology) {
+		ids = append(ids, s.ID())
+	}
+	return ids
+}
+
+// FileOf is the file that a topology was brought up from.
+func FileOf(l Layout, name string) (string, error) {
+	intent, err := readIntent(l, name)
+	if err != nil {
+		return "", err
+	}
+	return intent.File, nil
+}
+
 // Recorded gives a topology as it was brought up.
 func Recorded(l Layout, name string) (*topology.Topology, error) {
 	intent, err := readIntent(l, name)

@@ -14,6 +14,9 @@ import (
 	"platelayer/netplan/kernel"
 )
 
+// backbonePatience is how long a backbone may take to answer its keeper.
+const backbonePatience = 10 * time.Second
+
 // router is the backbone's container as the keeper sees it: the process that
 // answers DNS. Its fields are guarded by the keeper's mutex.
 type router struct {
@@ -80,7 +83,11 @@ func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, 
 	select {
 	case <-ready:
 	case <-ctx.Done():
+		conn.Close()
 		return context.Cause(ctx)
+	case <-time.After(backbonePatience):
+		conn.Close()
+		return fmt.Errorf("the backbone of %q does not answer", k.name)
 	case err := <-failed:
 		name := k.state.Backbone.Container
 		return &StationError{Container: name, While: "before it answered DNS", Message: "failed: " + fmt.Sprint(err), Log: k.logTail(name)}
@@ -154,7 +161,7 @@ func (k *keeper) adoptBackbone(ctx context.Context) error {
 	if native.Alive(c.Process) {
 		process, err := native.OpenContainer(c.Process, k.cgroup(c.Container))
 		if err == nil {
-			conn, dialErr := kernel.Dial(k.kernelOptions(), c.Container, "unix", "@platelayer-backbone")
+			conn, dialErr := kernel.Dial(k.kernelOptions(), c.Container, "unix", backbone.SocketName)
 			if err = dialErr; err == nil {
 				err = k.serveBackbone(ctx, process, conn)
 			}

@@ -115,9 +115,9 @@ func (m *member) live(ctx context.Context, r *root, running containers.Process) 
 	var pauses backoff
 	for {
 		began := time.Now()
-		exit, err := m.run(ctx, r, running)
+		e := m.run(ctx, r, running)
 		r, running = nil, nil
-		if !m.again(ctx, exit, err) {
+		if !m.again(ctx, e) {
 			return
 		}
 		select {
@@ -132,21 +132,30 @@ func (m *member) live(ctx context.Context, r *root, running containers.Process) 
 	}
 }
 
+// ending is how one run of a station came to its end.
+type ending struct {
+	exit   *containers.Exit // nil where its command never ran
+	unwell bool             // ended for being unhealthy
+	err    error            // that kept it from running
+}
+
 // run starts the station's command, or takes over one that runs, and returns
-// when it has ended. An error is one that kept it from running.
-func (m *member) run(ctx context.Context, r *root, running containers.Process) (*containers.Exit, error) {
+// when it has ended.
+func (m *member) run(ctx context.Context, r *root, running containers.Process) ending {
 	if running == nil {
 		var err error
-		if r, running, err = m.start(ctx, r); err != nil {
-			return nil, err
+		if running, err = m.start(ctx, r); err != nil {
+			return ending{err: err}
 		}
 	}
-	return m.watch(ctx, running), nil
+	e := m.watch(ctx, running)
+	m.drain()
+	return e
 }
 
 // start assembles the root where that is not done yet, checks its seal, and
 // runs the startup command and the command.
-func (m *member) start(ctx context.Context, r *root) (_ *root, _ containers.Process, err error) {
+func (m *member) start(ctx context.Context, r *root) (_ containers.Process, err error) {
 	m.set(func(c *ContainerState) {
 		*c = ContainerState{Container: c.Container, Station: c.Station, State: Starting, Restarts: c.Restarts}
 	})
@@ -159,24 +168,24 @@ func (m *member) start(ctx context.Context, r *root) (_ *root, _ containers.Proc
 		m.phase(PhasePreparing, "", 0)
 		r = m.k.newRoot(m)
 		if err := m.k.prepare(ctx, r); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if err := checkSeals(ctx, []*root{r}); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	output, err := m.k.collect(r)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer output.release()
 	if err := m.startUp(ctx, r); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	began := time.Now()
 	process, err := m.k.start(ctx, r)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	s := r.station
 	m.k.mu.Lock()
@@ -194,7 +203,7 @@ func (m *member) start(ctx context.Context, r *root) (_ *root, _ containers.Proc
 	} else {
 		m.phase(PhaseRunning, "", time.Since(began))
 	}
-	return r, process, nil
+	return process, nil
 }
 
 // startUp runs the station's startup command, if it has one, to its end.
@@ -227,7 +236,7 @@ func (m *member) startUp(ctx context.Context, r *root) error {
 
 // watch looks after a running command until it has ended. It ends it when ctx
 // does, or when it became unhealthy and is to be restarted then.
-func (m *member) watch(ctx context.Context, process containers.Process) *containers.Exit {
+func (m *member) watch(ctx context.Context, process containers.Process) ending {
 	exited := make(chan *containers.Exit, 1)
 	go func() {
 		exit, err := process.Wait()
@@ -241,103 +250,92 @@ func (m *member) watch(ctx context.Context, process containers.Process) *contain
 	for {
 		select {
 		case exit := <-exited:
-			m.record(exit)
-			return exit
+			return ending{exit: exit}
 		case <-ctx.Done():
 			checks.stop()
 			m.terminate(process, exited)
-			exit := <-exited
-			m.record(exit)
-			return exit
+			return ending{exit: <-exited}
 		case <-m.redo:
 			checks.stop()
 			checks = m.newChecks(process)
 		case <-checks.due:
 			checks.begin(ctx)
 		case said := <-checks.results:
-			if checks.observe(said) == healthUnhealthy && m.definition().Healthcheck.RestartUnhealthy {
+			if checks.observe(said) == healthUnhealthy && checks.config.RestartUnhealthy {
 				checks.stop()
 				m.terminate(process, exited)
-				exit := <-exited
-				m.record(exit)
-				m.set(func(c *ContainerState) { c.Health = healthUnhealthy })
-				return exit
+				return ending{exit: <-exited, unwell: true}
 			}
 		}
 	}
 }
 
-// record notes the end of the command, after its last output.
-func (m *member) record(exit *containers.Exit) {
+// drain waits until the last output of an ended command is in the log.
+func (m *member) drain() {
 	m.k.mu.Lock()
 	output := m.output
 	m.process, m.output = nil, nil
 	m.k.mu.Unlock()
-	if output != nil {
-		select {
-		case <-output.drained:
-		case <-time.After(time.Second): // a process outside the station holds its output open
-			output.abandon()
-		}
+	if output == nil {
+		return
 	}
-	m.set(func(c *ContainerState) {
-		c.State, c.Exit, c.EndedAt, c.Health = Exited, exit, exit.At, ""
-	})
 	select {
-	case m.k.ended <- struct{}{}:
-	default:
+	case <-output.drained:
+	case <-time.After(time.Second): // a process outside the station holds its output open
+		output.abandon()
 	}
 }
 
 // again decides, after an end or a failed start, whether there is a next try.
-func (m *member) again(ctx context.Context, exit *containers.Exit, err error) bool {
+func (m *member) again(ctx context.Context, e ending) bool {
+	exit, station := e.exit, new(StationError)
+	if errors.As(e.err, &station) {
+		exit = station.Exit
+	}
+	settle := func(state string) {
+		m.set(func(c *ContainerState) {
+			c.State, c.Exit, c.EndedAt, c.Health = state, exit, time.Now(), ""
+			if m.failure = e.err; e.err != nil {
+				c.Reason = e.err.Error()
+			}
+		})
+		select {
+		case m.k.ended <- struct{}{}:
+		default:
+		}
+	}
 	if ctx.Err() != nil {
-		m.set(func(c *ContainerState) { c.State = Stopped })
-		m.event(ended(EventStopped, exit))
+		settle(Stopped)
+		m.event(ended(EventStopped, e.exit))
 		m.phase(PhaseStopped, "", 0)
 		return false
 	}
-	s := m.definition()
-	now, _, _ := m.now()
-	unwell := false
-	switch refused := new(IntegrityError); {
-	case errors.As(err, &refused):
-		m.fail(ctx, err)
+	if refused := new(IntegrityError); errors.As(e.err, &refused) {
+		settle(Refused)
+		m.event(Event{Kind: EventIntegrity, Detail: e.err.Error()})
+		m.phase(PhaseFailed, "", 0)
 		return false
-	case err != nil:
-		m.event(Event{Kind: EventFailed, Detail: err.Error()})
-		if station := new(StationError); errors.As(err, &station) {
-			exit = station.Exit
-		}
-	default:
-		m.event(ended(EventDied, exit))
-		unwell = now.Health == healthUnhealthy
 	}
+	if e.err != nil {
+		m.event(Event{Kind: EventFailed, Detail: e.err.Error()})
+	} else {
+		m.event(ended(EventDied, exit))
+	}
+	now, _, _ := m.now()
 	m.k.mu.Lock()
 	retired := m.k.retired
 	m.k.mu.Unlock()
-	if retired || !(unwell || shouldRestart(s.Restart, exit, now.Restarts)) {
-		m.set(func(c *ContainerState) {
-			c.State = Exited
-			if err != nil {
-				m.failure, c.Reason, c.EndedAt = err, err.Error(), time.Now()
-			}
-			if exit != nil {
-				c.Exit = exit
-			}
-		})
-		if err != nil || exit.Code != 0 {
-			m.phase(PhaseFailed, "", 0)
-		}
-		return false
+	if !retired && (e.unwell || shouldRestart(m.definition().Restart, exit, now.Restarts)) {
+		settle(Restarting)
+		return true
 	}
-	m.set(func(c *ContainerState) {
-		c.State, c.Exit = Restarting, exit
-		if err != nil {
-			m.failure, c.Reason = err, err.Error()
-		}
-	})
-	return true
+	settle(Exited)
+	if e.err != nil || exit.Code != 0 {
+		m.phase(PhaseFailed, "", 0)
+	} else {
+		m.phase(PhaseStopped, "its work is done", 0)
+	}
+	return false
 }
 
 // fail notes why the station does not run, for good.

@@ -29,7 +29,8 @@ type UpOptions struct {
 // UpResult says what `up` did.
 type UpResult struct {
 	Unchanged bool     // the topology was up already, from the same file
-	Changes   []Change // of a topology that was up
+	Changed   bool     // the topology was up already, from another
+	Changes   []Change // then
 	Stations  int
 	Took      time.Duration
 }
@@ -59,7 +60,7 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 		return nil, err
 	}
 	result := &UpResult{Stations: len(stations(t))}
-	found, err := survey(l, t.Name)
+	found, err := look(l, t.Name)
 	if err == nil && found.running {
 		err = changeRunning(ctx, l, found, intent, o, result)
 	} else if err == nil {
@@ -104,7 +105,7 @@ func (k *keeper) launch(ctx context.Context) error {
 
 	var roots []*root
 	defer func() { discard(roots) }()
-	return joined(
+	return firstError(
 		step("network", func() error { return kernel.Apply(ctx, k.plan, k.kernelOptions()) }),
 		step("roots", func() (err error) {
 			roots, err = k.assemble(ctx)
@@ -134,6 +135,7 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 		result.Unchanged = true
 		return nil
 	}
+	result.Changed = true
 	r := request{Op: opChange, Intent: intent, Recreate: o.Recreate, Timeout: o.Timeout}
 	return ask(ctx, l, intent.Topology.Name, r, o.Progress)
 }
@@ -147,8 +149,8 @@ type situation struct {
 	remains bool // of a launch that never came up
 }
 
-// survey looks at what there is under a name. What it can't judge is an error.
-func survey(l Layout, name string) (*situation, error) {
+// look tells what there is under a name. What it can't judge is an error.
+func look(l Layout, name string) (*situation, error) {
 	f := new(situation)
 	var err error
 	unknown := new(NotKnown)
@@ -295,7 +297,7 @@ func pending(have *Intent, state *State, want *topology.Topology, recreate bool)
 // Pending tells what `up` would do to a running topology; up is false where
 // none runs under the name.
 func Pending(l Layout, t *topology.Topology, recreate bool) (changes []Change, up bool, err error) {
-	found, err := survey(l, t.Name)
+	found, err := look(l, t.Name)
 	if err != nil || !found.running {
 		return nil, false, err
 	}

@@ -27,7 +27,11 @@ type app struct {
 	run     string // --run and --lib: the keeper's, when they are not root's
 	lib     string
 	verbose bool
+	quiet   bool
 	json    bool
+
+	profiles []string       // --profile
+	scale    map[string]int // of the scale command
 }
 
 func (a *app) command() *cobra.Command {
@@ -47,6 +51,8 @@ func (a *app) command() *cobra.Command {
 	flags.StringVar(&a.lib, "lib", "", "")
 	flags.MarkHidden("run")
 	flags.MarkHidden("lib")
+	flags.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but results and errors")
+	flags.StringSliceVar(&a.profiles, "profile", splitList(os.Getenv("PLATELAYER_PROFILES")), "enable stations of this profile too (PLATELAYER_PROFILES)")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say what is done and how long it takes")
 	c.AddGroup(
 		&cobra.Group{ID: "file", Title: "The file:"},
@@ -68,10 +74,12 @@ func (a *app) command() *cobra.Command {
 		}
 	}
 	add("file", a.initCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.schemaCommand())
-	add("life", a.upCommand(), a.downCommand(), a.psCommand(), a.lsCommand(), a.logsCommand(), a.execCommand())
+	add("life", a.upCommand(), a.downCommand(), a.psCommand(), a.lsCommand(), a.logsCommand(), a.execCommand(),
+		a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
+		a.scaleCommand(), a.rmCommand(), a.eventsCommand(), a.inspectCommand())
 	add("integrity", a.sealCommand(), a.verifyCommand())
 	add("machine", a.doctorCommand(), a.versionCommand())
-	c.AddCommand(a.keeperCommand(), a.backboneCommand())
+	c.AddCommand(a.keeperCommand(), a.backboneCommand(), a.undoCommand())
 	return c
 }
 
@@ -134,8 +142,9 @@ func (a *app) load(path string) (*topology.Topology, error) {
 		return nil, fmt.Errorf("cannot read .env beside %s: %w", path, err)
 	}
 	return topology.Load(path, data, topology.Options{
-		Name: a.name,
-		Dir:  filepath.Dir(abs),
+		Name:  a.name,
+		Dir:   filepath.Dir(abs),
+		Scale: a.scale,
 		LookupEnv: func(key string) (string, bool) {
 			if v, ok := os.LookupEnv(key); ok {
 				return v, true
@@ -195,15 +204,19 @@ func (a *app) onlyOne() (string, error) {
 	return "", &usageError{fmt.Errorf("several topologies are up: name one with -n (%s)", strings.Join(names, ", "))}
 }
 
-// lookupAll looks station names up in a topology.
+func splitList(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
+}
+
+// lookupAll looks stations and groups up in a topology.
 func lookupAll(t *topology.Topology, refs []string) ([]*topology.Station, error) {
 	var all []*topology.Station
 	for _, ref := range refs {
-		s, err := t.Lookup(ref)
+		found, err := t.LookupAll(ref)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, s)
+		all = append(all, found...)
 	}
 	return all, nil
 }

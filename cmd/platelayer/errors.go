@@ -74,15 +74,18 @@ func (a *app) finish(err error) int {
 // classify gives an error's exit code and what the user can do about it.
 func classify(err error) (code int, hint string) {
 	var (
-		usage      *usageError
-		file       *fileError
-		refused    *lifecycle.IntegrityError
-		station    *lifecycle.StationError
-		dynamic    image.DynamicError
-		keeperGone *lifecycle.KeeperGone
-		differs    *lifecycle.Differs
-		busy       *lifecycle.Busy
-		unknown    *lifecycle.NotKnown
+		usage     *usageError
+		file      *fileError
+		refused   *lifecycle.IntegrityError
+		station   *lifecycle.StationError
+		dynamic   image.DynamicError
+		late      *lifecycle.TimeoutError
+		lost      *lifecycle.KeeperEnded
+		other     *lifecycle.OtherAPI
+		down      *lifecycle.NotUp
+		busy      *lifecycle.Busy
+		unknown   *lifecycle.NotKnown
+		selection *topology.SelectionError
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
@@ -96,10 +99,11 @@ func classify(err error) (code int, hint string) {
 		return exitIntegrity, "if the change is meant, seal it anew with: platelayer seal"
 	case errors.As(err, &refused):
 		return exitIntegrity, "nothing was started; if the change is meant, seal it anew with: platelayer seal"
+	case errors.As(err, &selection):
+		return exitInvalid, "enable its profile with --profile NAME, or name the station with --only"
 	case errors.As(err, &station):
-		if station.While == "while the topology was up" {
-			return exitStation, "start it again with: platelayer down, then up"
-		}
+		return exitStation, "look at it with: platelayer up --keep, then platelayer logs"
+	case errors.As(err, &late):
 		return exitStation, "look at it with: platelayer up --keep, then platelayer logs"
 	case errors.As(err, &dynamic):
 		return exitUnsupported, "build it with CGO_ENABLED=0"
@@ -108,10 +112,14 @@ func classify(err error) (code int, hint string) {
 			return exitUnsupported, "run it with sudo"
 		}
 		return exitUnsupported, "platelayer doctor tells what this machine can do"
-	case errors.As(err, &keeperGone):
-		return exitFailed, "take it down and up again: platelayer down " + keeperGone.Name
-	case errors.As(err, &differs):
-		return exitFailed, "take it down first: platelayer down " + differs.Name + ", or bring a copy up beside it with -n"
+	case errors.As(err, &lost):
+		return exitFailed, "its last words are in keeper.log among the topology's logs; the next command starts another keeper"
+	case errors.As(err, &other) && other.Theirs > other.Ours:
+		return exitFailed, "a newer platelayer brought it up: use that one"
+	case errors.As(err, &other):
+		return exitFailed, "platelayer up replaces the keeper and leaves its stations alone"
+	case errors.As(err, &down):
+		return exitFailed, "bring it up with: platelayer up -n " + down.Name + " FILE"
 	case errors.As(err, &busy):
 		return exitFailed, "wait for it to finish and try again"
 	case errors.As(err, &unknown):

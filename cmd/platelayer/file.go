@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"platelayer/lifecycle"
 	"platelayer/netplan"
 	"platelayer/topology"
 )
@@ -119,27 +120,62 @@ func (a *app) configCommand() *cobra.Command {
 	})
 }
 
+// planned is what `plan --json` prints: the plan, and what up would change of
+// a running topology, null where none runs.
+type planned struct {
+	*netplan.Plan
+	Changes []lifecycle.Change `json:"changes"`
+}
+
 func (a *app) planCommand() *cobra.Command {
-	return a.jsonFlag(&cobra.Command{
+	var (
+		all, recreate bool
+		only          []string
+	)
+	c := a.jsonFlag(&cobra.Command{
 		Use:   "plan [FILE]",
-		Short: "Print what up would make of the network, as iproute2 would say it",
+		Short: "Print what up would do: the network as iproute2 says it, or the changes to a running topology",
 		Args:  atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := a.load(a.path(args))
 			if err != nil {
 				return err
 			}
+			if t, err = a.selected(t, only); err != nil {
+				return err
+			}
 			plan, err := netplan.Build(t)
 			if err != nil {
 				return err
 			}
-			if a.json {
-				return a.printJSON(plan)
+			var changes []lifecycle.Change
+			up := false
+			if os.Geteuid() == 0 { // nobody else may see what runs
+				if changes, up, err = lifecycle.Pending(a.layout(), t, recreate); err != nil {
+					return err
+				}
+			}
+			switch {
+			case a.json:
+				if up && changes == nil {
+					changes = []lifecycle.Change{}
+				}
+				return a.printJSON(planned{plan, changes})
+			case up && !all && len(changes) == 0:
+				fmt.Fprintf(a.stdout, "%s: up already, nothing would change\n", t.Name)
+				return nil
+			case up && !all:
+				lifecycle.WriteChanges(a.stdout, changes)
+				return nil
 			}
 			_, err = a.stdout.WriteString(plan.Text())
 			return err
 		},
 	})
+	c.Flags().BoolVar(&all, "all", false, "print the whole plan of a running topology too")
+	c.Flags().BoolVar(&recreate, "recreate", false, "as up --recreate")
+	c.Flags().StringSliceVar(&only, "only", nil, "as up --only")
+	return c
 }
 
 func (a *app) schemaCommand() *cobra.Command {

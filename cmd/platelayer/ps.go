@@ -17,10 +17,13 @@ func (a *app) psCommand() *cobra.Command {
 		Use:   "ps [FILE|NAME]",
 		Short: "List a topology's stations",
 		Args:  atMost(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			name, err := a.target(args)
 			if err != nil {
 				return err
+			}
+			if err := lifecycle.Tend(c.Context(), a.layout(), name); err != nil {
+				fmt.Fprintf(a.stderr, "platelayer: %v\n", err)
 			}
 			list, err := lifecycle.Ps(a.layout(), name)
 			if err != nil {
@@ -30,7 +33,7 @@ func (a *app) psCommand() *cobra.Command {
 				return a.printJSON(list)
 			}
 			if ailing := lifecycle.Ailing(a.layout(), name); ailing != "" {
-				fmt.Fprintf(a.stderr, "platelayer: topology %q: %s\nhint: take it down and up again: platelayer down %s\n", name, ailing, name)
+				fmt.Fprintf(a.stderr, "platelayer: topology %q: %s\n", name, ailing)
 			}
 			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "STATION\tCLUSTER\tSTATE\tADDRESSES\tPID\tSINCE")
@@ -43,13 +46,23 @@ func (a *app) psCommand() *cobra.Command {
 }
 
 func stateOf(s lifecycle.Station) string {
-	if s.OOM {
-		return fmt.Sprintf("%s (%d, out of memory)", s.State, *s.ExitCode)
-	}
+	var more []string
 	if s.ExitCode != nil {
-		return fmt.Sprintf("%s (%d)", s.State, *s.ExitCode)
+		more = append(more, fmt.Sprint(*s.ExitCode))
 	}
-	return s.State
+	if s.OOM {
+		more = append(more, "out of memory")
+	}
+	if s.Health != nil {
+		more = append(more, *s.Health)
+	}
+	if s.Restarts > 0 {
+		more = append(more, plural(s.Restarts, "restart"))
+	}
+	if len(more) == 0 {
+		return s.State
+	}
+	return s.State + " (" + strings.Join(more, ", ") + ")"
 }
 
 func pidOf(s lifecycle.Station) string {

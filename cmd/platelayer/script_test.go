@@ -6,8 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -43,6 +45,7 @@ func runScripts(t *testing.T, dir string) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":  codeCommand,
 			"query": queryCommand,
+			"await": awaitCommand,
 			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {
 					ts.Fatalf("left on the machine: %s", left)
@@ -107,6 +110,30 @@ func codeCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if fmt.Sprint(got) != args[0] {
 		ts.Fatalf("%s ended with %d, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+// awaitCommand: `await 'logs db' PATTERN` runs platelayer's command about $NAME
+// again and again until its output matches.
+func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: await command pattern")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[1])
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		c := exec.Command(filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "platelayer"), append(strings.Fields(args[0]), "-n", ts.Getenv("NAME"))...)
+		c.Env = []string{"PATH=" + ts.Getenv("PATH"), "PLATELAYER_ROOT=" + ts.Getenv("PLATELAYER_ROOT")}
+		c.Dir = ts.MkAbs(".")
+		out, err := c.CombinedOutput()
+		if err == nil && pattern.Match(out) != neg {
+			return
+		}
+		if err != nil || time.Now().After(deadline) {
+			ts.Fatalf("no %s within 20 s in (%v)\n%s", args[1], err, out)
+		}
 	}
 }
 

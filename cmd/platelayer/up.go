@@ -7,58 +7,145 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"platelayer/backbone"
 	"platelayer/lifecycle"
+	"platelayer/topology"
 )
 
+// upFlags are the choices of up, and of scale, which is up with other numbers.
+type upFlags struct {
+	options lifecycle.UpOptions
+	only    []string
+	attach  bool
+	marked  bool
+}
+
 func (a *app) upCommand() *cobra.Command {
-	var keep, attach bool
+	var f upFlags
 	c := &cobra.Command{
 		Use:   "up [FILE]",
-		Short: "Bring a topology up; returns when every station runs",
+		Short: "Bring a topology up, or change a running one to what its file says now",
 		Args:  atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			path := a.path(args)
-			t, err := a.load(path)
-			if err != nil {
-				return err
+			if f.marked {
+				return a.upMarked(c.Context())
 			}
-			abs, err := filepath.Abs(path)
-			if err != nil {
-				return err
-			}
-			result, err := lifecycle.Up(c.Context(), a.layout(), t, lifecycle.UpOptions{
-				File: abs, Keep: keep,
-				Progress: func(p lifecycle.Progress) { a.progress(p) },
-			})
-			var refused *lifecycle.IntegrityError
-			if errors.As(err, &refused) {
-				if logErr := lifecycle.LogIntegrity(t, refused, time.Now().UTC().Format(time.RFC3339)); logErr != nil {
-					fmt.Fprintf(a.stderr, "platelayer: %v\n", logErr)
-				}
-			}
-			if err != nil {
-				return err
-			}
-			if result.Unchanged {
-				fmt.Fprintf(a.stderr, "%s: up already, nothing has changed\n", t.Name)
-			} else {
-				fmt.Fprintf(a.stderr, "%s: %s up in %s\n", t.Name, plural(result.Stations, "station"), round(result.Took))
-			}
-			if !attach {
-				return nil
-			}
-			a.name = t.Name
-			return a.attach(c.Context())
+			return a.up(c.Context(), a.path(args), f)
 		},
 	}
-	c.Flags().BoolVar(&keep, "keep", false, "leave what a failed launch made, to look at it")
-	c.Flags().BoolVar(&attach, "attach", false, "follow the logs; Ctrl-C takes the topology down")
+	flags := c.Flags()
+	flags.BoolVar(&f.options.Keep, "keep", false, "leave what a failed launch made, to look at it")
+	flags.BoolVar(&f.options.Recreate, "recreate", false, "start every station anew, without what it wrote")
+	flags.DurationVar(&f.options.Timeout, "timeout", 0, "give up when not all stations are ready after this time")
+	flags.BoolVar(&f.options.AtBoot, "at-boot", false, "mark it: up --marked, at the machine's start, brings it up again")
+	flags.BoolVar(&f.marked, "marked", false, "bring all marked topologies up that are not")
+	flags.StringSliceVar(&f.only, "only", nil, "bring up only these stations and what they need")
+	flags.BoolVar(&f.attach, "attach", false, "follow the logs; Ctrl-C takes the topology down")
 	return c
+}
+
+func (a *app) up(ctx context.Context, path string, f upFlags) error {
+	all, err := a.load(path)
+	if err != nil {
+		return err
+	}
+	if f.options.File, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	t, err := a.selected(all, f.only)
+	if err != nil {
+		return err
+	}
+	if err := a.upAs(ctx, t, f.options); err != nil || !f.attach {
+		return err
+	}
+	a.name = t.Name
+	return a.attach(ctx)
+}
+
+// selected is the part of a topology that the profiles and --only ask for. What
+// runs of it already stays.
+func (a *app) selected(all *topology.Topology, only []string) (*topology.Topology, error) {
+	if len(only) > 0 {
+		for _, id := range lifecycle.UpStations(a.layout(), all.Name) {
+			if _, err := all.Lookup(id); err == nil {
+				only = append(only, id)
+			}
+		}
+	}
+	return all.Select(topology.Selection{Profiles: a.profiles, Only: only})
+}
+
+// upAs brings a loaded topology up and tells how it went.
+func (a *app) upAs(ctx context.Context, t *topology.Topology, o lifecycle.UpOptions) error {
+	view := newProgress(a, t.Name, "up")
+	defer view.done("")
+	o.Progress = view.tell
+	result, err := lifecycle.Up(ctx, a.layout(), t, o)
+	var refused *lifecycle.IntegrityError
+	if errors.As(err, &refused) {
+		if logErr := lifecycle.LogIntegrity(t, refused, time.Now().UTC().Format(time.RFC3339)); logErr != nil {
+			view.tell(lifecycle.Progress{Notice: logErr.Error()})
+		}
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case result.Unchanged:
+		view.done(t.Name + ": up already, nothing has changed")
+	case result.Changed:
+		view.done(fmt.Sprintf("%s: %s in %s", t.Name, countChanges(result.Changes), round(result.Took)))
+	default:
+		view.done(fmt.Sprintf("%s: %s up in %s", t.Name, plural(result.Stations, "station"), round(result.Took)))
+	}
+	return nil
+}
+
+// countChanges says how much of what was done.
+func countChanges(changes []lifecycle.Change) string {
+	counts := map[lifecycle.Action]int{}
+	for _, c := range changes {
+		counts[c.Action]++
+	}
+	var parts []string
+	for _, done := range []struct {
+		action lifecycle.Action
+		word   string
+	}{
+		{lifecycle.ActionCreate, "created"}, {lifecycle.ActionChange, "changed in place"}, {lifecycle.ActionRecreate, "recreated"},
+		{lifecycle.ActionStart, "started"}, {lifecycle.ActionRemove, "removed"},
+	} {
+		if n := counts[done.action]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, done.word))
+		}
+	}
+	if len(parts) == 0 {
+		return "changed"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// upMarked brings up what is marked, as it was recorded; one that fails does
+// not keep the others from it.
+func (a *app) upMarked(ctx context.Context) error {
+	marked, err := lifecycle.Marked(a.layout())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, i := range marked {
+		err := a.upAs(ctx, i.Topology, lifecycle.UpOptions{File: i.File, AtBoot: true})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", i.Topology.Name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // attach follows the logs until the topology is down; when ctx ends it takes
@@ -69,20 +156,11 @@ func (a *app) attach(ctx context.Context) error {
 		fmt.Fprintf(a.stderr, "%s: stopping; Ctrl-C again ends it at once\n", a.name)
 		down <- a.down(a.name)
 	})
-	err := a.logs(context.Background(), nil, true, -1)
+	err := a.followAll(context.Background())
 	if stop() {
 		return err // it ended without us
 	}
 	return <-down
-}
-
-func (a *app) progress(p lifecycle.Progress) {
-	switch {
-	case p.Notice != "":
-		fmt.Fprintf(a.stderr, "platelayer: %s\n", p.Notice)
-	case a.verbose:
-		fmt.Fprintf(a.stderr, "  %-10s %s\n", p.Step, round(p.Took))
-	}
 }
 
 func (a *app) downCommand() *cobra.Command {
@@ -104,15 +182,17 @@ func (a *app) down(name string) error {
 	// Not the command's own context: what Ctrl-C ended is still taken down.
 	ctx, stop := interruptible()
 	defer stop()
-	result, err := lifecycle.Down(ctx, a.layout(), name)
+	view := newProgress(a, name, "down")
+	defer view.done("")
+	result, err := lifecycle.Down(ctx, a.layout(), name, view.tell)
 	if err != nil {
 		return err
 	}
 	if !result.Found {
-		fmt.Fprintf(a.stderr, "%s: nothing to take down\n", name)
+		view.done(name + ": nothing to take down")
 		return nil
 	}
-	fmt.Fprintf(a.stderr, "%s: down in %s\n", name, round(result.Took))
+	view.done(fmt.Sprintf("%s: down in %s", name, round(result.Took)))
 	return nil
 }
 
@@ -131,16 +211,23 @@ func round(d time.Duration) time.Duration {
 }
 
 func (a *app) keeperCommand() *cobra.Command {
-	var keep bool
-	c := &cobra.Command{
+	return &cobra.Command{
 		Use:    "keeper",
 		Hidden: true,
 		RunE: func(*cobra.Command, []string) error {
-			return lifecycle.RunKeeper(a.layout(), a.name, keep)
+			return lifecycle.RunKeeper(a.layout(), a.name)
 		},
 	}
-	c.Flags().BoolVar(&keep, "keep", false, "")
-	return c
+}
+
+func (a *app) undoCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "undo",
+		Hidden: true,
+		RunE: func(*cobra.Command, []string) error {
+			return lifecycle.Undo(a.layout(), a.name)
+		},
+	}
 }
 
 func (a *app) backboneCommand() *cobra.Command {
