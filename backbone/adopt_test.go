@@ -581,3 +581,15 @@ func TestLateConfiguration(t *testing.T) {
 		t.Errorf("the end of the earlier keeper: %v", err)
 	}
 }
+
+// TestALateSpareSocket puts one by after its resolver has gone.
+func TestALateSpareSocket(t *testing.T) {
+	r := &resolver{spare: make(chan net.Conn, 1)}
+	r.retire()
+	ours, theirs := net.Pipe()
+	r.keep(ours)
+	_ = theirs.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF || len(r.spare) > 0 {
+		t.Errorf("it is still open: %v", err)
+	}
+}
