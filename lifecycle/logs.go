@@ -16,7 +16,7 @@ import (
 // costs two descriptors and no goroutine: one epoll(7) watches all streams, and
 // a few workers take turns at those that have something.
 type logs struct {
-	told func() // after each write
+	told func() // after each write; must not block
 
 	mu      sync.Mutex
 	poll    *poller // nil while nothing is collected

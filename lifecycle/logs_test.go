@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -290,6 +291,59 @@ func TestAdopt(t *testing.T) {
 		if strings.Count(got, want+"\n") != 1 {
 			t.Errorf("%s is not there once:\n%s", want, got)
 		}
+	}
+}
+
+// TestKilledWithinFlood: after SIGKILL nothing is doubled, and no more is lost
+// than a collector had read and not yet written.
+func TestKilledWithinFlood(t *testing.T) {
+	const lines, variable = 200000, "PLATELAYER_TEST_COLLECT"
+	limits := topology.Logging{MaxSize: 1 << 20, MaxFiles: 100}
+	if paths := strings.Split(os.Getenv(variable), "\n"); len(paths) == 3 {
+		c, err := quiet().collect(paths[0], limits, paths[1], paths[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-c.drained // never: nobody releases it
+	}
+	o := newOutlets(t)
+	keeper := exec.Command(os.Args[0], "-test.run=^TestKilledWithinFlood$")
+	keeper.Env = append(os.Environ(), variable+"="+o.path+"\n"+o.stdout+"\n"+o.stderr)
+	if err := keeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer keeper.Process.Kill()
+	go func() {
+		for i := range lines {
+			fmt.Fprintf(o.out, "%08d\n", i)
+		}
+		o.close()
+	}()
+	await(t, o.path, 5000)
+	if err := keeper.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	keeper.Wait()
+	isDrained(t, o.collect(t, quiet(), limits))
+	last, whole := -1, 0
+	joined := false
+	for _, r := range readLog(t, &tail{path: o.path}, -1) {
+		n, err := strconv.Atoi(r.Text)
+		switch {
+		case r.Partial || joined: // what was lost may lie between two parts
+			if joined = r.Partial; !joined {
+				whole++
+			}
+		case err != nil || len(r.Text) != len("00000000"): // cut off
+		case n <= last:
+			t.Fatalf("line %d comes after line %d", n, last)
+		default:
+			last = n
+			whole++
+		}
+	}
+	if most := turnSize/9 + 2; last < lines-2 || lines-whole > most {
+		t.Errorf("%d of %d lines, the last is %d; at most %d may be missing", whole, lines, last, most)
 	}
 }
 
