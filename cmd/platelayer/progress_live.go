@@ -31,11 +31,9 @@ const (
 func (l *liveArea) frame(above string, lines []string) {
 	var b strings.Builder
 	b.WriteString(beginFrame)
-	rows := l.rows()
-	b.WriteString(strings.Repeat(cursorUp, rows))
+	b.WriteString(strings.Repeat(cursorUp, l.rows()))
 	b.WriteString("\r")
-	// Lines that may wrap can't be written over one by one.
-	if above != "" || rows != len(l.drawn) {
+	if above != "" { // it may wrap: it can't be written over line by line
 		b.WriteString(eraseBelow)
 		b.WriteString(above)
 	}
