@@ -8,8 +8,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// ttl is short: `platelayer up` on an edited file changes addresses in place.
-const ttl = 5 // seconds
+// ttl is short: `platelayer up` on an edited file changes addresses in place,
+// and asking again costs next to nothing.
+const ttl = 1 // seconds
 
 // answer fills in the answer to the one question of r, which is already set
 // up as a reply. false says that the name is not ours and the question is for
@@ -23,13 +24,18 @@ func (z *zones) answer(r *dns.Msg, asker int) bool {
 	if name == "localhost." {
 		// RFC 6761, section 6.3.
 		r.Authoritative = true
-		addAddrs(r, q, []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()})
+		switch q.Qtype {
+		case dns.TypeA:
+			addAddrs(r, q, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+		case dns.TypeAAAA:
+			addAddrs(r, q, netip.IPv6Loopback())
+		}
 		return true
 	}
 	zone := z.zoneOf(name)
-	addrs, known := z.lookup(name, asker)
+	found := z.lookup(name, asker)
 	switch {
-	case known || zone == name && zone != "":
+	case found != nil || zone == name && zone != "":
 		if zone == "" {
 			// A short name, or an alias in somebody else's domain: of that
 			// domain the name alone is ours.
@@ -52,8 +58,14 @@ func (z *zones) answer(r *dns.Msg, asker int) bool {
 	apex := z.apexes[name]
 	switch {
 	case r.Rcode != dns.RcodeSuccess:
-	case q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA:
-		addAddrs(r, q, addrs)
+	case q.Qtype == dns.TypeA && found != nil:
+		head, tail := found.v4.next()
+		addAddrs(r, q, head...)
+		addAddrs(r, q, tail...)
+	case q.Qtype == dns.TypeAAAA && found != nil:
+		head, tail := found.v6.next()
+		addAddrs(r, q, head...)
+		addAddrs(r, q, tail...)
 	case q.Qtype == dns.TypeANY:
 		addANY(r, q)
 	case q.Qtype == dns.TypeSOA && apex:
@@ -83,12 +95,12 @@ func delegationType(qtype uint16) bool {
 	return false
 }
 
-func addAddrs(r *dns.Msg, q *dns.Question, addrs []netip.Addr) {
+// addAddrs adds addresses of the family that q asks for.
+func addAddrs(r *dns.Msg, q *dns.Question, addrs ...netip.Addr) {
 	for _, a := range addrs {
-		switch {
-		case a.Is4() && q.Qtype == dns.TypeA:
+		if q.Qtype == dns.TypeA {
 			r.Answer = append(r.Answer, &dns.A{Hdr: header(q.Name, dns.TypeA), A: net.IP(a.AsSlice())})
-		case a.Is6() && q.Qtype == dns.TypeAAAA:
+		} else {
 			r.Answer = append(r.Answer, &dns.AAAA{Hdr: header(q.Name, dns.TypeAAAA), AAAA: net.IP(a.AsSlice())})
 		}
 	}

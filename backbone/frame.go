@@ -1,6 +1,7 @@
 package backbone
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,11 +30,12 @@ const (
 
 // message is one frame: a length of four bytes, then this as JSON.
 type message struct {
-	Type    string  `json:"type"`
-	Version int     `json:"version,omitempty"`
-	ID      uint64  `json:"id"` // pairs a request with its answer
-	Config  *Config `json:"config,omitempty"`
-	Error   string  `json:"error,omitempty"`
+	Type    string `json:"type"`
+	Version int    `json:"version,omitempty"`
+	ID      uint64 `json:"id"` // pairs a request with its answer
+	// Config is read after Version, since another version's may look different.
+	Config json.RawMessage `json:"config,omitempty"`
+	Error  string          `json:"error,omitempty"`
 
 	Network string         `json:"network,omitempty"`
 	Addr    netip.AddrPort `json:"addr,omitzero"`
@@ -42,7 +45,15 @@ type message struct {
 	file *os.File
 }
 
-const maxFrame = 64 << 20
+const (
+	maxFrame = 64 << 20
+	// maxFiles is how many descriptors may come with one message, of which
+	// one is wanted.
+	maxFiles = 4
+	// sendTime is how long the other side may take for one message. One that
+	// is stopped must not hold up who could go on without it.
+	sendTime = 5 * time.Second
+)
 
 // pipe sends and receives messages. One goroutine may receive while others
 // send.
@@ -51,8 +62,7 @@ type pipe struct {
 
 	sendMu sync.Mutex
 
-	oob   []byte
-	files []*os.File // received, and not yet taken by a frame
+	oob []byte // of the one who receives
 }
 
 // newPipe takes file over, also when it fails.
@@ -67,12 +77,17 @@ func newPipe(file *os.File) (*pipe, error) {
 		c.Close()
 		return nil, errors.New("cannot use the keeper's connection: not a unix socket")
 	}
-	return &pipe{conn: conn, oob: make([]byte, unix.CmsgSpace(4*4))}, nil
+	return pipeOf(conn), nil
+}
+
+func pipeOf(conn *net.UnixConn) *pipe {
+	return &pipe{conn: conn, oob: make([]byte, unix.CmsgSpace(4*maxFiles))}
 }
 
 func (p *pipe) close() error { return p.conn.Close() }
 
-// send writes one message. It doesn't close m.file.
+// send writes one message. It doesn't close m.file. After an error the
+// connection is closed: part of a message may be on its way.
 func (p *pipe) send(m *message) error {
 	m.HasFile = m.file != nil
 	body, err := json.Marshal(m)
@@ -86,8 +101,19 @@ func (p *pipe) send(m *message) error {
 	frame = append(frame, body...)
 	p.sendMu.Lock()
 	defer p.sendMu.Unlock()
-	if m.file != nil {
-		n, _, err := p.conn.WriteMsgUnix(frame, unix.UnixRights(int(m.file.Fd())), nil)
+	if err := p.write(frame, m.file); err != nil {
+		p.close()
+		return err
+	}
+	return nil
+}
+
+func (p *pipe) write(frame []byte, file *os.File) error {
+	if err := p.conn.SetWriteDeadline(time.Now().Add(sendTime)); err != nil {
+		return err
+	}
+	if file != nil {
+		n, _, err := p.conn.WriteMsgUnix(frame, unix.UnixRights(int(file.Fd())), nil)
 		if err != nil {
 			return err
 		}
@@ -96,64 +122,75 @@ func (p *pipe) send(m *message) error {
 	if len(frame) == 0 {
 		return nil
 	}
-	_, err = p.conn.Write(frame)
+	_, err := p.conn.Write(frame)
 	return err
 }
 
 // receive reads one message; the caller closes its file.
 func (p *pipe) receive() (*message, error) {
+	r := &rightsReader{pipe: p}
+	defer r.drop()
 	var head [4]byte
-	if _, err := io.ReadFull(rightsReader{p}, head[:]); err != nil {
+	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, err
 	}
 	n := binary.BigEndian.Uint32(head[:])
 	if n > maxFrame {
 		return nil, fmt.Errorf("a message of %d bytes is too long", n)
 	}
-	body := make([]byte, n)
-	if _, err := io.ReadFull(rightsReader{p}, body); err != nil {
+	// It grows with what arrives: a length alone costs no memory.
+	var body bytes.Buffer
+	if _, err := io.CopyN(&body, r, int64(n)); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
 		return nil, err
 	}
 	m := &message{}
-	if err := json.Unmarshal(body, m); err != nil {
-		return nil, err
+	if err := json.Unmarshal(body.Bytes(), m); err != nil {
+		return nil, fmt.Errorf("cannot read a message: %w", err)
 	}
 	if m.HasFile {
-		if len(p.files) == 0 {
+		if len(r.files) == 0 {
 			return nil, errors.New("a message came without its descriptor")
 		}
-		// The kernel keeps descriptors in the order of the bytes.
-		m.file, p.files = p.files[0], p.files[1:]
+		m.file, r.files = r.files[0], r.files[1:]
 	}
 	return m, nil
 }
 
-// drop closes what was received and never taken.
-func (p *pipe) drop() {
-	for _, f := range p.files {
-		f.Close()
-	}
-	p.files = nil
+// rightsReader reads the bytes of one message and collects the descriptors
+// that come with them. No read goes past the message, and the kernel hands a
+// descriptor out with the bytes it was sent with, so that all are the
+// message's own.
+type rightsReader struct {
+	pipe  *pipe
+	files []*os.File
 }
 
-// rightsReader reads bytes and collects the descriptors that come with them.
-type rightsReader struct{ p *pipe }
-
-func (r rightsReader) Read(b []byte) (int, error) {
-	n, oobn, _, _, err := r.p.conn.ReadMsgUnix(b, r.p.oob)
+func (r *rightsReader) Read(b []byte) (int, error) {
+	n, oobn, _, _, err := r.pipe.conn.ReadMsgUnix(b, r.pipe.oob)
 	if oobn > 0 {
-		r.p.files = append(r.p.files, parseRights(r.p.oob[:oobn])...)
+		r.files = append(r.files, parseRights(r.pipe.oob[:oobn])...)
 	}
 	if n < 0 {
 		n = 0
 	}
-	if n == 0 && err == nil && len(b) > 0 {
+	if len(r.files) > maxFiles {
+		return n, errors.New("a message came with too many descriptors")
+	}
+	if n == 0 && len(b) > 0 && (err == nil || errors.Is(err, io.EOF)) {
+		// Bare, as io.ReadFull and io.CopyN compare it.
 		return 0, io.EOF
 	}
 	return n, err
+}
+
+// drop closes what no message has taken.
+func (r *rightsReader) drop() {
+	for _, f := range r.files {
+		f.Close()
+	}
 }
 
 func parseRights(oob []byte) []*os.File {

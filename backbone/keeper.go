@@ -2,12 +2,15 @@ package backbone
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -17,6 +20,15 @@ const (
 	// dialTimeout is how long the keeper tries; the backbone gives up sooner.
 	dialTimeout = 5 * time.Second
 )
+
+// VersionError says that a running backbone speaks another version of the
+// protocol, having been started by another version of the program. It goes on
+// as before; only a restart brings it up to date.
+type VersionError struct{ Theirs, Ours int }
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("the other side speaks version %d of the protocol, this one version %d", e.Theirs, e.Ours)
+}
 
 // Serve is the keeper's side in one call: see Keeper. ready, when not nil, is
 // called once, when the backbone answers DNS.
@@ -33,25 +45,37 @@ type Keeper struct {
 	pipe *pipe
 	dial DialFunc
 
-	mu      sync.Mutex
-	config  Config
-	lastID  uint64
-	waiting map[uint64]chan error // configurations not yet answered
-	closed  bool
+	updateMu sync.Mutex // configurations are sent in the order of their IDs
+
+	mu       sync.Mutex
+	upstream []netip.AddrPort // that the backbone works with
+	lastID   uint64
+	waiting  map[uint64]*update
+	closed   bool
 }
 
-// NewKeeper takes conn over, also when it fails.
+// update is a configuration that the backbone has not answered yet.
+type update struct {
+	upstream []netip.AddrPort
+	answer   chan error
+}
+
+// NewKeeper takes conn over, also when it fails. It is the keeper's end of
+// Socketpair, or a stream socket connected to SocketName in the namespace of a
+// backbone that runs already.
 func NewKeeper(conn *os.File, dial DialFunc) (*Keeper, error) {
 	p, err := newPipe(conn)
 	if err != nil {
 		return nil, err
 	}
-	return &Keeper{pipe: p, dial: dial, waiting: map[uint64]chan error{}}, nil
+	return &Keeper{pipe: p, dial: dial, waiting: map[uint64]*update{}}, nil
 }
 
 // Serve hands the configuration over and then answers the backbone's requests
-// for sockets until the connection closes (nil), the backbone cannot listen
-// (its reason), or ctx ends. It is called once.
+// for sockets until the connection closes (nil: the backbone has ended or
+// another keeper has taken over), the backbone cannot work from the
+// configuration (its reason; *VersionError when it cannot read it), or ctx
+// ends. It is called once.
 func (k *Keeper) Serve(ctx context.Context, cfg Config, ready func()) error {
 	defer k.close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -80,7 +104,7 @@ func (k *Keeper) Serve(ctx context.Context, cfg Config, ready func()) error {
 		return ctx.Err()
 	case firstErr != nil:
 		return firstErr
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET):
 		return nil
 	}
 	return fmt.Errorf("cannot talk to the backbone: %w", err)
@@ -89,23 +113,12 @@ func (k *Keeper) Serve(ctx context.Context, cfg Config, ready func()) error {
 // Update replaces the configuration and waits until the backbone works from
 // it. After an error the backbone goes on as before.
 func (k *Keeper) Update(ctx context.Context, cfg Config) error {
-	answer := make(chan error, 1)
-	k.mu.Lock()
-	if k.closed {
-		k.mu.Unlock()
-		return errors.New("cannot configure the backbone: it has ended")
-	}
-	k.lastID++
-	id := k.lastID
-	k.waiting[id] = answer
-	// The backbone may ask for a new upstream as soon as it knows of it.
-	k.config = cfg
-	k.mu.Unlock()
-	if err := k.pipe.send(&message{Type: msgConfig, Version: protocol, ID: id, Config: &cfg}); err != nil {
+	u, err := k.request(cfg)
+	if err != nil {
 		return fmt.Errorf("cannot configure the backbone: %w", err)
 	}
 	select {
-	case err := <-answer:
+	case err := <-u.answer:
 		if err != nil {
 			return fmt.Errorf("cannot configure the backbone: %w", err)
 		}
@@ -115,8 +128,32 @@ func (k *Keeper) Update(ctx context.Context, cfg Config) error {
 	}
 }
 
+// request sends a configuration.
+func (k *Keeper) request(cfg Config) (*update, error) {
+	text, err := json.Marshal(cfg)
+	if err != nil {
+		return nil, err
+	}
+	u := &update{slices.Clone(cfg.Upstream), make(chan error, 1)}
+	k.updateMu.Lock()
+	defer k.updateMu.Unlock()
+	k.mu.Lock()
+	if k.closed {
+		k.mu.Unlock()
+		return nil, errors.New("the connection has ended")
+	}
+	k.lastID++
+	id := k.lastID
+	k.waiting[id] = u
+	k.mu.Unlock()
+	if err := k.pipe.send(&message{Type: msgConfig, Version: protocol, ID: id, Config: text}); err != nil {
+		k.answer(id, err)
+		return nil, err
+	}
+	return u, nil
+}
+
 func (k *Keeper) loop(ctx context.Context, dials *sync.WaitGroup) error {
-	defer k.pipe.drop()
 	slots := make(chan struct{}, maxDials)
 	for {
 		m, err := k.pipe.receive()
@@ -128,10 +165,15 @@ func (k *Keeper) loop(ctx context.Context, dials *sync.WaitGroup) error {
 			m.file.Close()
 		}
 		switch m.Type {
-		case msgReady:
-			k.answer(m.ID, nil)
-		case msgFailed:
-			k.answer(m.ID, errors.New(m.Error))
+		case msgReady, msgFailed:
+			switch {
+			case m.Version != protocol:
+				k.answer(m.ID, &VersionError{Theirs: m.Version, Ours: protocol})
+			case m.Type == msgFailed:
+				k.answer(m.ID, errors.New(m.Error))
+			default:
+				k.answer(m.ID, nil)
+			}
 		case msgSocket:
 			select {
 			case slots <- struct{}{}:
@@ -152,10 +194,34 @@ func (k *Keeper) loop(ctx context.Context, dials *sync.WaitGroup) error {
 func (k *Keeper) answer(id uint64, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if c, ok := k.waiting[id]; ok {
-		delete(k.waiting, id)
-		c <- err
+	u, ok := k.waiting[id]
+	if !ok {
+		return
 	}
+	delete(k.waiting, id)
+	if err == nil {
+		k.upstream = u.upstream
+	}
+	u.answer <- err
+}
+
+// mayOpen says whether addr is a resolver of the configuration that the
+// backbone works with or, since only it knows the moment, is about to.
+func (k *Keeper) mayOpen(network string, addr netip.AddrPort) bool {
+	if network != "udp" && network != "tcp" {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if slices.Contains(k.upstream, addr) {
+		return true
+	}
+	for _, u := range k.waiting {
+		if slices.Contains(u.upstream, addr) {
+			return true
+		}
+	}
+	return false
 }
 
 // socket opens one socket for the backbone: to a configured resolver and to
@@ -163,16 +229,18 @@ func (k *Keeper) answer(id uint64, err error) {
 // network at will.
 func (k *Keeper) socket(ctx context.Context, m *message) {
 	reply := &message{Type: msgSocket, ID: m.ID}
-	k.mu.Lock()
-	known := slices.Contains(k.config.Upstream, m.Addr)
-	k.mu.Unlock()
-	if !known || (m.Network != "udp" && m.Network != "tcp") {
+	if !k.mayOpen(m.Network, m.Addr) {
 		reply.Error = "not an upstream resolver"
 	} else {
-		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
-		f, err := k.dial(ctx, m.Network, m.Addr)
+		f, err := k.dial(dialCtx, m.Network, m.Addr)
 		if err != nil {
+			if ctx.Err() != nil {
+				// The connection is closing, on which the backbone asks
+				// elsewhere; an answer would be final.
+				return
+			}
 			reply.Error = err.Error()
 		} else {
 			defer f.Close()
@@ -188,8 +256,8 @@ func (k *Keeper) close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.closed = true
-	for id, c := range k.waiting {
+	for id, u := range k.waiting {
 		delete(k.waiting, id)
-		c <- errors.New("the backbone ended")
+		u.answer <- errors.New("the backbone ended")
 	}
 }

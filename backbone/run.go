@@ -2,6 +2,7 @@ package backbone
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,118 +18,152 @@ const dnsPort = 53
 // Run is the command of the backbone's container. conn is the end of the
 // socket pair that the keeper handed in; Run takes it over. It answers DNS
 // until SIGTERM, SIGINT or the end of ctx. It survives the keeper: names of
-// the topology are answered as before, others over the spare sockets.
+// the topology are answered as before, others over the spare sockets, until
+// another keeper connects to SocketName.
 func Run(ctx context.Context, conn *os.File, logw io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	return run(ctx, conn, logw, dnsPort)
+	return run(ctx, conn, logw, dnsPort, SocketName)
 }
 
-func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16) error {
+func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket string) error {
 	p, err := newPipe(conn)
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	door, err := openDoor(socket)
+	if err != nil {
+		p.close()
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	logf := log.New(logw, "", 0).Printf
-	requests := newRequests(p)
 	b := &backbone{
 		port:      port,
-		upstream:  &upstream{open: requests.open},
+		logf:      log.New(logw, "", 0).Printf,
+		upstream:  newUpstream(),
 		listeners: map[netip.Addr]*listener{},
+		keeper:    newSession(p),
+		inbox:     make(chan delivery),
 	}
-	b.server = newServer(ctx, b.upstream, logf)
+	b.server = newServer(ctx, b.upstream, b.logf)
 	defer b.server.tasks.Wait()
 	defer b.close()
+	defer door.Close()
 	defer cancel()
-
-	messages := make(chan *message)
-	ended := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() { p.close() })
-	defer stop()
-	go func() {
-		ended <- receiveAll(ctx, p, requests, messages)
-		requests.end()
-	}()
+	first := b.keeper
+	b.server.tasks.Go(func() { b.attend(ctx, first, func() {}) })
+	b.server.tasks.Go(func() { b.admit(ctx, door) })
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-ended:
-			if ctx.Err() != nil {
-				return nil
-			}
-			if len(b.listeners) == 0 {
-				return fmt.Errorf("cannot get a configuration from the keeper: %w", err)
-			}
-			logf("the keeper has gone (%v): upstream names depend on the sockets at hand", err)
-			ended = nil
-		case m := <-messages:
-			reply := &message{Type: msgReady, Version: protocol, ID: m.ID}
-			err := b.configure(ctx, m)
-			if err != nil {
-				logf("%v", err)
-				reply.Type, reply.Error = msgFailed, err.Error()
-			}
-			if serr := p.send(reply); serr != nil {
-				logf("cannot answer the keeper: %v", serr)
-			}
-			if len(b.listeners) == 0 && err != nil {
+		case d := <-b.inbox:
+			if err := b.take(ctx, d); err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
 				return err
 			}
-			b.server.tasks.Go(func() { b.upstream.reserve(ctx) })
 		}
 	}
 }
 
-// receiveAll passes configurations on and answers requests, until the
-// connection ends.
-func receiveAll(ctx context.Context, p *pipe, requests *requests, messages chan<- *message) error {
-	defer p.drop()
-	for {
-		m, err := p.receive()
-		if err != nil {
-			return err
-		}
-		if m.Type == msgSocket {
-			requests.answer(m)
-			continue
-		}
-		if m.file != nil {
-			m.file.Close()
-		}
-		if m.Type != msgConfig {
-			continue
-		}
-		select {
-		case messages <- m:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// backbone is what a running backbone consists of.
+// backbone is what a running backbone consists of. Its fields belong to the
+// loop in run.
 type backbone struct {
 	port      uint16
+	logf      func(format string, args ...any)
 	server    *server
 	upstream  *upstream
 	listeners map[netip.Addr]*listener
+	keeper    *session // whose configuration is worked from
+	inbox     chan delivery
 }
 
-// configure works from a new configuration. After an error all is as before.
-func (b *backbone) configure(ctx context.Context, m *message) error {
-	if m.Version != protocol || m.Config == nil {
-		return fmt.Errorf("cannot read the keeper's configuration: version %d, and this is version %d", m.Version, protocol)
+// delivery is a configuration from a keeper, or the end of its connection.
+type delivery struct {
+	from   *session
+	config *message
+	err    error
+}
+
+// attend receives from one keeper until its connection ends. introduced is
+// called once, after the first configuration or the end.
+func (b *backbone) attend(ctx context.Context, s *session, introduced func()) {
+	stop := context.AfterFunc(ctx, s.end)
+	defer stop()
+	deliver := func(d delivery) {
+		select {
+		case b.inbox <- d:
+		case <-ctx.Done():
+		}
 	}
-	if len(m.Config.DNS.Listen) == 0 {
+	m, err := s.next()
+	introduced()
+	for err == nil {
+		deliver(delivery{from: s, config: m})
+		m, err = s.next()
+	}
+	s.end()
+	deliver(delivery{from: s, err: err})
+}
+
+// take works on one delivery. An error ends the backbone: without a first
+// configuration it is of no use, and its keeper waits for the reason.
+func (b *backbone) take(ctx context.Context, d delivery) error {
+	useless := d.from == b.keeper && len(b.listeners) == 0
+	switch {
+	case d.from.dismissed:
+		return nil
+	case d.config != nil:
+	case useless:
+		return fmt.Errorf("cannot get a configuration from the keeper: %w", d.err)
+	case d.from == b.keeper:
+		b.logf("the keeper has gone (%v): upstream names depend on the sockets at hand", d.err)
+		return nil
+	default:
+		b.logf("a keeper has gone without a configuration: %v", d.err)
+		return nil
+	}
+
+	reply := &message{Type: msgReady, Version: protocol, ID: d.config.ID}
+	err := b.configure(ctx, d.from, d.config)
+	if err != nil {
+		b.logf("%v", err)
+		reply.Type, reply.Error = msgFailed, err.Error()
+	}
+	if serr := d.from.pipe.send(reply); serr != nil {
+		b.logf("cannot answer the keeper: %v", serr)
+	}
+	if err != nil {
+		if useless {
+			return err
+		}
+		if d.from != b.keeper {
+			dismiss(d.from)
+		}
+		return nil
+	}
+	b.server.tasks.Go(func() { b.upstream.reserve(ctx) })
+	return nil
+}
+
+// configure works from a new configuration, and from now on with the keeper
+// that sent it. After an error all is as before.
+func (b *backbone) configure(ctx context.Context, from *session, m *message) error {
+	if m.Version != protocol {
+		return fmt.Errorf("cannot read the keeper's configuration: %w", &VersionError{Theirs: m.Version, Ours: protocol})
+	}
+	var config *Config
+	if err := json.Unmarshal(m.Config, &config); err != nil {
+		return fmt.Errorf("cannot read the keeper's configuration: %w", err)
+	}
+	if config == nil || len(config.DNS.Listen) == 0 {
 		return errors.New("cannot answer DNS: no address to listen on")
 	}
 	wanted := map[netip.Addr]bool{}
 	added := map[netip.Addr]*listener{}
-	for _, addr := range m.Config.DNS.Listen {
+	for _, addr := range config.DNS.Listen {
 		wanted[addr] = true
 		if b.listeners[addr] != nil || added[addr] != nil {
 			continue
@@ -142,8 +177,15 @@ func (b *backbone) configure(ctx context.Context, m *message) error {
 		}
 		added[addr] = l
 	}
-	b.server.zones.Store(newZones(m.Config.DNS))
-	b.upstream.set(m.Config.Upstream)
+	b.server.zones.Store(newZones(config.DNS))
+	// Before the earlier keeper's connection closes: what that one leaves
+	// undone then finds the new way.
+	b.upstream.set(from.open, config.Upstream)
+	if from != b.keeper {
+		b.logf("another keeper has taken over")
+		dismiss(b.keeper)
+		b.keeper = from
+	}
 	for addr, l := range added {
 		b.listeners[addr] = l
 		b.server.serve(l)
@@ -155,6 +197,11 @@ func (b *backbone) configure(ctx context.Context, m *message) error {
 		}
 	}
 	return nil
+}
+
+func dismiss(s *session) {
+	s.dismissed = true
+	s.end()
 }
 
 func (b *backbone) close() {

@@ -2,13 +2,13 @@ package backbone
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,10 +58,10 @@ func replyA(q *dns.Msg, addr string) *dns.Msg {
 type started struct {
 	keeper   *Keeper
 	addr     string
+	socket   string
 	serveEnd chan error
 	runEnd   chan error
 	stop     context.CancelFunc
-	gone     atomic.Bool // makes dialling fail
 }
 
 // freePort finds a port that is free for both protocols on addr.
@@ -77,6 +77,11 @@ func freePort(t testing.TB, addr string) uint16 {
 
 func start(t testing.TB, d netplan.DNS, upstream ...netip.AddrPort) *started {
 	t.Helper()
+	return startWith(t, Dial, d, upstream...)
+}
+
+func startWith(t testing.TB, dial DialFunc, d netplan.DNS, upstream ...netip.AddrPort) *started {
+	t.Helper()
 	const addr = "127.77.0.1"
 	d.Listen = addrs(addr)
 	port := freePort(t, addr)
@@ -86,13 +91,9 @@ func start(t testing.TB, d netplan.DNS, upstream ...netip.AddrPort) *started {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &started{addr: fmt.Sprintf("%s:%d", addr, port), serveEnd: make(chan error, 1), runEnd: make(chan error, 1), stop: cancel}
-	go func() { s.runEnd <- run(ctx, child, os.Stderr, port) }()
-	s.keeper, err = NewKeeper(keeper, func(ctx context.Context, network string, addr netip.AddrPort) (*os.File, error) {
-		if s.gone.Load() {
-			return nil, context.Canceled
-		}
-		return Dial(ctx, network, addr)
-	})
+	s.socket = socketName()
+	go func() { s.runEnd <- run(ctx, child, os.Stderr, port, s.socket) }()
+	s.keeper, err = NewKeeper(keeper, dial)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +248,7 @@ func TestRunReportsWhatItCannotListenOn(t *testing.T) {
 	d.Listen = addrs("127.77.0.3")
 	port := netip.MustParseAddrPort(l.Addr().String()).Port()
 	ended := make(chan error, 1)
-	go func() { ended <- run(t.Context(), child, t.Output(), port) }()
+	go func() { ended <- run(t.Context(), child, t.Output(), port, socketName()) }()
 	err = Serve(t.Context(), keeper, Config{DNS: d}, Dial, func() { t.Error("ready") })
 	if err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("the keeper got %v", err)
@@ -353,3 +354,7 @@ func BenchmarkUDP(b *testing.B) {
 	b.ReportMetric(float64(cpu)/float64(b.N), "cpu-ns/op")
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "questions/s")
 }
+
+// socketName is a name of its own for each backbone: the tests share the
+// machine's namespace.
+func socketName() string { return "@platelayer-test-" + rand.Text() }

@@ -142,3 +142,22 @@ func BenchmarkHandleA(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkHandleRotating has all processors take turns at one name.
+func BenchmarkHandleRotating(b *testing.B) {
+	d := shop()
+	d.Hosts[0].Addresses = append(d.Hosts[0].Addresses, addrs("203.0.113.2", "203.0.113.3")...)
+	s := testServer(b, d)
+	packet := pack(b, func(*dns.Msg) {})
+	via := transport{from: netip.MustParseAddr("203.0.113.7")}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		buf := make([]byte, dns.MaxMsgSize)
+		for pb.Next() {
+			if packed, _ := s.handle(packet, buf, via); packed == nil {
+				b.Error("no answer")
+				return
+			}
+		}
+	})
+}

@@ -9,9 +9,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -20,11 +19,19 @@ import (
 // attemptTime is how long one resolver may take before the next is asked.
 const attemptTime = 2 * time.Second
 
-// upstream asks other resolvers, over sockets that open gets from the keeper.
-type upstream struct {
-	open DialFunc
+// socketTime is how long the keeper may take for a socket that needs no
+// handshake: the rest of attemptTime is for the spare one.
+const socketTime = attemptTime / 2
 
-	mu      sync.Mutex
+// upstream asks other resolvers, over sockets that a keeper opens.
+type upstream struct {
+	way atomic.Pointer[way]
+}
+
+// way is how questions get out. It is replaced as a whole: a keeper opens
+// sockets to the resolvers of its own configuration only.
+type way struct {
+	open    DialFunc
 	servers []*resolver
 }
 
@@ -33,67 +40,76 @@ type upstream struct {
 type resolver struct {
 	addr netip.AddrPort
 	// spare holds at most one socket; who takes it puts it back.
-	spare chan net.Conn
+	spare   chan net.Conn
+	retired atomic.Bool
 }
 
-func (u *upstream) none() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return len(u.servers) == 0
+// keep puts a socket by, or closes it when it is of no use.
+func (r *resolver) keep(c net.Conn) {
+	select {
+	case r.spare <- c:
+		if r.retired.Load() {
+			r.retire()
+		}
+	default:
+		c.Close()
+	}
 }
 
-func (u *upstream) list() []*resolver {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.servers
+func (r *resolver) retire() {
+	r.retired.Store(true)
+	select {
+	case c := <-r.spare:
+		c.Close()
+	default: // in use, or never there
+	}
 }
 
-// set replaces the resolvers; known ones keep their spare socket.
-func (u *upstream) set(addrs []netip.AddrPort) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
+func newUpstream() *upstream {
+	u := &upstream{}
+	u.way.Store(&way{})
+	return u
+}
+
+func (u *upstream) none() bool { return len(u.way.Load().servers) == 0 }
+
+// set replaces the resolvers and who opens sockets to them; known resolvers
+// keep their spare socket. One goroutine at a time may call it.
+func (u *upstream) set(open DialFunc, addrs []netip.AddrPort) {
 	old := map[netip.AddrPort]*resolver{}
-	for _, r := range u.servers {
+	for _, r := range u.way.Load().servers {
 		old[r.addr] = r
 	}
-	u.servers = make([]*resolver, 0, len(addrs))
+	w := &way{open: open}
 	for _, addr := range addrs {
 		r := old[addr]
 		if r == nil {
 			r = &resolver{addr: addr, spare: make(chan net.Conn, 1)}
 		}
 		delete(old, addr)
-		u.servers = append(u.servers, r)
+		w.servers = append(w.servers, r)
 	}
+	u.way.Store(w)
 	for _, r := range old {
-		select {
-		case c := <-r.spare:
-			c.Close()
-		default: // in use, or never there: the collector closes it
-		}
+		r.retire()
 	}
 }
 
 // reserve fills the resolvers' spare sockets.
 func (u *upstream) reserve(ctx context.Context) {
-	for _, r := range u.list() {
+	w := u.way.Load()
+	for _, r := range w.servers {
 		if len(r.spare) > 0 {
 			continue
 		}
-		c, err := u.dial(ctx, "udp", r.addr)
-		if err != nil {
-			continue
-		}
-		select {
-		case r.spare <- c:
-		default:
-			c.Close()
+		if c, err := w.dial(ctx, "udp", r.addr); err == nil {
+			r.keep(c)
 		}
 	}
 }
 
-func (u *upstream) dial(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
-	f, err := u.open(ctx, network, addr)
+func (w *way) dial(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error) {
+	f, err := w.open(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -108,12 +124,24 @@ func (u *upstream) dial(ctx context.Context, network string, addr netip.AddrPort
 // exchange asks the resolvers in turn, until one gives an answer that is worth
 // passing on. What it returns is an answer to q's question.
 func (u *upstream) exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
+	for {
+		w := u.way.Load()
+		answer, err := u.try(ctx, w, q)
+		// What failed on a way that has been replaced meanwhile says nothing
+		// about the new one.
+		if err == nil || ctx.Err() != nil || u.way.Load() == w {
+			return answer, err
+		}
+	}
+}
+
+func (u *upstream) try(ctx context.Context, w *way, q *dns.Msg) (*dns.Msg, error) {
 	var refused *dns.Msg
 	err := errors.New("no upstream resolver")
-	for _, r := range u.list() {
+	for _, r := range w.servers {
 		var answer *dns.Msg
-		if answer, err = u.ask(ctx, r, q); err != nil {
-			if ctx.Err() != nil {
+		if answer, err = u.ask(ctx, w, r, q); err != nil {
+			if ctx.Err() != nil || u.way.Load() != w {
 				break
 			}
 			continue
@@ -145,7 +173,7 @@ func query(q *dns.Msg) *dns.Msg {
 }
 
 // ask asks one resolver: over UDP, and over TCP when the answer was cut.
-func (u *upstream) ask(ctx context.Context, r *resolver, q *dns.Msg) (*dns.Msg, error) {
+func (u *upstream) ask(ctx context.Context, w *way, r *resolver, q *dns.Msg) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
 	m := query(q)
@@ -153,25 +181,34 @@ func (u *upstream) ask(ctx context.Context, r *resolver, q *dns.Msg) (*dns.Msg, 
 	if err != nil {
 		return nil, err
 	}
-	answer, err := u.askUDP(ctx, r, m, packed)
+	answer, err := u.askUDP(ctx, w, r, m, packed)
 	if err != nil || !answer.Truncated {
 		return answer, err
 	}
-	if whole, err := u.askTCP(ctx, r.addr, m, packed); err == nil {
+	whole, err := w.askTCP(ctx, r.addr, m, packed)
+	switch {
+	case err == nil:
 		return whole, nil
+	case u.way.Load() != w:
+		return nil, err
 	}
 	return answer, nil
 }
 
 // askUDP uses a socket of its own, so that each question has a source port of
 // its own (RFC 5452), or the spare one when the keeper gives none.
-func (u *upstream) askUDP(ctx context.Context, r *resolver, m *dns.Msg, packed []byte) (*dns.Msg, error) {
-	c, err := u.dial(ctx, "udp", r.addr)
+func (u *upstream) askUDP(ctx context.Context, w *way, r *resolver, m *dns.Msg, packed []byte) (*dns.Msg, error) {
+	dialCtx, cancel := context.WithTimeout(ctx, socketTime)
+	c, err := w.dial(dialCtx, "udp", r.addr)
+	cancel()
 	if err == nil {
 		defer c.Close()
 		return converse(ctx, c, m, packed)
 	}
-	if len(r.spare) == 0 && errors.Is(err, errNoKeeper) {
+	if u.way.Load() != w {
+		return nil, err
+	}
+	if errors.Is(err, errNoKeeper) {
 		// It may be in use by another question; if there never was one, this
 		// waits for nothing, which a short look avoids.
 		ctx, cancel := context.WithTimeout(ctx, attemptTime/4)
@@ -188,13 +225,7 @@ func (u *upstream) askUDP(ctx context.Context, r *resolver, m *dns.Msg, packed [
 			return nil, err
 		}
 	}
-	defer func() {
-		select {
-		case r.spare <- c:
-		default: // another one has been put there meanwhile
-			c.Close()
-		}
-	}()
+	defer r.keep(c)
 	return converse(ctx, c, m, packed)
 }
 
@@ -228,8 +259,8 @@ func converse(ctx context.Context, c net.Conn, m *dns.Msg, packed []byte) (*dns.
 	}
 }
 
-func (u *upstream) askTCP(ctx context.Context, addr netip.AddrPort, m *dns.Msg, packed []byte) (*dns.Msg, error) {
-	c, err := u.dial(ctx, "tcp", addr)
+func (w *way) askTCP(ctx context.Context, addr netip.AddrPort, m *dns.Msg, packed []byte) (*dns.Msg, error) {
+	c, err := w.dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
@@ -273,91 +304,4 @@ func matches(m, answer *dns.Msg) bool {
 	}
 	a, b := answer.Question[0], m.Question[0]
 	return a.Qtype == b.Qtype && a.Qclass == b.Qclass && strings.EqualFold(a.Name, b.Name)
-}
-
-// errNoKeeper is the answer to a request for a socket when the keeper is gone.
-var errNoKeeper = errors.New("no keeper to open a socket")
-
-// requests pairs requests for sockets with the keeper's answers.
-type requests struct {
-	pipe *pipe
-
-	mu      sync.Mutex
-	lastID  uint64
-	waiting map[uint64]chan *message
-	gone    bool
-}
-
-func newRequests(p *pipe) *requests {
-	return &requests{pipe: p, waiting: map[uint64]chan *message{}}
-}
-
-// open is the DialFunc of the backbone.
-func (r *requests) open(ctx context.Context, network string, addr netip.AddrPort) (*os.File, error) {
-	answer := make(chan *message, 1)
-	r.mu.Lock()
-	if r.gone {
-		r.mu.Unlock()
-		return nil, errNoKeeper
-	}
-	r.lastID++
-	id := r.lastID
-	r.waiting[id] = answer
-	r.mu.Unlock()
-	if err := r.pipe.send(&message{Type: msgSocket, ID: id, Network: network, Addr: addr}); err != nil {
-		r.forget(id)
-		return nil, fmt.Errorf("%w: %w", errNoKeeper, err)
-	}
-	select {
-	case m := <-answer:
-		if m == nil {
-			return nil, errNoKeeper
-		}
-		if m.file == nil {
-			return nil, errors.New(m.Error)
-		}
-		return m.file, nil
-	case <-ctx.Done():
-		if r.forget(id) {
-			return nil, ctx.Err()
-		}
-		// The answer came at the same moment.
-		if m := <-answer; m != nil && m.file != nil {
-			m.file.Close()
-		}
-		return nil, ctx.Err()
-	}
-}
-
-// forget gives a request up; false says that it has been answered.
-func (r *requests) forget(id uint64) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, ok := r.waiting[id]
-	delete(r.waiting, id)
-	return ok
-}
-
-// answer hands a keeper's message to who waits for it.
-func (r *requests) answer(m *message) {
-	r.mu.Lock()
-	c := r.waiting[m.ID]
-	delete(r.waiting, m.ID)
-	r.mu.Unlock()
-	if c != nil {
-		c <- m
-	} else if m.file != nil {
-		m.file.Close()
-	}
-}
-
-// end answers all requests, now and from now on: nobody is there any more.
-func (r *requests) end() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.gone = true
-	for id, c := range r.waiting {
-		delete(r.waiting, id)
-		c <- nil
-	}
 }

@@ -5,20 +5,21 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/miekg/dns"
 
 	"platelayer/netplan"
 )
 
-// zones is what the server knows, indexed for answering. It is never changed
-// after newZones, so that readers need no lock.
+// zones is what the server knows, indexed for answering. But for whose turn it
+// is, it is never changed after newZones, so that readers need no lock.
 //
 // Names are canonical: lower case with a final dot.
 type zones struct {
-	apexes   map[string]bool      // domains of the clusters
-	existing map[string]bool      // empty non-terminals inside the apexes
-	names    map[string][]binding // in the order of the file
+	apexes   map[string]bool       // domains of the clusters
+	existing map[string]bool       // empty non-terminals inside the apexes
+	names    map[string][]*binding // in the order of the file
 	pointers map[netip.Addr][]pointer
 	clusters []netplan.DNSCluster
 	subnets  map[netip.Prefix]int // to the index of its cluster
@@ -28,7 +29,31 @@ type zones struct {
 // binding is what one cluster has under a name.
 type binding struct {
 	cluster int
-	addrs   []netip.Addr
+	v4, v6  rotation
+}
+
+// rotation is the addresses of one family under a name. Each is the first in
+// its turn, since most askers try the first only. Families have turns of
+// their own: many askers ask for A and AAAA in pairs, and would get every
+// second address only.
+type rotation struct {
+	addrs []netip.Addr
+	turn  atomic.Uint32
+}
+
+func (r *rotation) add(addr netip.Addr) {
+	if !slices.Contains(r.addrs, addr) {
+		r.addrs = append(r.addrs, addr)
+	}
+}
+
+// next gives the addresses in two parts, the first one first.
+func (r *rotation) next() (head, tail []netip.Addr) {
+	if len(r.addrs) < 2 {
+		return r.addrs, nil
+	}
+	n := int((r.turn.Add(1) - 1) % uint32(len(r.addrs)))
+	return r.addrs[n:], r.addrs[:n]
 }
 
 // pointer is the name of an address in one cluster.
@@ -47,7 +72,7 @@ func newZones(d netplan.DNS) *zones {
 	z := &zones{
 		apexes:   map[string]bool{},
 		existing: map[string]bool{},
-		names:    map[string][]binding{},
+		names:    map[string][]*binding{},
 		pointers: map[netip.Addr][]pointer{},
 		clusters: d.Clusters,
 		subnets:  map[netip.Prefix]int{},
@@ -128,18 +153,19 @@ func (z *zones) addBackbone(cluster int, addr netip.Addr) {
 // bind adds addresses to what a cluster has under a name.
 func (z *zones) bind(name string, cluster int, addrs []netip.Addr) {
 	list := z.names[name]
-	for i := range list {
-		if list[i].cluster != cluster {
-			continue
-		}
-		for _, a := range addrs {
-			if !slices.Contains(list[i].addrs, a) {
-				list[i].addrs = append(list[i].addrs, a)
-			}
-		}
-		return
+	i := slices.IndexFunc(list, func(b *binding) bool { return b.cluster == cluster })
+	if i < 0 {
+		i = len(list)
+		list = append(list, &binding{cluster: cluster})
+		z.names[name] = list
 	}
-	z.names[name] = append(list, binding{cluster, slices.Clone(addrs)})
+	for _, a := range addrs {
+		if a.Is4() {
+			list[i].v4.add(a)
+		} else {
+			list[i].v6.add(a)
+		}
+	}
 }
 
 // addParents notes the names that exist only because others lie below them
@@ -195,19 +221,19 @@ func (z *zones) subnetOf(addr netip.Addr) (netip.Prefix, int) {
 	return netip.Prefix{}, noCluster
 }
 
-// lookup finds the addresses under a name: those of the asker's own cluster,
-// otherwise those of the first cluster in the file that has the name.
-func (z *zones) lookup(name string, asker int) ([]netip.Addr, bool) {
+// lookup finds what there is under a name, or nil: in the asker's own cluster,
+// otherwise in the first cluster in the file that has the name.
+func (z *zones) lookup(name string, asker int) *binding {
 	list := z.names[name]
 	if len(list) == 0 {
-		return nil, false
+		return nil
 	}
-	for i := range list {
-		if list[i].cluster == asker {
-			return list[i].addrs, true
+	for _, b := range list {
+		if b.cluster == asker {
+			return b
 		}
 	}
-	return list[0].addrs, true
+	return list[0]
 }
 
 func canonical(name string) string { return strings.ToLower(dns.Fqdn(name)) }

@@ -42,7 +42,7 @@ func shop() netplan.DNS {
 }
 
 func testServer(t testing.TB, d netplan.DNS) *server {
-	s := newServer(t.Context(), &upstream{}, log.New(io.Discard, "", 0).Printf)
+	s := newServer(t.Context(), newUpstream(), log.New(io.Discard, "", 0).Printf)
 	s.zones.Store(newZones(d))
 	return s
 }
@@ -122,7 +122,7 @@ func TestAnswers(t *testing.T) {
 		{web, "www.debian.org.", dns.TypeA, "SERVFAIL"},
 		{web, "example.", dns.TypeA, "NXDOMAIN aa"},
 		{web, "shop.example.", dns.TypeA, "NOERROR SOA:shop.example. aa"},
-		{web, "shop.example.", dns.TypeSOA, "NOERROR backbone.shop.example. nobody.shop.example. 1 3600 600 86400 5 aa"},
+		{web, "shop.example.", dns.TypeSOA, "NOERROR backbone.shop.example. nobody.shop.example. 1 3600 600 86400 1 aa"},
 		{web, "shop.example.", dns.TypeNS, "NOERROR backbone.shop.example. aa"},
 		{web, "backbone.shop.example.", dns.TypeA, "NOERROR 203.0.113.254 aa"},
 		{back, "backbone.", dns.TypeA, "NOERROR 10.20.15.254 aa"},
@@ -133,7 +133,7 @@ func TestAnswers(t *testing.T) {
 		{web, "254.113.0.203.IN-addr.arpa.", dns.TypePTR, "NOERROR backbone.shop.example. aa"},
 		{web, "1.113.0.203.in-addr.arpa.", dns.TypeA, "NOERROR SOA:113.0.203.in-addr.arpa. aa"},
 		{web, "2.113.0.203.in-addr.arpa.", dns.TypePTR, "NXDOMAIN SOA:113.0.203.in-addr.arpa. aa"},
-		{web, "113.0.203.in-addr.arpa.", dns.TypeSOA, "NOERROR backbone.113.0.203.in-addr.arpa. nobody.113.0.203.in-addr.arpa. 1 3600 600 86400 5 aa"},
+		{web, "113.0.203.in-addr.arpa.", dns.TypeSOA, "NOERROR backbone.113.0.203.in-addr.arpa. nobody.113.0.203.in-addr.arpa. 1 3600 600 86400 1 aa"},
 		{web, "x.1.113.0.203.in-addr.arpa.", dns.TypePTR, "NXDOMAIN SOA:113.0.203.in-addr.arpa. aa"},
 		{web, "01.113.0.203.in-addr.arpa.", dns.TypePTR, "NXDOMAIN SOA:113.0.203.in-addr.arpa. aa"},
 		{web, "9.1.20.10.in-addr.arpa.", dns.TypePTR, "NOERROR db.shop.example. aa"},
@@ -147,6 +147,25 @@ func TestAnswers(t *testing.T) {
 		_, got := ask(t, testServer(t, shop()), test.from, test.name, test.qtype)
 		if got != test.want {
 			t.Errorf("%s asks %s %s:\ngot  %s\nwant %s", test.from, test.name, dns.TypeToString[test.qtype], got, test.want)
+		}
+	}
+}
+
+// TestRotation asks as libraries do, for both families in turn.
+func TestRotation(t *testing.T) {
+	d := shop()
+	for _, h := range []string{"1", "2", "3"} {
+		d.Hosts = append(d.Hosts, netplan.DNSHost{Cluster: "web", Name: "api-" + h, Aliases: []string{"api"}, Addresses: addrs("203.0.113.10"+h, "fd00:1::"+h)})
+	}
+	s := testServer(t, d)
+	for range 2 {
+		for _, want := range []string{"1 2 3", "2 3 1", "3 1 2"} {
+			for qtype, prefix := range map[uint16]string{dns.TypeA: "203.0.113.10", dns.TypeAAAA: "fd00:1::"} {
+				_, got := ask(t, s, "203.0.113.7", "api.shop.example.", qtype)
+				if want := "NOERROR " + prefix + strings.ReplaceAll(want, " ", " "+prefix) + " aa"; got != want {
+					t.Errorf("got %s, want %s", got, want)
+				}
+			}
 		}
 	}
 }

@@ -1,20 +1,12 @@
 package lifecycle
 
 import (
-	"bufio"
-	"cmp"
+	"container/heap"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net"
-	"os"
-	"slices"
-	"strings"
 	"time"
 
-	"platelayer/containers/native"
 	"platelayer/topology"
 )
 
@@ -31,11 +23,14 @@ type Record struct {
 type LogOptions struct {
 	Stations []*topology.Station // none: all
 	Follow   bool
-	Tail     int // records of each station's past; negative is all
+	Tail     int       // lines of each station's past; negative is all
+	Since    time.Time // zero: from the beginning
+	Until    time.Time // zero: to the end
 }
 
-// Logs hands the stations' output to emit, the past sorted by time. With
-// Follow it goes on until the topology is down, its keeper is gone or ctx ends.
+// Logs hands the stations' output to emit, sorted by time as far as it is
+// there. With Follow it goes on until the topology is down, Until has come or
+// ctx ends; it outlives the keeper.
 func Logs(ctx context.Context, l Layout, name string, o LogOptions, emit func(Record) error) error {
 	intent, err := readIntent(l, name)
 	if err != nil {
@@ -45,71 +40,147 @@ func Logs(ctx context.Context, l Layout, name string, o LogOptions, emit func(Re
 	if len(which) == 0 {
 		which = stations(intent.Topology)
 	}
-	var (
-		wake net.Conn
-		lost error
-	)
+	var wake wakeups
 	if o.Follow {
 		// Connected before the past is read: nothing is missed in between.
-		dir, path, err := socketPath(l, name)
-		if err != nil {
-			return err
-		}
-		wake, err = net.Dial("unix", path)
-		dir.Close()
-		if err != nil {
+		if wake, err = watch(l, name); err != nil {
 			return fmt.Errorf("cannot follow the logs of %q, its keeper does not answer: %w", name, err)
 		}
-		defer wake.Close()
-		defer context.AfterFunc(ctx, func() { wake.Close() })()
 	}
 	tails := make([]*tail, len(which))
 	for i, s := range which {
-		tails[i] = &tail{station: s.Name, path: logPath(l, name, intent.Topology.ContainerName(s))}
+		tails[i] = &tail{
+			station: s.Name, path: logPath(l, name, intent.Topology.ContainerName(s)),
+			follow: o.Follow, since: o.Since, until: o.Until,
+		}
 		if o.Stations == nil || ambiguous(intent.Topology, s) {
 			tails[i].station = label(intent.Topology, s)
 		}
 		defer tails[i].close()
+		if err := tails[i].open(o.Tail); err != nil {
+			if wake != nil {
+				wake.Close()
+			}
+			return err
+		}
 	}
-	for first := true; ; first = false {
-		var records []Record
-		for _, t := range tails {
-			found, err := t.read(first)
-			if err != nil {
-				return err
-			}
-			if first && o.Tail >= 0 && len(found) > o.Tail {
-				found = found[len(found)-o.Tail:]
-			}
-			records = append(records, found...)
+	if wake == nil {
+		return merge(tails, emit)
+	}
+	if !o.Until.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, o.Until)
+		defer cancel()
+	}
+	again := func() (wakeups, bool) {
+		if w, err := watch(l, name); err == nil {
+			return w, true
 		}
-		slices.SortStableFunc(records, func(a, b Record) int { return cmp.Compare(a.Time.UnixNano(), b.Time.UnixNano()) })
-		for _, r := range records {
-			if err := emit(r); err != nil {
-				return err
+		state, err := readState(l, name)
+		return nil, err == nil && anyAlive(state)
+	}
+	return followLogs(ctx, tails, wake, again, emit)
+}
+
+// wakeups tells that the state or the logs of a topology have changed.
+type wakeups interface {
+	Wait() error // an error says that nobody will tell any more
+	Close() error
+}
+
+// followLogs emits what the tails have now and after each wake-up. When these
+// end, it asks again for others; none and false is the end.
+func followLogs(ctx context.Context, tails []*tail, wake wakeups, again func() (wakeups, bool), emit func(Record) error) error {
+	const patience = 200 * time.Millisecond
+	for {
+		err := followWhile(ctx, tails, wake, emit)
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		for wake = nil; wake == nil; {
+			var alive bool
+			if wake, alive = again(); !alive {
+				return merge(tails, emit)
 			}
-		}
-		if wake == nil {
-			return lost
-		}
-		var buffer [64]byte
-		if _, err := wake.Read(buffer[:]); err != nil {
-			wake = nil // one last look: the keeper wrote before it went
-			if ctx.Err() != nil {
+			if wake != nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
 				return nil
+			case <-time.After(patience):
 			}
-			lost = keeperLost(l, name)
 		}
 	}
 }
 
-// keeperLost is KeeperGone where stations still run without their keeper.
-func keeperLost(l Layout, name string) error {
-	state, err := readState(l, name)
-	if err == nil && !native.Alive(state.Keeper) && anyAlive(state) {
-		return &KeeperGone{name}
+// followWhile emits until the wake-ups end, and once more then: the keeper
+// wrote before it went.
+func followWhile(ctx context.Context, tails []*tail, wake wakeups, emit func(Record) error) error {
+	defer wake.Close()
+	defer context.AfterFunc(ctx, func() { wake.Close() })()
+	for {
+		if err := merge(tails, emit); err != nil {
+			return err
+		}
+		if wake.Wait() != nil {
+			return merge(tails, emit)
+		}
 	}
-	return nil
+}
+
+// merge emits what the tails have, the oldest first.
+func merge(tails []*tail, emit func(Record) error) error {
+	const turn = 1024 // records after which tails that had nothing are asked again
+	for {
+		var ready newest
+		for i, t := range tails {
+			more, err := t.peek()
+			if err != nil {
+				return err
+			}
+			if t.order = i; more {
+				ready = append(ready, t)
+			}
+		}
+		if len(ready) == 0 {
+			return nil
+		}
+		heap.Init(&ready)
+		for n := 0; n < turn && len(ready) > 0; n++ {
+			t := ready[0]
+			if err := emit(t.take()); err != nil {
+				return err
+			}
+			more, err := t.peek()
+			if err != nil {
+				return err
+			}
+			if more {
+				heap.Fix(&ready, 0)
+			} else {
+				heap.Pop(&ready)
+			}
+		}
+	}
+}
+
+// newest is a heap of tails by the time of their next record.
+type newest []*tail
+
+func (h newest) Len() int      { return len(h) }
+func (h newest) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h newest) Less(i, j int) bool {
+	if c := h[i].next.Time.Compare(h[j].next.Time); c != 0 {
+		return c < 0
+	}
+	return h[i].order < h[j].order
+}
+func (h *newest) Push(x any) { *h = append(*h, x.(*tail)) }
+func (h *newest) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
 }
 
 // label is a station's name, with its cluster where the name alone is ambiguous.
@@ -130,104 +201,33 @@ func ambiguous(t *topology.Topology, s *topology.Station) bool {
 	return n > 1
 }
 
-// tail reads one station's log on from where it stopped, across rotation.
-type tail struct {
-	station string
-	path    string
-	file    *os.File
-	reader  *bufio.Reader
-	rest    string // of a record the keeper is still writing
-}
-
-func (t *tail) read(past bool) ([]Record, error) {
-	var records []Record
-	if past {
-		if old, err := os.Open(t.path + ".1"); err == nil {
-			t.file, t.reader = old, bufio.NewReader(old)
-			if err := t.drain(&records); err != nil {
-				return nil, err
-			}
-			t.close()
-		}
-	}
-	for {
-		if t.file == nil {
-			f, err := os.Open(t.path)
-			if errors.Is(err, fs.ErrNotExist) {
-				return records, nil
-			}
-			if err != nil {
-				return nil, fmt.Errorf("cannot read a log: %w", err)
-			}
-			t.file, t.reader, t.rest = f, bufio.NewReader(f), ""
-		}
-		// Whether the file has been put aside is asked before the drain: what
-		// the keeper wrote into it before that is then read in full.
-		now, pathErr := os.Stat(t.path)
-		have, err := t.file.Stat()
-		if err != nil {
-			return nil, fmt.Errorf("cannot read a log: %w", err)
-		}
-		if err := t.drain(&records); err != nil {
-			return nil, err
-		}
-		if pathErr != nil || os.SameFile(now, have) {
-			return records, nil
-		}
-		t.close()
-	}
-}
-
-// drain reads to the end of the file.
-func (t *tail) drain(into *[]Record) error {
-	for {
-		line, err := t.reader.ReadString('\n')
-		t.rest += line
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("cannot read a log: %w", err)
-		}
-		if r, ok := parseRecord(strings.TrimSuffix(t.rest, "\n")); ok {
-			r.Station = t.station
-			*into = append(*into, r)
-		}
-		t.rest = ""
-	}
-}
-
-func (t *tail) close() {
-	if t.file != nil {
-		t.file.Close()
-		t.file = nil
-	}
-}
-
-func parseRecord(line string) (Record, bool) {
-	parts := strings.SplitN(line, " ", 4)
-	if len(parts) < 4 {
-		return Record{}, false
-	}
-	at, err := time.Parse(time.RFC3339Nano, parts[0])
-	if err != nil {
-		return Record{}, false
-	}
-	return Record{Time: at, Stream: parts[1], Partial: parts[2] == "P", Text: parts[3]}, true
-}
-
 // logTail gives a container's last lines, for an error message.
 func (k *keeper) logTail(container string) []string {
-	const most = 10
-	t := &tail{path: logPath(k.layout, k.name, container)}
-	defer t.close()
-	records, _ := t.read(true)
-	if len(records) > most {
-		records = records[len(records)-most:]
-	}
-	lines := make([]string, len(records))
-	for i, r := range records {
-		lines[i] = r.Text
-	}
-	return lines
+	return logTail(logPath(k.layout, k.name, container), 10)
 }
+
+// watcher is told of each change of a topology's state and logs.
+type watcher struct{ conn net.Conn }
+
+func watch(l Layout, name string) (*watcher, error) {
+	dir, path, err := socketPath(l, name)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return &watcher{conn}, nil
+}
+
+// Wait blocks until something has changed.
+func (w *watcher) Wait() error {
+	var buffer [64]byte
+	_, err := w.conn.Read(buffer[:])
+	return err
+}
+
+// Close ends the watch.
+func (w *watcher) Close() error { return w.conn.Close() }

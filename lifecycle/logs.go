@@ -1,148 +1,310 @@
 package lifecycle
 
 import (
-	"bytes"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
-	"time"
 
 	"platelayer/containers"
+	"platelayer/topology"
 )
 
-// A station's log is one file of records, each a line
-//
-//	TIME STREAM TAG TEXT
-//
-// as Kubernetes' CRI writes them: RFC 3339 time with nanoseconds, stdout or
-// stderr, F for a full line or P for a part of one, and the text.
+// logs collects the output of all of a keeper's containers. An idle container
+// costs two descriptors and no goroutine: one epoll(7) watches all streams, and
+// a few workers take turns at those that have something.
+type logs struct {
+	told func() // after each write; must not block
+
+	mu      sync.Mutex
+	poll    *poller // nil while nothing is collected
+	streams map[int32]*logStream
+	files   map[string]*logFile
+	lastID  int32
+}
+
+func newLogs(told func()) *logs {
+	return &logs{told: told, streams: map[int32]*logStream{}, files: map[string]*logFile{}}
+}
+
+// collection is the output of one run of a container.
+type collection struct {
+	drained <-chan struct{} // closed when nobody can write any more and all is in the log
+
+	logs    *logs
+	file    *logFile
+	done    chan struct{}
+	open    int // streams; under logs.mu
+	streams []*logStream
+	writers []int // descriptors; under logs.mu
+}
+
+// logStream is one FIFO that is read.
+type logStream struct {
+	name       string // stdout or stderr
+	id         int32
+	epoll      int
+	collection *collection
+
+	mu sync.Mutex
+	fd int // -1 once closed
+}
+
+// collect appends what comes through the FIFOs stdout and stderr to the log at
+// path until nobody can write into them any more. Until release is called that
+// can't happen, though the container has not started. Collections with the same
+// path share the file.
+func (l *logs) collect(path string, limits topology.Logging, stdout, stderr string) (*collection, error) {
+	c := &collection{logs: l, done: make(chan struct{})}
+	c.drained = c.done
+	for _, s := range []*logStream{{name: "stdout"}, {name: "stderr"}} {
+		fifo := stdout
+		if s.name == "stderr" {
+			fifo = stderr
+		}
+		s.collection = c
+		if err := s.open(fifo); err != nil {
+			c.release()
+			for _, s := range c.streams {
+				syscall.Close(s.fd)
+			}
+			return nil, fmt.Errorf("cannot collect output into %s: %w", path, err)
+		}
+	}
+	c.file = l.use(path)
+	c.file.setLimits(limits)
+	if err := l.add(c); err != nil {
+		c.abandon()
+		return nil, fmt.Errorf("cannot collect output into %s: %w", path, err)
+	}
+	return c, nil
+}
+
+func (l *logs) use(path string) *logFile {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.files[path]
+	if f == nil {
+		f = &logFile{path: path}
+		l.files[path] = f
+	}
+	f.users++
+	return f
+}
+
+func (l *logs) drop(f *logFile) {
+	l.mu.Lock()
+	f.users--
+	last := f.users == 0
+	l.mu.Unlock()
+	if !last || !f.finish() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f.users == 0 {
+		delete(l.files, f.path)
+	}
+}
+
+// add has the workers read the collection's streams.
+func (l *logs) add(c *collection) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.open = len(c.streams)
+	if l.poll == nil {
+		p, err := newPoller()
+		if err != nil {
+			return err
+		}
+		l.poll = p
+		for range pollWorkers {
+			go l.work(p)
+		}
+	}
+	for _, s := range c.streams {
+		l.lastID++
+		s.id, s.epoll = l.lastID, l.poll.fd
+		l.streams[s.id] = s
+		if err := s.arm(syscall.EPOLL_CTL_ADD); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open opens the FIFO for reading, and for writing too so that it has no end
+// before the container has started.
+func (s *logStream) open(fifo string) error {
+	const flags = syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+	fd, err := syscall.Open(fifo, syscall.O_RDONLY|flags, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: fifo, Err: err}
+	}
+	s.fd = fd
+	s.collection.streams = append(s.collection.streams, s)
+	w, err := syscall.Open(fifo, syscall.O_WRONLY|flags, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: fifo, Err: err}
+	}
+	s.collection.writers = append(s.collection.writers, w)
+	return nil
+}
+
+// release lets the FIFOs have their end: the container has started, or never
+// will.
+func (c *collection) release() {
+	c.logs.mu.Lock()
+	defer c.logs.mu.Unlock()
+	for _, fd := range c.writers {
+		syscall.Close(fd)
+	}
+	c.writers = nil
+}
+
+// setLimits changes how much the log may hold, from the next record on.
+func (c *collection) setLimits(limits topology.Logging) { c.file.setLimits(limits) }
+
+// abandon stops reading though somebody may still write: a process outside the
+// container that holds its output open.
+func (c *collection) abandon() {
+	c.release()
+	for _, s := range c.streams {
+		s.mu.Lock()
+		if s.fd >= 0 {
+			s.end()
+		}
+		s.mu.Unlock()
+	}
+}
+
 const (
-	logSize  = 10 << 20 // bytes; a full file becomes the old one
-	lineSize = 16 << 10 // bytes; a longer line is written in parts
+	pollWorkers = 4        // more than one: a slow disk or a flood must not hold up the others
+	turnSize    = 64 << 10 // bytes; what a FIFO holds (pipe(7))
 )
 
-// logFile is a station's log, bounded: the file and the one before it.
-type logFile struct {
-	mu   sync.Mutex
-	path string
+// poller is an epoll(7) descriptor, itself waited for through Go's own poller
+// so that it holds no thread.
+type poller struct {
 	file *os.File
-	size int64
-	told func() // after each write
+	fd   int
+	raw  syscall.RawConn
+}
+
+func newPoller() (*poller, error) {
+	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		syscall.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	p := &poller{file: os.NewFile(uintptr(fd), "epoll"), fd: fd}
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		p.file.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// next waits for a stream to have something and gives its id; closed ends it.
+func (p *poller) next() (id int32, closed bool) {
+	var events [1]syscall.EpollEvent
+	for {
+		n := 0
+		err := p.raw.Read(func(fd uintptr) bool {
+			n, _ = syscall.EpollWait(int(fd), events[:], 0)
+			return n != 0
+		})
+		if err != nil {
+			return 0, true
+		}
+		if n == 1 {
+			return events[0].Fd, false
+		}
+	}
+}
+
+// arm asks for one wake-up: the kernel then forgets the stream until it is
+// armed again, and queues it behind the others that are ready.
+func (s *logStream) arm(op int) error {
+	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLONESHOT, Fd: s.id}
+	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(s.epoll, op, s.fd, &event))
+}
+
+// work serves one stream after the other, each for one read.
+func (l *logs) work(p *poller) {
+	in, out := make([]byte, turnSize), make([]byte, 0, turnSize+lineSize)
+	for {
+		id, closed := p.next()
+		if closed {
+			return
+		}
+		l.mu.Lock()
+		s := l.streams[id]
+		l.mu.Unlock()
+		if s != nil {
+			s.turn(in, out)
+		}
+	}
+}
+
+func (s *logStream) turn(in, out []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return
+	}
+	n, err := syscall.Read(s.fd, in)
+	if n > 0 {
+		s.collection.file.append(s.name, in[:n], out)
+		s.collection.logs.told()
+	}
+	if n > 0 || err == syscall.EAGAIN || err == syscall.EINTR {
+		err = s.arm(syscall.EPOLL_CTL_MOD)
+	}
+	if n == 0 && err == nil || err != nil {
+		s.end()
+	}
+}
+
+// end closes the stream; the caller holds its lock.
+func (s *logStream) end() {
+	syscall.Close(s.fd)
+	s.fd = -1
+	c, l := s.collection, s.collection.logs
+	l.mu.Lock()
+	delete(l.streams, s.id)
+	l.rest()
+	c.open--
+	last := c.open == 0
+	l.mu.Unlock()
+	if last {
+		l.drop(c.file)
+		close(c.done)
+	}
+}
+
+// rest ends the workers when there is nothing to collect.
+func (l *logs) rest() {
+	if len(l.streams) == 0 && l.poll != nil {
+		l.poll.file.Close()
+		l.poll = nil
+	}
 }
 
 func logPath(l Layout, name, container string) string {
 	return filepath.Join(l.logs(name), container+".log")
 }
 
-// collectLogs reads what a container writes until nobody can write any more;
-// then drained is closed. Until release is called the streams stay open though
-// the container has not started.
+// collectLogs collects a container's output with the default limits.
 func (k *keeper) collectLogs(spec *containers.Spec) (drained <-chan struct{}, release func(), err error) {
-	log := &logFile{path: logPath(k.layout, k.name, spec.Name), told: k.touch}
-	var readers, writers []*os.File
-	release = func() { closeAll(writers) }
-	for _, path := range []string{spec.Stdout, spec.Stderr} {
-		for _, end := range []struct {
-			flag int
-			list *[]*os.File
-		}{{os.O_RDONLY, &readers}, {os.O_WRONLY, &writers}} {
-			f, err := os.OpenFile(path, end.flag|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
-			if err != nil {
-				closeAll(readers)
-				release()
-				return nil, nil, fmt.Errorf("cannot read the output of %q: %w", spec.Name, err)
-			}
-			*end.list = append(*end.list, f)
-		}
+	c, err := newLogs(k.touch).collect(logPath(k.layout, k.name, spec.Name), topology.Logging{}, spec.Stdout, spec.Stderr)
+	if err != nil {
+		return nil, nil, err
 	}
-	var wg sync.WaitGroup
-	for i, stream := range []string{"stdout", "stderr"} {
-		wg.Go(func() {
-			defer readers[i].Close()
-			log.copy(stream, readers[i])
-		})
-	}
-	done := make(chan struct{})
-	go func() {
-		wg.Wait()
-		log.close()
-		close(done)
-	}()
-	return done, release, nil
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
-}
-
-// copy appends what r yields as records of the stream.
-func (w *logFile) copy(stream string, r *os.File) {
-	buffer := make([]byte, lineSize)
-	for {
-		n, err := r.Read(buffer)
-		if n > 0 {
-			w.append(stream, buffer[:n])
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// append writes the chunk's lines; what it has of an unfinished one is a part.
-func (w *logFile) append(stream string, chunk []byte) {
-	now := time.Now().UTC().Format("2006-01-02T15:04:05.000000000Z07:00")
-	var out bytes.Buffer
-	for len(chunk) > 0 {
-		line, rest, full := bytes.Cut(chunk, []byte{'\n'})
-		tag := byte('P')
-		if full {
-			tag = 'F'
-		}
-		out.WriteString(now + " " + stream + " ")
-		out.WriteByte(tag)
-		out.WriteByte(' ')
-		out.Write(line)
-		out.WriteByte('\n')
-		chunk = rest
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	// A log that can't be written (a full disk) is lost; the station goes on.
-	if w.file == nil || w.size+int64(out.Len()) > logSize {
-		w.rotate()
-	}
-	if w.file != nil {
-		n, _ := w.file.Write(out.Bytes())
-		w.size += int64(n)
-	}
-	w.told()
-}
-
-// rotate opens the file, or makes a full one the old one first.
-func (w *logFile) rotate() {
-	if w.file != nil {
-		w.file.Close()
-		os.Rename(w.path, w.path+".1")
-	}
-	w.size = 0
-	w.file, _ = os.OpenFile(w.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if w.file != nil {
-		if info, err := w.file.Stat(); err == nil {
-			w.size = info.Size()
-		}
-	}
-}
-
-func (w *logFile) close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.file != nil {
-		w.file.Close()
-		w.file = nil
-	}
+	return c.drained, c.release, nil
 }

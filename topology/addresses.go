@@ -1,8 +1,10 @@
 package topology
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // leg is one interface of a station in a cluster.
@@ -27,7 +29,8 @@ func (l *loader) resolveInterfaces() {
 		names = append(names, c.out.Name)
 	}
 	for _, c := range l.clusters {
-		for _, s := range c.stations {
+		for _, s := range c.places() {
+			s.legs = []*leg{{station: s, cluster: c, at: s.at, body: s.body, key: s.out.Name}}
 			c.legs = append(c.legs, s.legs[0])
 			s.unsure = s.body.spoiled("interfaces")
 			in := map[*clusterDraft]bool{c: true}
@@ -71,6 +74,10 @@ func (l *loader) placeAddresses(c *clusterDraft) {
 	}
 	p := placer{loader: l, cluster: c, taken: map[netip.Addr]holder{}}
 	for _, g := range c.legs {
+		if g.station.ghost && g.station.replicas > 0 {
+			g.addresses = make([]netip.Addr, len(c.subnets))
+			continue
+		}
 		g.addresses = p.explicit(l.oneOrMore(g.body, "address", "addresses"), g.String())
 	}
 	c.out.BackboneAddresses = p.explicit(l.oneOrMore(c.body, "backbone_address", "backbone_addresses"), "the backbone")
@@ -185,40 +192,82 @@ func (p *placer) backbone(i int) {
 	p.report(s.at, fmt.Sprintf("subnet %s has no address left for the backbone", s.Prefix), "use a larger subnet")
 }
 
-// automatic gives the rest of the interfaces their addresses, by the hash of
-// their name and the next free one from there. The first and last address
-// are left to gateways and the backbone while there is other room.
+// automatic gives the rest of the interfaces their addresses. Those that the
+// file names come first, the ghosts among them, then every station's first
+// replica, then the second ones: so whoever gets more replicas moves nobody
+// that was there, unless another has more of them still.
 func (p *placer) automatic(i int) {
 	s := p.cluster.subnets[i]
-	h := hostsOf(s.Prefix)
-	free := func(addr netip.Addr) bool { _, used := p.taken[addr]; return !used }
-	inner := h.between
+	pool := pool{hosts: hostsOf(s.Prefix), taken: p.taken}
+	var replicas, named []*leg
 	for _, g := range p.cluster.legs {
-		if g.addresses[i].IsValid() || g.body.spoiled("address", "addresses") {
+		switch {
+		case g.addresses[i].IsValid() || g.body.spoiled("address", "addresses"):
+		case g.station.ghost && g.station.replicas > 0 && (g.body.get("address") != nil || g.body.get("addresses") != nil):
+		case g.station.replica > 0:
+			replicas = append(replicas, g)
+		default:
+			named = append(named, g)
+		}
+	}
+	slices.SortStableFunc(replicas, func(a, b *leg) int { return cmp.Compare(a.station.replica, b.station.replica) })
+	var ghosts []netip.Addr
+	for k, g := range append(named, replicas...) {
+		if k == len(named) {
+			pool.release(ghosts)
+			ghosts = nil
+		}
+		addr := pool.free(g.key)
+		if !addr.IsValid() && len(ghosts) > 0 {
+			addr, ghosts = ghosts[0], ghosts[1:]
+		}
+		switch {
+		case !addr.IsValid() && g.station.ghost:
 			continue
-		}
-		var addr netip.Addr
-		if inner > 0 {
-			start := hash(g.key) % inner
-			for k := uint64(0); k < inner && !addr.IsValid(); k++ {
-				if a := h.at((start + k) % inner); free(a) {
-					addr = a
-				}
-			}
-		}
-		if !addr.IsValid() {
-			inner = 0 // full: look no more
-			for _, a := range []netip.Addr{h.last, h.first} {
-				if !addr.IsValid() && free(a) {
-					addr = a
-				}
-			}
-		}
-		if !addr.IsValid() {
+		case !addr.IsValid():
 			p.report(s.at, fmt.Sprintf("subnet %s has no address left for %s", s.Prefix, g), "use a larger subnet")
 			return
+		case g.station.ghost:
+			ghosts = append(ghosts, addr)
+		default:
+			g.addresses[i] = addr
 		}
-		g.addresses[i] = addr
 		p.taken[addr] = holder{g.String(), g.at}
 	}
+}
+
+// pool gives out the addresses of one subnet.
+type pool struct {
+	hosts
+	taken map[netip.Addr]holder
+	full  bool // nothing is left between the first and the last
+}
+
+// free finds the address that a key's hash leads to, or the next free one
+// from there. The first and last address are left to gateways and the
+// backbone while there is other room.
+func (p *pool) free(key string) netip.Addr {
+	unused := func(addr netip.Addr) bool { _, used := p.taken[addr]; return !used }
+	if !p.full && p.between > 0 {
+		start := hash(key) % p.between
+		for k := range p.between {
+			if addr := p.at((start + k) % p.between); unused(addr) {
+				return addr
+			}
+		}
+	}
+	p.full = true // look no more
+	for _, addr := range []netip.Addr{p.last, p.first} {
+		if unused(addr) {
+			return addr
+		}
+	}
+	return netip.Addr{}
+}
+
+func (p *pool) release(addrs []netip.Addr) {
+	for _, addr := range addrs {
+		delete(p.taken, addr)
+	}
+	p.full = p.full && len(addrs) == 0
 }

@@ -62,14 +62,7 @@ func (l *loader) cluster(c *clusterDraft, topology string) {
 		slices.ContainsFunc(c.subnets, func(s subnet) bool { return s.Addr().Is6() }) {
 		l.spoil(mtu, fmt.Sprintf("mtu %d is too small for IPv6", c.out.MTU), "at least 1280, or no IPv6 subnet")
 	}
-	for _, p := range n.get("stations").all() {
-		s := &stationDraft{at: p.at, body: p.val}
-		s.out.Name, s.out.Cluster = l.name(p, "station"), c.out.Name
-		c.stations = append(c.stations, s)
-		l.station(s)
-		own := &leg{station: s, cluster: c, at: s.at, body: s.body, key: s.out.Name}
-		s.legs = append(s.legs, own)
-	}
+	l.stations(c)
 }
 
 // all returns the pairs of a mapping, also of none.
@@ -120,6 +113,10 @@ func (l *loader) resolveGateways() {
 			hint = fmt.Sprintf("did you mean %s?", guess)
 		} else if len(names) > 0 {
 			hint += ": " + orList(firstFew(names))
+		}
+		if members := c.members(n.text); len(members) > 0 {
+			l.spoil(n, fmt.Sprintf("gateway %s is several stations", n.text), "a gateway is one: write "+orList(firstFew(members)))
+			continue
 		}
 		l.spoil(n, fmt.Sprintf("cluster %s has no station %s", c.out.Name, quoted(n.text)), hint)
 	}

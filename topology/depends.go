@@ -19,36 +19,47 @@ func (l *loader) resolveDependencies() {
 	graph := map[*stationDraft][]dependency{}
 	var stations []*stationDraft
 	dir := l.directory()
+	total := 0
 	for _, c := range l.clusters {
-		for _, s := range c.stations {
+		for _, s := range c.places() {
+			if s.ghost && s.replicas > 0 {
+				continue // its replicas say the same
+			}
 			stations = append(stations, s)
 			seen := map[string]bool{}
 			for _, ref := range l.dependencyRefs(s) {
-				on, ok := l.findStation(ref, c, dir)
-				if !ok {
-					continue
+				for _, on := range l.findStations(ref, c, dir) {
+					d := ref.Dependency
+					d.Station = on.out.ID()
+					if seen[d.Station] {
+						l.report(ref.at, fmt.Sprintf("station %s is listed twice", d.Station), "remove one")
+						continue
+					}
+					if total++; total > maxNodes {
+						l.report(ref.at, fmt.Sprintf("the file has more than %d dependencies once its replicas are written out", maxNodes),
+							"depend on one replica, or ask for fewer")
+						return
+					}
+					seen[d.Station] = true
+					l.checkCondition(ref, on)
+					s.out.DependsOn = append(s.out.DependsOn, d)
+					graph[s] = append(graph[s], dependency{on, ref.at})
 				}
-				id := on.out.ID()
-				if seen[id] {
-					l.report(ref.at, fmt.Sprintf("station %s is listed twice", id), "remove one")
-					continue
-				}
-				seen[id] = true
-				s.out.DependsOn = append(s.out.DependsOn, Dependency{Station: id, Condition: Started})
-				graph[s] = append(graph[s], dependency{on, ref.at})
 			}
 		}
 	}
-	w := walker{loader: l, graph: graph, done: map[*stationDraft]bool{}, depth: map[*stationDraft]int{}}
+	w := walker{loader: l, graph: graph, done: map[*stationDraft]bool{}, depth: map[*stationDraft]int{}, reported: map[position]bool{}}
 	for _, s := range stations {
 		w.visit(s)
 	}
 }
 
-// reference is a station as the file names it.
+// reference is a dependency as the file names it.
 type reference struct {
-	text string
-	at   position
+	Dependency
+	text      string
+	at        position
+	condition *node // nil where it is the default
 }
 
 func (l *loader) dependencyRefs(s *stationDraft) []reference {
@@ -58,63 +69,102 @@ func (l *loader) dependencyRefs(s *stationDraft) []reference {
 	}
 	var refs []reference
 	for _, p := range n.pairs {
-		if cond := p.val.get("condition"); cond != nil && cond.text != "service_started" {
-			l.spoil(cond, fmt.Sprintf("condition cannot be %s", quoted(cond.text)), "only service_started is available in this version")
+		ref := reference{Dependency{Condition: Started}, p.key, p.at, p.val.get("condition")}
+		if ref.condition != nil {
+			ref.Condition = ref.condition.text
 		}
-		refs = append(refs, reference{p.key, p.at})
+		if r := p.val.get("restart"); r != nil {
+			ref.Restart = strings.EqualFold(r.text, "true")
+		}
+		if r := p.val.get("required"); r != nil {
+			ref.Optional = !strings.EqualFold(r.text, "true")
+		}
+		refs = append(refs, ref)
 	}
 	for _, item := range n.items {
 		if !item.bad {
-			refs = append(refs, reference{item.text, item.position})
+			refs = append(refs, reference{Dependency{Condition: Started}, item.text, item.position, nil})
 		}
 	}
 	return refs
 }
 
-// findStation finds the one station that a reference in cluster home means:
-// the neighbour of that name, otherwise the only one of that name anywhere.
-func (l *loader) findStation(ref reference, home *clusterDraft, dir directory) (*stationDraft, bool) {
+// checkCondition reports waiting for the health of what is not checked.
+func (l *loader) checkCondition(ref reference, on *stationDraft) {
+	if ref.Condition != Healthy || on.out.Healthcheck != nil || ref.condition.bad || on.body.spoiled("healthcheck") {
+		return
+	}
+	if check := on.body.get("healthcheck"); check.spoiled("test", "disable") {
+		return
+	}
+	l.spoil(ref.condition, fmt.Sprintf("station %s has no healthcheck, so it never becomes healthy", on.out.ID()),
+		"give it a healthcheck, or write condition: "+Started)
+}
+
+// findStations finds what a reference in cluster home means: the neighbour
+// of that name, otherwise the only one of that name anywhere. A group's name
+// means its members.
+func (l *loader) findStations(ref reference, home *clusterDraft, dir directory) []*stationDraft {
 	cluster, name, full := strings.Cut(ref.text, "/")
 	if !full {
 		cluster, name = "", ref.text
 	}
-	var found []*stationDraft
+	var found []*named
 	var ids []string
-	for _, s := range dir.stations[name] {
+	for _, e := range dir.stations[name] {
 		switch {
-		case full && s.out.Cluster != cluster:
-		case !full && s.out.Cluster == home.out.Name:
-			return s, true
+		case full && e.cluster.out.Name != cluster:
+		case !full && e.cluster == home:
+			return e.stations
 		default:
-			found, ids = append(found, s), append(ids, s.out.ID())
+			found, ids = append(found, e), append(ids, e.cluster.out.Name+"/"+name)
 		}
 	}
 	switch {
 	case len(found) == 1:
-		return found[0], true
+		return found[0].stations
 	case len(found) > 1:
 		l.report(ref.at, fmt.Sprintf("station %s is ambiguous", quoted(ref.text)), "write "+orList(firstFew(ids)))
-	default:
+	case !ref.Optional:
 		l.noStation(ref, cluster, name, dir)
 	}
-	return nil, false
+	return nil
 }
 
-// directory finds clusters and stations by name, also in a file of very many.
+// directory finds clusters, stations and groups by name, also in a file of
+// very many.
 type directory struct {
 	clusters map[string]*clusterDraft
-	stations map[string][]*stationDraft
+	stations map[string][]*named
 	// unreadable tells that some cluster's stations have problems of their own.
 	unreadable bool
 }
 
+// named is what one name means in one cluster: a station, or the stations of
+// a group, of which there may be none.
+type named struct {
+	cluster  *clusterDraft
+	stations []*stationDraft
+}
+
 func (l *loader) directory() directory {
-	dir := directory{clusters: map[string]*clusterDraft{}, stations: map[string][]*stationDraft{}}
+	dir := directory{clusters: map[string]*clusterDraft{}, stations: map[string][]*named{}}
 	for _, c := range l.clusters {
 		dir.clusters[c.out.Name] = c
 		dir.unreadable = dir.unreadable || c.body.spoiled("stations")
-		for _, s := range c.stations {
-			dir.stations[s.out.Name] = append(dir.stations[s.out.Name], s)
+		groups := map[string]*named{}
+		for _, s := range c.places() {
+			if s.out.Group != "" && groups[s.out.Group] == nil {
+				groups[s.out.Group] = &named{cluster: c}
+				dir.stations[s.out.Group] = append(dir.stations[s.out.Group], groups[s.out.Group])
+			}
+			if s.ghost {
+				continue
+			}
+			if g := groups[s.out.Group]; g != nil {
+				g.stations = append(g.stations, s)
+			}
+			dir.stations[s.out.Name] = append(dir.stations[s.out.Name], &named{c, []*stationDraft{s}})
 		}
 	}
 	return dir
@@ -136,7 +186,7 @@ func (l *loader) noStation(ref reference, cluster, name string, dir directory) {
 		return
 	case len(c.stations) <= mostGuesses:
 		var names []string
-		for _, s := range c.stations {
+		for _, s := range c.places() {
 			names = append(names, s.out.Name)
 		}
 		if guess = nearest(name, names); guess != "" {
@@ -156,6 +206,9 @@ type walker struct {
 	done  map[*stationDraft]bool
 	depth map[*stationDraft]int // place in path, from 1
 	path  []*stationDraft
+	// reported has the places of cycles: one mistake is one problem, also where
+	// replicas repeat it.
+	reported map[position]bool
 }
 
 func (w *walker) visit(s *stationDraft) {
@@ -166,6 +219,10 @@ func (w *walker) visit(s *stationDraft) {
 	w.depth[s] = len(w.path)
 	for _, d := range w.graph[s] {
 		if i := w.depth[d.on] - 1; i >= 0 {
+			if w.reported[d.at] {
+				continue
+			}
+			w.reported[d.at] = true
 			var ids []string
 			for _, p := range w.path[i:] {
 				ids = append(ids, p.out.ID())

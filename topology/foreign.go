@@ -44,10 +44,28 @@ func foreignKeys(at level) map[string]string {
 			"tmpfs":       "use writable: memory for the whole station",
 			"image":       "only binds are available: type: bind with source and target",
 		}
-	case dependencyLevel:
+	case healthLevel:
 		return map[string]string{
-			"restart":  "remove it; stations are not restarted",
-			"required": "remove it; a station that is named must exist",
+			"command": "write it as test: [CMD, PROGRAM, ...]",
+			"cmd":     "write it as test: [CMD, PROGRAM, ...]",
+			"http":    "write a test: [CMD, curl, -f, URL]",
+		}
+	case logOptionsLevel:
+		const only = "remove it; only max-size and max-file bound a log"
+		return map[string]string{
+			"compress": only, "labels": only, "labels-regex": only, "env": only, "env-regex": only, "tag": only,
+			"mode": "remove it; a station that writes faster than the disk waits", "max-buffer-size": only,
+			"max-files": "write max-file",
+		}
+	case deployLevel:
+		return map[string]string{
+			"resources":      "use mem_limit and pids_limit in the station",
+			"restart_policy": "use restart in the station: restart: on-failure:5",
+			"labels":         "use labels in the station",
+			"mode":           "remove it; there is one machine, so replicas says how many",
+			"placement":      "remove it; there is one machine",
+			"endpoint_mode":  "remove it; the station's name answers with every replica's address",
+			"update_config":  "remove it; platelayer up changes only what differs", "rollback_config": "remove it; platelayer up with the older file goes back",
 		}
 	}
 	return nil
@@ -60,7 +78,7 @@ func foreignStationKeys() map[string]string {
 		cpu     = "remove it; only mem_limit and pids_limit are limits yet"
 		fixed   = "remove it; every station has Docker's default rights less mknod"
 		own     = "remove it; every station has its own namespaces"
-		label   = "remove it, or keep the note under an x- key"
+		label   = "use labels"
 		remove  = "remove it; it has no counterpart here"
 		network = "use clusters and interfaces: [{cluster: NAME}]"
 		file    = "mount a file instead: volumes: [./FILE:/TARGET:ro]"
@@ -77,22 +95,16 @@ func foreignStationKeys() map[string]string {
 		"extra_hosts":    "use aliases in the station that is meant",
 		"container_name": "remove it; the name is <topology>.<cluster>.<station>",
 		"env_file":       "use environment: {NAME: value}, or NAME: with the value in .env",
-		"healthcheck":    "remove it; depends_on waits until a station is started",
-		"restart":        "remove it; a station that ends stays ended",
-		"startup":        "put it before the command: command: [sh, -c, \"./startup.sh && exec ...\"]",
-		"deploy":         "use mem_limit and pids_limit; write a station for each replica",
-		"scale":          "write a station for each replica",
-		"profiles":       "write a second file with what differs",
 		"extends":        "use a YAML anchor and <<: *anchor",
 		"develop":        remove, "provider": remove, "models": remove, "gpus": remove, "credential_spec": remove,
 		"isolation": remove, "storage_opt": remove, "use_api_socket": remove, "attach": remove,
-		"driver_opts": remove, "logging": "remove it; see platelayer logs",
-		"post_start": "make it part of the command", "pre_stop": "let the command handle stop_signal",
+		"driver_opts": remove,
+		"post_start":  "make it part of the command", "pre_stop": "let the command handle stop_signal",
 		"init": "remove it; the command itself is PID 1", "tty": "remove it; platelayer exec gives a terminal",
 		"stdin_open": "remove it; platelayer exec gives a terminal",
 		"tmpfs":      "use writable: memory for the whole station", "read_only": "mount what must not change with :ro",
 		"shm_size": remove, "volumes_from": "repeat the volumes, or use a YAML anchor",
-		"secrets": file, "configs": file, "labels": label, "label_file": label, "annotations": label,
+		"secrets": file, "configs": file, "label_file": label, "annotations": label,
 		"cap_add": fixed, "cap_drop": fixed, "privileged": fixed, "security_opt": fixed, "devices": fixed,
 		"device_cgroup_rules": fixed, "group_add": "use user: USER:GROUP", "sysctls": fixed, "ulimits": fixed,
 		"pid": own, "ipc": own, "uts": own, "userns_mode": own, "cgroup": own, "cgroup_parent": own,
@@ -111,6 +123,8 @@ func replacedBy(foreign string) string {
 		return "clusters"
 	case "ipam":
 		return "subnet"
+	case "command", "cmd", "http": // of a healthcheck
+		return "test"
 	}
 	return foreign
 }

@@ -12,6 +12,10 @@ func keyTable() map[level][]key {
 		routeLevel:      routeKeys(),
 		volumeLevel:     volumeKeys(),
 		dependencyLevel: dependencyKeys(),
+		healthLevel:     healthKeys(),
+		loggingLevel:    loggingKeys(),
+		logOptionsLevel: logOptionKeys(),
+		deployLevel:     deployKeys(),
 		integrityLevel:  integrityKeys(),
 	}
 }
@@ -114,13 +118,6 @@ func volumeKeys() []key {
 			doc: "Where the station sees it."},
 		{name: "read_only", shape: shape{form: formBoolean}, example: "read_only: true", def: "false",
 			doc: "Whether the station may only read it."},
-	}
-}
-
-func dependencyKeys() []key {
-	return []key{
-		{name: "condition", shape: text("service_started"), example: "condition: service_started",
-			def: "`service_started`", doc: "What to wait for. Always `service_started` in this version."},
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 type Options struct {
 	Name string // another name for this copy; overrides the file's
 	Dir  string // absolute folder of the file
+	// Scale says how many of a station there are, whatever its `replicas` say.
+	// Stations are named as in the file: "station" or "cluster/station".
+	Scale map[string]int
 	// LookupEnv gives the values of variables; nil knows none.
 	LookupEnv func(string) (string, bool)
 }
@@ -43,6 +46,8 @@ type loader struct {
 
 	root     *node
 	clusters []*clusterDraft
+	scale    map[*node]int // of Options.Scale, by the station's body
+	written  int           // bytes that the replicas so far would be in a file
 }
 
 // load is the order of the work: the text, its form, each value by itself,
@@ -56,6 +61,7 @@ func (l *loader) load(data []byte) *Topology {
 		return nil
 	}
 	t := &Topology{Name: l.topologyName(), Dir: l.opt.Dir, Backbone: l.backbone()}
+	l.readScale()
 	l.decodeClusters(t.Name)
 
 	l.checkNames()
@@ -99,17 +105,25 @@ type clusterDraft struct {
 	unsure  bool // its subnets have problems: say nothing about addresses
 
 	stations []*stationDraft
-	legs     []*leg // every interface in the cluster, in file order
+	// ghosts stand for the stations that have replicas in their stead: they
+	// keep the address of the name, so that nobody else has it for a while.
+	ghosts []*stationDraft
+	legs   []*leg // every interface in the cluster, in file order
 }
 
 // stationDraft is a station on its way.
 type stationDraft struct {
-	at     position
-	body   *node
-	out    Station
-	legs   []*leg // eth0, eth1, ...
-	unsure bool   // its interfaces have problems: say nothing about routes
-	routes []routeDraft
+	at      position
+	replica int // its number, from 1; 0 where the file names the station itself
+	// ghost tells that there is no such station, only its replicas.
+	ghost    bool
+	before   int // of a ghost: how many of the cluster's stations come before it
+	replicas int // of a ghost: how many stand in its stead
+	body     *node
+	out      Station
+	legs     []*leg // eth0, eth1, ...
+	unsure   bool   // its interfaces have problems: say nothing about routes
+	routes   []routeDraft
 }
 
 func (l *loader) topologyName() string {

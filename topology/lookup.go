@@ -2,29 +2,65 @@ package topology
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// Lookup finds the station that a user names: "station" where that is the
-// only one of its name, "cluster/station", or the container's full name.
-func (t *Topology) Lookup(ref string) (*Station, error) {
-	var found []*Station
-	var all []string
+// Stations lists every station in the order of the file.
+func (t *Topology) Stations() []*Station {
+	var all []*Station
 	for i := range t.Clusters {
 		for j := range t.Clusters[i].Stations {
-			s := &t.Clusters[i].Stations[j]
-			all = append(all, s.ID())
-			if ref == s.ID() || ref == t.ContainerName(s) {
-				return s, nil
-			}
-			if ref == s.Name {
-				found = append(found, s)
-			}
+			all = append(all, &t.Clusters[i].Stations[j])
 		}
 	}
-	switch len(found) {
+	return all
+}
+
+// Lookup finds the station that a user names: "station" where that is the
+// only one of its name, "cluster/station", or the container's full name. A
+// group's name is that of its only member.
+func (t *Topology) Lookup(ref string) (*Station, error) {
+	found, err := t.LookupAll(ref)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) > 1 {
+		return nil, fmt.Errorf("station %s is several: write %s", quoted(ref), orList(firstFew(idsOf(found))))
+	}
+	return found[0], nil
+}
+
+// LookupAll finds what a user names as Lookup does, but a group's name means
+// all of its members. The result is never empty without an error.
+func (t *Topology) LookupAll(ref string) ([]*Station, error) {
+	found := map[string][]*Station{} // by what ref may mean: a station's or a group's ID
+	var meanings, all []string
+	add := func(id string, s *Station) {
+		if found[id] == nil {
+			meanings = append(meanings, id)
+		}
+		found[id] = append(found[id], s)
+	}
+	for _, s := range t.Stations() {
+		all = append(all, s.ID())
+		if ref == s.ID() || ref == t.ContainerName(s) {
+			return []*Station{s}, nil
+		}
+		if ref == s.Name {
+			add(s.ID(), s)
+		}
+		if s.Group == "" {
+			continue
+		}
+		group := Station{Name: s.Group, Cluster: s.Cluster}
+		if ref == group.Name || ref == group.ID() || ref == t.ContainerName(&group) {
+			add(group.ID(), s)
+		}
+	}
+	switch len(meanings) {
 	case 1:
-		return found[0], nil
+		return found[meanings[0]], nil
 	case 0:
 		hint := ""
 		if guess := nearest(ref, append(t.shortNames(), all...)); guess != "" {
@@ -34,19 +70,26 @@ func (t *Topology) Lookup(ref string) (*Station, error) {
 		}
 		return nil, fmt.Errorf("no station %s in topology %s%s", quoted(ref), t.Name, hint)
 	}
-	ids := make([]string, len(found))
-	for i, s := range found {
-		ids[i] = s.ID()
-	}
-	return nil, fmt.Errorf("station %s is ambiguous: it may be %s", quoted(ref), orList(firstFew(ids)))
+	return nil, fmt.Errorf("station %s is ambiguous: it may be %s", quoted(ref), orList(firstFew(meanings)))
 }
 
+func idsOf(stations []*Station) []string {
+	ids := make([]string, len(stations))
+	for i, s := range stations {
+		ids[i] = s.ID()
+	}
+	return ids
+}
+
+// shortNames lists the names of stations and groups.
 func (t *Topology) shortNames() []string {
 	var names []string
-	for i := range t.Clusters {
-		for j := range t.Clusters[i].Stations {
-			names = append(names, t.Clusters[i].Stations[j].Name)
+	for _, s := range t.Stations() {
+		names = append(names, s.Name)
+		if s.Group != "" {
+			names = append(names, s.Group)
 		}
 	}
-	return names
+	slices.Sort(names)
+	return slices.Compact(names)
 }

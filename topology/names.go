@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -51,54 +52,71 @@ func (l *loader) dnsName(n *node, what string) (string, bool) {
 	return name, true
 }
 
-// checkNames reports stations and aliases that would answer to one DNS name.
+// checkNames reports stations and aliases that would answer to one DNS name. The
+// members of a group may share their aliases.
 func (l *loader) checkNames() {
 	type owner struct {
-		id string
-		at position
+		station *stationDraft
+		at      position
+		alias   bool
 	}
 	names := map[string]owner{}
-	claim := func(name string, s *stationDraft, at position) {
+	claim := func(name string, s *stationDraft, at position, alias bool) {
 		if !validDNSName(name) {
 			l.report(at, fmt.Sprintf("the DNS name %s is too long", quoted(name)), "at most 253 characters: shorten the domain")
 			return
 		}
 		if first, taken := names[name]; taken {
-			message := fmt.Sprintf("the DNS name %s is already that of station %s", name, first.id)
+			if alias && first.alias && s != first.station && s.sameGroup(first.station) {
+				return
+			}
+			message := fmt.Sprintf("the DNS name %s is already that of station %s", name, first.station.out.ID())
 			hint := fmt.Sprintf("it is given in line %d: rename one, or give the clusters different domains", first.at.line)
-			if first.id == s.out.ID() {
+			if first.station == s {
 				message = fmt.Sprintf("the station already has the DNS name %s", name)
 				hint = fmt.Sprintf("it is given in line %d: remove one", first.at.line)
 			}
 			l.report(at, message, hint)
 			return
 		}
-		names[name] = owner{s.out.ID(), at}
+		names[name] = owner{s, at, alias}
 	}
 	for _, c := range l.clusters {
 		if c.out.Domain == "" {
 			continue
 		}
 		for _, s := range c.stations {
-			claim(s.out.Name+"."+c.out.Domain, s, s.at)
+			claim(s.out.Name+"."+c.out.Domain, s, s.at, false)
 		}
 	}
 	for _, c := range l.clusters {
 		for _, s := range c.stations {
 			for _, n := range s.body.get("aliases").good() {
-				name, ok := l.dnsName(n, "DNS name")
-				if !ok {
-					continue
-				}
-				s.out.Aliases = append(s.out.Aliases, name)
-				if !strings.Contains(name, ".") {
-					if c.out.Domain == "" {
-						continue
+				if name, ok := l.dnsName(n, "DNS name"); ok {
+					s.out.Aliases = append(s.out.Aliases, name)
+					if name = c.qualified(name); name != "" {
+						claim(name, s, n.position, true)
 					}
-					name += "." + c.out.Domain
 				}
-				claim(name, s, n.position)
+			}
+			if group := s.out.Group; group != "" && !slices.Contains(s.out.Aliases, group) {
+				s.out.Aliases = append(s.out.Aliases, group)
+				if name := c.qualified(group); name != "" {
+					claim(name, s, s.at, true)
+				}
 			}
 		}
 	}
+}
+
+// qualified adds the cluster's domain to a name without one; "" where the
+// domain isn't known.
+func (c *clusterDraft) qualified(name string) string {
+	switch {
+	case strings.Contains(name, "."):
+		return name
+	case c.out.Domain == "":
+		return ""
+	}
+	return name + "." + c.out.Domain
 }

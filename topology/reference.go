@@ -98,9 +98,19 @@ clusters: {lan: {stations: {a: , b: }}}
       db:
         environment: {LANG: C.UTF-8}
         user: "postgres"
+        healthcheck: {test: [CMD, pg_isready], interval: 5s}
+        restart: on-failure:5
         stop_signal: SIGINT
         stop_grace_period: 1m
         mem_limit: 512m
+      worker:
+        replicas: 4
+        startup: [/srv/prepare]
+        depends_on: {db: {condition: service_healthy}}
+        logging: {options: {max-size: 1m}}
+      console:
+        profiles: [debug]
+        labels: {com.example.team: backend}
 `},
 		{interfaceLevel, "An entry of `interfaces`", "A further interface of a station, in another cluster.",
 			`clusters:
@@ -135,8 +145,58 @@ clusters: {lan: {stations: {a: , b: }}}
     stations:
       www1:
         depends_on:
-          db: {condition: service_started}
+          db: {condition: service_healthy, restart: true}
+          migrate: {condition: service_completed_successfully}
+          cache: {required: false}
       db:
+        healthcheck: {test: "test -S /run/db.sock"}
+      migrate:
+        command: [/srv/migrate]
+        depends_on: {db: {condition: service_healthy}}
+      cache:
+        profiles: [fast]
+`},
+		{healthLevel, "`healthcheck`", "The check runs inside the station, as its user and with its environment.",
+			`clusters:
+  backend:
+    stations:
+      db:
+        healthcheck:
+          test: [CMD, pg_isready, -U, postgres]
+          interval: 10s
+          timeout: 2s
+          retries: 5
+          start_period: 1m
+          start_interval: 500ms
+          on_unhealthy: restart
+`},
+		{loggingLevel, "`logging`", "A station's output is kept within bounds and shown by `platelayer logs`.",
+			`clusters:
+  web:
+    stations:
+      www1:
+        logging:
+          driver: json-file
+          options: {max-size: 50m, max-file: "3"}
+`},
+		{logOptionsLevel, "`options` of `logging`", "What bounds the log.",
+			`clusters:
+  web:
+    stations:
+      chatty: {logging: {options: {max-size: 1m, max-file: 5}}}
+`},
+		{deployLevel, "`deploy`", "Compose's key for several of a station. `replicas` in the station says the same.",
+			`clusters:
+  web:
+    gateway: lb
+    stations:
+      lb:
+      www:
+        replicas: 3
+        depends_on: [backend/api]
+  backend:
+    stations:
+      api: {deploy: {replicas: 2}}
 `},
 		{integrityLevel, "`integrity`", "`platelayer up` checks sealed files before any station's command runs.",
 			`clusters:
@@ -169,6 +229,9 @@ The same file gives the same addresses everywhere. What the file does not say fo
 - Explicit addresses are placed first, then the backbone's, then automatic ones in the order of the file; whoever finds
   their place taken gets the next free one. So a cluster or station that is appended moves nobody, and one that is inserted
   moves another only where both names lead to the same place. An explicit address moves the station that had it automatically.
+- Replicas come after all others, every station's first one, then the second ones, and so on, and the name that they are
+  numbered from keeps its place while the others get theirs. So another number of them moves nobody, except where the new
+  replica and one of the same or a higher number of another station lead to the same place.
 - The first and the last address of a subnet are given to stations only when nothing else is left: the backbone takes the
   first free one when it is the cluster's gateway, otherwise the last. It too moves only when an explicit address takes its
   place, or when the cluster's gateway changes.

@@ -108,6 +108,17 @@ func exampleFile(at level, k key) string {
 		return station("volumes: [{" + strings.Join(keys, ", ") + "}]")
 	case dependencyLevel:
 		return station("depends_on: {db: {" + k.example + "}}")
+	case healthLevel:
+		if k.name == "test" {
+			return station("healthcheck: {" + k.example + "}")
+		}
+		return station("healthcheck: {test: [CMD, x], " + k.example + "}")
+	case loggingLevel:
+		return station("logging: {" + k.example + "}")
+	case logOptionsLevel:
+		return station("logging: {options: {" + k.example + "}}")
+	case deployLevel:
+		return station("deploy: {" + k.example + "}")
 	case integrityLevel:
 		if k.name == "paths" {
 			return station("integrity: {" + k.example + "}")
@@ -141,6 +152,13 @@ func TestSchemaRefuses(t *testing.T) {
 		"clusters: {lan: {mtu: big}}",
 		"clusters: {lan: {stations: {a: {volumes: [{type: bind}]}}}}",
 		"clusters: {lan: {stations: {a: {command: true}}}}",
+		"clusters: {lan: {stations: {a: {depends_on: {b: {condition: healthy}}}, b: }}}",
+		"clusters: {lan: {stations: {a: {healthcheck: {test: [CMD, x], retries: few}}}}}",
+		"clusters: {lan: {stations: {a: {healthcheck: {test: [CMD, x], on_unhealthy: kill}}}}}",
+		"clusters: {lan: {stations: {a: {restart: [always]}}}}",
+		"clusters: {lan: {stations: {a: {replicas: many}}}}",
+		"clusters: {lan: {stations: {a: {profiles: debug}}}}",
+		"clusters: {lan: {stations: {a: {logging: {options: {tag: x}}}}}}",
 	} {
 		if err := schema.Validate(asJSON(t, file)); err == nil {
 			t.Errorf("the schema allows %s", file)

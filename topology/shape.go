@@ -57,6 +57,10 @@ const (
 	routeLevel      level = "route"
 	volumeLevel     level = "volume"
 	dependencyLevel level = "dependency"
+	healthLevel     level = "healthcheck"
+	loggingLevel    level = "logging"
+	logOptionsLevel level = "logging_options"
+	deployLevel     level = "deploy"
 	integrityLevel  level = "integrity"
 )
 
@@ -72,8 +76,10 @@ func (v level) article() string {
 		return "the " + string(v)
 	case interfaceLevel:
 		return "an interface"
-	case integrityLevel:
-		return "integrity"
+	case integrityLevel, loggingLevel, deployLevel:
+		return string(v)
+	case logOptionsLevel:
+		return "the options of logging"
 	}
 	return "a " + string(v)
 }

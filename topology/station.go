@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -41,10 +42,30 @@ func (l *loader) station(s *stationDraft) {
 		}
 	}
 	l.volumes(s)
+	l.startup(s)
+	out.Healthcheck = l.healthcheck(n.get("healthcheck"))
+	out.Restart = l.restart(n.get("restart"))
 	l.stopping(s)
 	l.limits(s)
 	l.integrity(s)
+	out.Logging = l.logging(n.get("logging"))
+	out.Profiles = l.profiles(n.get("profiles"))
+	out.Labels = l.labels(n.get("labels"))
 	l.routes(s)
+}
+
+// startup reads the command that comes before the station's own; an empty
+// one takes back what a merge key brought.
+func (l *loader) startup(s *stationDraft) {
+	n := s.body.get("startup")
+	words := l.words(n)
+	if len(words) == 0 {
+		return
+	}
+	if words[0] == "" {
+		l.spoil(n, "the startup command's program is empty", "write startup: [PROGRAM, ARGUMENT, ...]")
+	}
+	s.out.Startup = words
 }
 
 func (l *loader) rootfs(s *stationDraft) {
@@ -109,18 +130,7 @@ func (l *loader) stopping(s *stationDraft) {
 	}
 	s.out.StopGracePeriod = defaultGracePeriod
 	if n := s.body.get("stop_grace_period"); n != nil {
-		d, err := time.ParseDuration(n.text)
-		switch {
-		case err != nil:
-			hint := "write it with its unit: 500ms, 10s or 1m30s"
-			if _, err := strconv.ParseUint(n.text, 10, 32); err == nil {
-				hint = fmt.Sprintf("did you mean %ss?", n.text)
-			}
-			l.spoil(n, fmt.Sprintf("%s is not a time", quoted(n.text)), hint)
-		case d < 0:
-			l.spoil(n, fmt.Sprintf("time %s is negative", n.text), "0s kills at once")
-		}
-		s.out.StopGracePeriod = d
+		s.out.StopGracePeriod = l.duration(n, "0s kills at once")
 	}
 }
 
@@ -171,7 +181,7 @@ func (l *loader) integrity(s *stationDraft) {
 		seen[p] = true
 		s.out.Integrity.Paths = append(s.out.Integrity.Paths, p)
 	}
-	s.out.Integrity.Manifest = filepath.Join(l.opt.Dir, "seals", s.out.Cluster, s.out.Name+".sha256")
+	s.out.Integrity.Manifest = filepath.Join(l.opt.Dir, "seals", s.out.Cluster, cmp.Or(s.out.Group, s.out.Name)+".sha256")
 	if m := long.get("manifest"); m != nil {
 		if m.text == "" {
 			l.spoil(m, "manifest is empty", "name a file, or remove it for the default")
@@ -182,9 +192,9 @@ func (l *loader) integrity(s *stationDraft) {
 }
 
 // checkManifests reports stations that would write their checksums over each
-// other's.
+// other's. Those of one group share theirs.
 func (l *loader) checkManifests() {
-	owner := map[string]string{}
+	owner := map[string]*stationDraft{}
 	for _, c := range l.clusters {
 		for _, s := range c.stations {
 			manifest := s.out.Integrity.Manifest
@@ -192,14 +202,17 @@ func (l *loader) checkManifests() {
 				continue
 			}
 			if first, taken := owner[manifest]; taken {
+				if s.sameGroup(first) {
+					continue
+				}
 				at := s.at
 				if n := s.body.get("integrity").get("manifest"); n != nil {
 					at = n.position
 				}
-				l.report(at, fmt.Sprintf("manifest %s is already that of station %s", manifest, first), "give each station its own")
+				l.report(at, fmt.Sprintf("manifest %s is already that of station %s", manifest, first.out.ID()), "give each station its own")
 				continue
 			}
-			owner[manifest] = s.out.ID()
+			owner[manifest] = s
 		}
 	}
 }

@@ -2,8 +2,10 @@ package topology
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -122,11 +124,14 @@ func (w *writer) station(s *Station) {
 			w.line(depth+2, "read_only", fmt.Sprint(v.ReadOnly))
 		}
 	}
-	var ids []string
-	for _, d := range s.DependsOn {
-		ids = append(ids, d.Station)
+	w.dependencies(depth, s.DependsOn)
+	w.someOf(depth, "startup", s.Startup)
+	if s.Healthcheck != nil {
+		w.healthcheck(depth, s.Healthcheck)
 	}
-	w.someOf(depth, "depends_on", ids)
+	if s.Restart != (Restart{}) {
+		w.line(depth, "restart", scalarText(s.Restart.String()))
+	}
 	w.line(depth, "stop_signal", scalarText(s.StopSignal))
 	w.line(depth, "stop_grace_period", duration(s.StopGracePeriod))
 	if s.MemLimit != 0 {
@@ -140,6 +145,72 @@ func (w *writer) station(s *Station) {
 		w.list(depth+1, "paths", s.Integrity.Paths)
 		w.line(depth+1, "manifest", scalarText(s.Integrity.Manifest))
 	}
+	w.text(depth, "group", s.Group)
+	w.someOf(depth, "profiles", s.Profiles)
+	w.someOf(depth, "labels", pairsOf(s.Labels))
+	w.logging(depth, s.Logging)
+}
+
+// dependencies prints the short form while that says everything.
+func (w *writer) dependencies(depth int, all []Dependency) {
+	var ids []string
+	long := false
+	for _, d := range all {
+		ids = append(ids, d.Station)
+		long = long || d != Dependency{Station: d.Station, Condition: Started}
+	}
+	if !long {
+		w.someOf(depth, "depends_on", ids)
+		return
+	}
+	w.open(depth, "depends_on")
+	for _, d := range all {
+		parts := []string{"condition: " + d.Condition}
+		if d.Restart {
+			parts = append(parts, "restart: true")
+		}
+		if d.Optional {
+			parts = append(parts, "required: false")
+		}
+		w.line(depth+1, scalarText(d.Station), "{"+strings.Join(parts, ", ")+"}")
+	}
+}
+
+func (w *writer) healthcheck(depth int, h *Healthcheck) {
+	w.open(depth, "healthcheck")
+	depth++
+	w.list(depth, "test", append([]string{"CMD"}, h.Test...))
+	w.line(depth, "interval", duration(h.Interval))
+	w.line(depth, "timeout", duration(h.Timeout))
+	w.line(depth, "retries", fmt.Sprint(h.Retries))
+	w.line(depth, "start_period", duration(h.StartPeriod))
+	w.line(depth, "start_interval", duration(h.StartInterval))
+	if h.RestartUnhealthy {
+		w.line(depth, "on_unhealthy", "restart")
+	}
+}
+
+func (w *writer) logging(depth int, g Logging) {
+	if g == (Logging{}) {
+		return
+	}
+	w.open(depth, "logging")
+	w.open(depth+1, "options")
+	if g.MaxSize != 0 {
+		w.line(depth+2, "max-size", fmt.Sprint(g.MaxSize))
+	}
+	if g.MaxFiles != 0 {
+		w.line(depth+2, "max-file", fmt.Sprint(g.MaxFiles))
+	}
+}
+
+// pairsOf lists NAME=value, sorted.
+func pairsOf(values map[string]string) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		out = append(out, name+"="+values[name])
+	}
+	return out
 }
 
 // someOf prints a list that is left out when it is empty.

@@ -4,31 +4,63 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"platelayer/lifecycle"
+	"platelayer/topology"
 )
+
+// logStyle is how records are printed.
+type logStyle struct {
+	timestamps bool
+	noPrefix   bool
+	noColour   bool
+}
 
 func (a *app) logsCommand() *cobra.Command {
 	var (
-		follow bool
-		tail   int
+		o                  lifecycle.LogOptions
+		style              logStyle
+		tail, since, until string
 	)
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "logs [STATION...]",
 		Short: "Print what stations wrote to their output",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.logs(c.Context(), args, follow, tail)
+			now := time.Now()
+			var err error
+			if o.Tail, err = parseTail(tail); err != nil {
+				return &usageError{fmt.Errorf("--tail %s: %w", tail, err)}
+			}
+			if o.Since, err = parseMoment(since, now); err != nil {
+				return &usageError{fmt.Errorf("--since %s: %w", since, err)}
+			}
+			if o.Until, err = parseMoment(until, now); err != nil {
+				return &usageError{fmt.Errorf("--until %s: %w", until, err)}
+			}
+			return a.printLogs(c.Context(), args, o, style)
 		},
 	})
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what they write from now on")
-	c.Flags().IntVar(&tail, "tail", -1, "print only this many of each station's last lines")
+	flags := c.Flags()
+	flags.BoolVarP(&o.Follow, "follow", "f", false, "go on with what they write from now on")
+	flags.StringVar(&tail, "tail", "all", "print only this many of each station's last lines")
+	flags.StringVar(&since, "since", "", "print only what is not older: 10m, 2006-01-02T15:04:05 or with a zone, or seconds since 1970")
+	flags.StringVar(&until, "until", "", "print only what is older; takes the same as --since")
+	flags.BoolVarP(&style.timestamps, "timestamps", "t", false, "print when each line was written")
+	flags.BoolVar(&style.noColour, "no-color", false, "print no colours of our own")
+	flags.BoolVar(&style.noPrefix, "no-prefix", false, "do not print whose line it is")
 	return c
 }
 
+// logs prints everything, or the last lines, as `up --attach` does.
 func (a *app) logs(ctx context.Context, refs []string, follow bool, tail int) error {
+	return a.printLogs(ctx, refs, lifecycle.LogOptions{Follow: follow, Tail: tail}, logStyle{})
+}
+
+// printLogs prints the records of the stations that refs name, or of all.
+func (a *app) printLogs(ctx context.Context, refs []string, o lifecycle.LogOptions, style logStyle) error {
 	var name string
 	var err error
 	if len(refs) > 0 {
@@ -43,45 +75,54 @@ func (a *app) logs(ctx context.Context, refs []string, follow bool, tail int) er
 	if err != nil {
 		return err
 	}
-	which, err := lookupAll(t, refs)
-	if err != nil {
+	if o.Stations, err = lookupAll(t, refs); err != nil {
 		return err
 	}
-	print := &logPrinter{out: a.stdout, err: a.stderr, prefix: len(which) != 1}
+	print := &logPrinter{
+		out:        logStream{w: a.stdout, mark: "|"},
+		err:        logStream{w: a.stderr, mark: "|"},
+		prefix:     len(o.Stations) != 1 && !style.noPrefix,
+		timestamps: style.timestamps,
+	}
+	if terminalOf(a.stdout) {
+		print.out.pad = longestName(t, o.Stations)
+		print.out.colour = coloured(a.stdout) && !style.noColour
+	}
+	if terminalOf(a.stderr) {
+		print.err.pad = longestName(t, o.Stations)
+		print.err.mark = "!" // where both streams meet
+		print.err.colour = coloured(a.stderr) && !style.noColour
+	}
 	emit := print.emit
 	if a.json {
 		encoder := json.NewEncoder(a.stdout)
 		emit = func(r lifecycle.Record) error { return encoder.Encode(r) }
 	}
-	return lifecycle.Logs(ctx, a.layout(), name, lifecycle.LogOptions{Stations: which, Follow: follow, Tail: tail}, emit)
+	return lifecycle.Logs(ctx, a.layout(), name, o, emit)
 }
 
-// logPrinter prints records: stdout to stdout, stderr to stderr, and with
-// several stations each line behind its station's name.
-type logPrinter struct {
-	out, err io.Writer
-	prefix   bool
-	last     string // the stream whose unfinished line is the last thing printed, or ""
-}
-
-func (p *logPrinter) emit(r lifecycle.Record) error {
-	w := p.out
-	if r.Stream == "stderr" {
-		w = p.err
-	}
-	text, key := r.Text, r.Station+" "+r.Stream
-	if p.last != key {
-		if p.prefix {
-			text = fmt.Sprintf("%s | %s", r.Station, text)
-		}
-		if p.last != "" { // another stream's line is unfinished
-			text = "\n" + text
+// longestName is how many columns the names in front of records need: those of
+// the stations, or of all, with the cluster where the name alone is ambiguous.
+func longestName(t *topology.Topology, which []*topology.Station) int {
+	same := map[string]int{}
+	var all []*topology.Station
+	for i := range t.Clusters {
+		for j := range t.Clusters[i].Stations {
+			s := &t.Clusters[i].Stations[j]
+			same[s.Name]++
+			all = append(all, s)
 		}
 	}
-	if p.last = key; !r.Partial {
-		text += "\n"
-		p.last = ""
+	if len(which) == 0 {
+		which = all
 	}
-	_, err := io.WriteString(w, text)
-	return err
+	longest := 0
+	for _, s := range which {
+		name := s.Name
+		if same[name] > 1 {
+			name = s.ID()
+		}
+		longest = max(longest, len(name))
+	}
+	return longest
 }

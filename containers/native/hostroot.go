@@ -99,23 +99,26 @@ func (c *container) furnishHost(root, usr, etc int, s *sources) error {
 		return err
 	}
 	for _, d := range hostSkeleton {
-		if err := unix.Mkdirat(root, d.path, d.mode); err != nil && err != unix.EEXIST {
-			return fmt.Errorf("cannot make /%s: %w", d.path, err)
+		err := inFolder(root, d.path, func(dir int, name string) error { return unix.Mkdirat(dir, name, d.mode) })
+		if err != nil {
+			return err
 		}
 	}
 	links := [][2]string{{"var/run", "/run"}, {"var/lock", "/run/lock"}}
 	for _, b := range s.binds {
 		if b.fd >= 0 {
-			if err := unix.Mkdirat(root, b.name, 0o755); err != nil && err != unix.EEXIST {
-				return fmt.Errorf("cannot make /%s: %w", b.name, err)
+			err := inFolder(root, b.name, func(dir int, name string) error { return unix.Mkdirat(dir, name, 0o755) })
+			if err != nil {
+				return err
 			}
 			continue
 		}
 		links = append(links, [2]string{b.name, "usr/" + b.name})
 	}
 	for _, l := range links {
-		if err := unix.Symlinkat(l[1], root, l[0]); err != nil && err != unix.EEXIST {
-			return fmt.Errorf("cannot make /%s: %w", l[0], err)
+		err := inFolder(root, l[0], func(dir int, name string) error { return unix.Symlinkat(l[1], dir, name) })
+		if err != nil {
+			return err
 		}
 	}
 	if err := attach(root, "/"); err != nil {
@@ -140,6 +143,22 @@ func (c *container) furnishHost(root, usr, etc int, s *sources) error {
 		if err := attach(b.fd, "/"+b.name); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// inFolder makes something in a folder of the root. An earlier run of the
+// container may have put a link in that folder's place, which must not lead out
+// of the root, or something else, which stays.
+func inFolder(root int, name string, make func(dir int, name string) error) error {
+	parent, base := splitPath(name)
+	dir, err := openIn(root, parent, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	defer closeFD(dir)
+	if err := make(dir, base); err != nil && err != unix.EEXIST {
+		return fmt.Errorf("cannot make /%s: %w", name, err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -119,12 +120,18 @@ func (c *container) assembleRoot(s *sources) error {
 }
 
 // mountUpper attaches the writable layers' file system in the base. In memory
-// it is a tmpfs of the container's own, freed with its mount namespace.
+// it is a tmpfs of the container's own, freed with its mount namespace. It may
+// take half of the memory that there is, as tmpfs(5) has it: of the container's
+// where that is limited, or a full one would get its programs killed.
 func (c *container) mountUpper(s *sources) error {
 	if s.upper >= 0 {
 		return attach(s.upper, baseUpper)
 	}
-	fd, err := newMount("tmpfs", 0, option{"mode", "0755"})
+	options := []option{{"mode", "0755"}}
+	if n := c.spec.MemoryBytes; n > 0 {
+		options = append(options, option{"size", strconv.FormatInt(n/2, 10)})
+	}
+	fd, err := newMount("tmpfs", 0, options...)
 	if err != nil {
 		return err
 	}
@@ -158,20 +165,24 @@ func (c *container) folderRoot(s *sources) (int, error) {
 
 // overlay makes an overlay of layers attached in the base, whose names need no
 // escaping. A disk's is volatile: what is written is thrown away at the end,
-// so nothing needs to be synced.
+// so nothing needs to be synced. What machines may turn on by default is off
+// (Documentation/filesystems/overlayfs.rst): with metacopy a sealed file's
+// content would stay in the lower layer, and with index a layer of an earlier
+// run couldn't be used with the new mount of the same lower folders.
 func (c *container) overlay(lower, writable string, disk bool) (int, error) {
-	if disk {
-		// The root folder takes its mode and owner from the writable layer.
+	used, err := clearWork(writable + "/work")
+	if err != nil {
+		return -1, err
+	}
+	if !used {
+		// The root folder takes its mode and owner from the writable layer;
+		// later they are what the container made of them.
 		if err := copyAttributes(lower, writable+"/upper"); err != nil {
 			return -1, err
 		}
-		if err := clearVolatile(writable + "/work"); err != nil {
-			return -1, err
-		}
-	} else if err := copyAttributes(lower, writable+"/upper"); err != nil {
-		return -1, err
 	}
-	options := []option{{"source", "overlay"}, {"lowerdir", lower}, {"upperdir", writable + "/upper"}, {"workdir", writable + "/work"}}
+	options := []option{{"source", "overlay"}, {"lowerdir", lower}, {"upperdir", writable + "/upper"}, {"workdir", writable + "/work"},
+		{"index", "off"}, {"metacopy", "off"}}
 	if disk {
 		options = append(options, option{"volatile", ""})
 	}
@@ -186,13 +197,21 @@ func (c *container) overlay(lower, writable string, disk bool) (int, error) {
 	return fd, nil
 }
 
-// clearVolatile removes the mark by which an overlay refuses a volatile layer
-// that was mounted before (Documentation/filesystems/overlayfs.rst).
-func clearVolatile(work string) error {
-	if err := os.RemoveAll(work + "/work/incompat"); err != nil {
-		return fmt.Errorf("cannot reuse a writable layer: %w", err)
+// clearWork removes what an earlier overlay left: the mark by which a volatile
+// layer is refused once it was mounted, and unfinished copies, of which the
+// kernel removes only shallow ones. It tells whether there was an earlier one.
+func clearWork(dir string) (used bool, err error) {
+	work := dir + "/work"
+	if _, err := os.Lstat(work); err != nil {
+		return false, ignoreMissing(err)
 	}
-	return nil
+	if err := os.RemoveAll(work); err != nil {
+		return true, fmt.Errorf("cannot reuse a writable layer: %w", err)
+	}
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return true, fmt.Errorf("cannot reuse a writable layer: %w", err)
+	}
+	return true, nil
 }
 
 // copyAttributes gives a layer's root folder the first lower one's.

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -163,10 +164,8 @@ func (s *sealer) replace(parent int, base, name string) error {
 	if err := unix.Fstat(old, &st); err != nil {
 		return err
 	}
-	fresh := ".sealed." + base
-	if len(fresh) > unix.NAME_MAX {
-		fresh = fresh[:unix.NAME_MAX]
-	}
+	// An earlier run may have left or made any other name.
+	fresh := ".sealed." + rand.Text()
 	if err := unix.Mkdirat(parent, fresh, 0o700); err != nil {
 		return err
 	}

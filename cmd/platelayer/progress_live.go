@@ -1,0 +1,77 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// liveArea redraws lines in place at the end of what a terminal shows. Between
+// two frames the cursor stands visible at the start of the line below, so that
+// whatever ends the program leaves the terminal in order.
+type liveArea struct {
+	out   io.Writer
+	size  func() (width, height int)
+	drawn []string // the lines of the last frame
+}
+
+// Control sequences: ECMA-48; the modes are DEC's (25, the cursor) and the
+// synchronized output (2026) that most terminals know and others ignore.
+const (
+	beginFrame = "\x1b[?2026h\x1b[?25l"
+	endFrame   = "\x1b[?25h\x1b[?2026l"
+	eraseLine  = "\x1b[2K"
+	eraseBelow = "\x1b[J"
+	cursorUp   = "\x1b[A"
+)
+
+// frame puts lines in the place of those before; above goes over them and
+// stays. The lines must be no wider than the terminal and leave one line of it
+// free.
+func (l *liveArea) frame(above string, lines []string) {
+	var b strings.Builder
+	b.WriteString(beginFrame)
+	b.WriteString(strings.Repeat(cursorUp, l.rows()))
+	b.WriteString("\r")
+	if above != "" { // it may wrap: it can't be written over line by line
+		b.WriteString(eraseBelow)
+		b.WriteString(above)
+	}
+	for _, line := range lines {
+		b.WriteString(eraseLine + line + "\n")
+	}
+	b.WriteString(eraseBelow + endFrame)
+	io.WriteString(l.out, b.String()) // a terminal that is gone is not missed
+	l.drawn = lines
+}
+
+// rows is how many rows the last frame takes now: most terminals wrap their
+// lines anew when they become narrower.
+func (l *liveArea) rows() int {
+	width, _ := l.size()
+	rows := 0
+	for _, line := range l.drawn {
+		rows += max(1, (columns(line)+width-1)/width)
+	}
+	return rows
+}
+
+// forget leaves what is drawn where it is: the next frame goes below.
+func (l *liveArea) forget() { l.drawn = nil }
+
+// columns is how wide a line of ours is: each rune one column, colours none.
+func columns(line string) int {
+	n := 0
+	for {
+		start := strings.Index(line, "\x1b[")
+		if start < 0 {
+			return n + utf8.RuneCountInString(line)
+		}
+		n += utf8.RuneCountInString(line[:start])
+		end := strings.IndexByte(line[start:], 'm')
+		if end < 0 {
+			return n
+		}
+		line = line[start+end+1:]
+	}
+}
