@@ -242,9 +242,9 @@ func (c Change) String() string {
 	return s
 }
 
-// writeChanges writes changes for people, in columns, each reason in a line of
+// WriteChanges writes changes for people, in columns, each reason in a line of
 // its own.
-func writeChanges(w io.Writer, changes []Change) {
+func WriteChanges(w io.Writer, changes []Change) {
 	width := 0
 	for _, c := range changes {
 		width = max(width, len(c.title()))

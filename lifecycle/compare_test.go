@@ -29,7 +29,7 @@ func mustLoad(t testing.TB, file string) *topology.Topology {
 
 func render(changes []Change) string {
 	var b bytes.Buffer
-	writeChanges(&b, changes)
+	WriteChanges(&b, changes)
 	b.WriteString("\n")
 	for _, c := range changes {
 		fmt.Fprintln(&b, c)

@@ -266,6 +266,13 @@ func (k *keeper) become(status string) error {
 	return write(k.layout.state(k.name), &k.state, true)
 }
 
+// flush writes the state now: who asked for a change sees it.
+func (k *keeper) flush() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return write(k.layout.state(k.name), &k.state, false)
+}
+
 func (k *keeper) touch() {
 	select {
 	case k.dirty <- struct{}{}:
@@ -396,7 +403,7 @@ func (k *keeper) answer(c *caller) {
 		}()
 		ctx, stop := withTimeout(ctx, r.Timeout)
 		k.tellTo(c.progress)
-		err := k.operate(ctx, r)
+		err := errors.Join(k.operate(ctx, r), k.flush())
 		k.tellTo(nil)
 		k.operating.Unlock()
 		stop()

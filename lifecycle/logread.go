@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
-	"net"
 	"time"
 
 	"platelayer/topology"
@@ -200,34 +199,3 @@ func ambiguous(t *topology.Topology, s *topology.Station) bool {
 	}
 	return n > 1
 }
-
-// logTail gives a container's last lines, for an error message.
-func (k *keeper) logTail(container string) []string {
-	return logTail(logPath(k.layout, k.name, container), 10)
-}
-
-// watcher is told of each change of a topology's state and logs.
-type watcher struct{ conn net.Conn }
-
-func watch(l Layout, name string) (*watcher, error) {
-	dir, path, err := socketPath(l, name)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	conn, err := net.Dial("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	return &watcher{conn}, nil
-}
-
-// Wait blocks until something has changed.
-func (w *watcher) Wait() error {
-	var buffer [64]byte
-	_, err := w.conn.Read(buffer[:])
-	return err
-}
-
-// Close ends the watch.
-func (w *watcher) Close() error { return w.conn.Close() }

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -8,7 +9,6 @@ import (
 	"sync"
 	"syscall"
 
-	"platelayer/containers"
 	"platelayer/topology"
 )
 
@@ -300,11 +300,16 @@ func logPath(l Layout, name, container string) string {
 	return filepath.Join(l.logs(name), container+".log")
 }
 
-// collectLogs collects a container's output with the default limits.
-func (k *keeper) collectLogs(spec *containers.Spec) (drained <-chan struct{}, release func(), err error) {
-	c, err := newLogs(k.touch).collect(logPath(k.layout, k.name, spec.Name), topology.Logging{}, spec.Stdout, spec.Stderr)
+// removeLogs removes a container's log and the older ones.
+func removeLogs(path string) error {
+	older, err := filepath.Glob(path + ".*")
 	if err != nil {
-		return nil, nil, err
+		return fmt.Errorf("cannot find logs: %w", err)
 	}
-	return c.drained, c.release, nil
+	for _, file := range append(older, path) {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot remove a log: %w", err)
+		}
+	}
+	return nil
 }

@@ -10,7 +10,7 @@ import (
 
 // reorder makes the members those of the intent, in the order of its file;
 // ones that are there already stay. Those that the file no longer has come
-// last until they have been stopped. The keeper's mutex is held.
+// last until they have been forgotten. The keeper's mutex is held.
 func (k *keeper) reorder() {
 	t := k.intent.Topology
 	have := map[string]*member{}
@@ -36,7 +36,7 @@ func (k *keeper) reorder() {
 	}
 	for _, c := range k.state.Stations {
 		m := have[c.Container]
-		if wanted[c.Container] || !m.present() {
+		if wanted[c.Container] || (c.State == Created && !m.present()) {
 			continue
 		}
 		if m.station == nil { // nobody knows any more how it wants to be stopped

@@ -13,6 +13,10 @@ import (
 // for, though its policy restarts it for ever.
 const launchTries = 5
 
+// proof is how long a station has to stay up that ended while it was waited for
+// and was started again by its policy.
+const proof = time.Second
+
 // ready is the condition that `up` waits for: healthy where there is a health
 // check, started otherwise; one that has done its work is ready too.
 const ready = "ready"
@@ -234,7 +238,7 @@ func (k *keeper) settle(ctx context.Context, members []*member) error {
 		for _, m := range members {
 			c, failure, _ := m.now()
 			met, never := verdict(&c, ready)
-			done = done && met
+			done = done && met && (c.Restarts == 0 || !c.alive() || time.Since(c.StartedAt) > proof)
 			if never != "" {
 				problems = append(problems, m.why(&c, failure, never))
 			}

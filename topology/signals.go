@@ -68,3 +68,7 @@ func (s *Station) Signal() int {
 	}
 	return n
 }
+
+// SignalNumber is the number of a signal given by name, with or without SIG,
+// or by number.
+func SignalNumber(s string) (int, bool) { return signalNumber(s) }

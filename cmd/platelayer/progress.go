@@ -48,7 +48,7 @@ type progressOptions struct {
 // done must be called at the end. PLATELAYER_PROGRESS, plain or live, overrules
 // what stderr is.
 func newProgress(a *app, topology, verb string) *progress {
-	o := progressOptions{out: a.stderr, verbose: a.verbose, colour: coloured(a.stderr)}
+	o := progressOptions{out: a.stderr, quiet: a.quiet, verbose: a.verbose, colour: coloured(a.stderr)}
 	if how := os.Getenv("PLATELAYER_PROGRESS"); how == "live" || how != "plain" && terminalOf(a.stderr) {
 		o.live = func() (int, int) { return terminalSize(a.stderr) }
 	}

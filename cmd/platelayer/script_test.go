@@ -43,9 +43,11 @@ func runScripts(t *testing.T, dir string) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code":  codeCommand,
-			"query": queryCommand,
-			"await": awaitCommand,
+			"code":       codeCommand,
+			"query":      queryCommand,
+			"await":      awaitCommand,
+			"samepids":   samePidsCommand,
+			"killkeeper": killKeeperCommand,
 			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {
 					ts.Fatalf("left on the machine: %s", left)
@@ -123,7 +125,7 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if err != nil {
 		ts.Fatalf("%v", err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(awaitAtMost); ; time.Sleep(20 * time.Millisecond) {
 		c := exec.Command(filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "platelayer"), append(strings.Fields(args[0]), "-n", ts.Getenv("NAME"))...)
 		c.Env = []string{"PATH=" + ts.Getenv("PATH"), "PLATELAYER_ROOT=" + ts.Getenv("PLATELAYER_ROOT")}
 		c.Dir = ts.MkAbs(".")
@@ -132,7 +134,7 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 			return
 		}
 		if err != nil || time.Now().After(deadline) {
-			ts.Fatalf("no %s within 20 s in (%v)\n%s", args[1], err, out)
+			ts.Fatalf("no %s within %s in (%v)\n%s", args[1], awaitAtMost, err, out)
 		}
 	}
 }

@@ -156,7 +156,7 @@ func (a *app) attach(ctx context.Context) error {
 		fmt.Fprintf(a.stderr, "%s: stopping; Ctrl-C again ends it at once\n", a.name)
 		down <- a.down(a.name)
 	})
-	err := a.followAll(context.Background())
+	err := a.logs(context.Background(), nil, true, -1)
 	if stop() {
 		return err // it ended without us
 	}
