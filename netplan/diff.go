@@ -2,6 +2,7 @@ package netplan
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -28,71 +29,97 @@ type Change struct {
 // namespace of its own), the stations, and at last what the new plan has no
 // more. Nil stands for a plan of nothing, equal plans have no changes.
 func Diff(old, new *Plan) []Change {
-	before, after := sections(old), sections(new)
-	had := map[string]*section{}
-	for i := range before {
-		had[before[i].key] = &before[i]
+	if old == nil {
+		old = &Plan{}
+	}
+	if new == nil {
+		new = &Plan{}
+	}
+	before, after := parts(old), parts(new)
+	had := map[string]part{}
+	for _, p := range before {
+		had[p.key] = p
 	}
 	var changes []Change
 	has := map[string]bool{}
-	for i := range after {
-		s := &after[i]
-		has[s.key] = true
-		o := had[s.key]
-		if o == nil {
-			changes = append(changes, s.change(VerbCreate, signed("+ ", s.lines)))
-		} else if lines := o.diff(s); len(lines) > 0 {
-			changes = append(changes, s.change(VerbChange, lines))
+	for _, p := range after {
+		has[p.key] = true
+		o, ok := had[p.key]
+		if !ok {
+			changes = append(changes, p.change(VerbCreate, signed("+ ", p.section().lines)))
+			continue
+		}
+		if reflect.DeepEqual(o.of, p.of) { // what is equal need not be put into words
+			continue
+		}
+		if lines := o.section().diff(p.section()); len(lines) > 0 {
+			changes = append(changes, p.change(VerbChange, lines))
 		}
 	}
-	for i := range before {
-		if s := &before[i]; !has[s.key] {
-			changes = append(changes, s.change(VerbRemove, signed("- ", s.lines)))
+	for _, p := range before {
+		if !has[p.key] {
+			changes = append(changes, p.change(VerbRemove, signed("- ", p.section().lines)))
 		}
 	}
 	return changes
 }
 
-// section is the part of a plan that one Change is about.
-type section struct {
-	key       string
-	netns     string
-	station   string
-	lines     []string
-	addresses map[string][]string // by interface: the first is the source of what the kernel sends
+// part is what one Change is about: a *Fabric, *Node or *DNS.
+type part struct {
+	key     string
+	netns   string
+	station string
+	fabric  string
+	of      any
 }
 
-func (s *section) change(verb string, lines []string) Change {
-	return Change{NetNS: s.netns, Station: s.station, Verb: verb, Lines: lines}
-}
-
-func sections(p *Plan) []section {
-	if p == nil {
+func parts(p *Plan) []part {
+	if p.Fabric.NetNS == "" {
 		return nil
 	}
-	all := make([]section, 0, len(p.Nodes)+2)
-	var w strings.Builder
-	p.Fabric.text(&w)
-	all = append(all, section{key: p.Fabric.NetNS, netns: p.Fabric.NetNS, lines: commands(w.String())})
+	all := make([]part, 0, len(p.Nodes)+2)
+	all = append(all, part{key: p.Fabric.NetNS, netns: p.Fabric.NetNS, of: &p.Fabric})
 	for i := range p.Nodes {
 		n := &p.Nodes[i]
-		w.Reset()
-		n.text(&w, p.Fabric.NetNS)
-		s := section{key: n.NetNS, netns: n.NetNS, lines: commands(w.String()), addresses: map[string][]string{}}
 		if n.Station != "" {
-			s.station = n.Cluster + "/" + n.Station
+			all = append(all, part{key: n.NetNS, netns: n.NetNS, station: n.Cluster + "/" + n.Station, fabric: p.Fabric.NetNS, of: n})
+			continue
 		}
-		for _, f := range n.Interfaces {
+		all = append(all, part{key: n.NetNS, netns: n.NetNS, fabric: p.Fabric.NetNS, of: n},
+			part{key: n.NetNS + " dns", netns: n.NetNS, of: &p.DNS})
+	}
+	return all
+}
+
+func (p part) change(verb string, lines []string) Change {
+	return Change{NetNS: p.netns, Station: p.station, Verb: verb, Lines: lines}
+}
+
+// section is p in words.
+func (p part) section() *section {
+	var w strings.Builder
+	switch of := p.of.(type) {
+	case *Fabric:
+		of.text(&w)
+	case *DNS:
+		return &section{lines: of.lines()}
+	case *Node:
+		of.text(&w, p.fabric)
+		s := &section{lines: commands(w.String()), addresses: map[string][]string{}}
+		for _, f := range of.Interfaces {
 			for _, a := range f.Addresses {
 				s.addresses[f.Name] = append(s.addresses[f.Name], AddressText(f.Name, a, f.NoPrefixRoute))
 			}
 		}
-		all = append(all, s)
-		if n.Station == "" {
-			all = append(all, section{key: n.NetNS + " dns", netns: n.NetNS, lines: p.DNS.lines()})
-		}
+		return s
 	}
-	return all
+	return &section{lines: commands(w.String())}
+}
+
+// section is the text of a part.
+type section struct {
+	lines     []string
+	addresses map[string][]string // by interface: the first is the source of what the kernel sends
 }
 
 // commands are the lines of a text without its headings.

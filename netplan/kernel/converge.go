@@ -27,8 +27,9 @@ func Converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) e
 // converge also returns how many requests it sent and settings it wrote.
 func converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) (int, error) {
 	listed := map[string]bool{}
+	all := p.NetNSNames()
 	for _, name := range netns {
-		if !slices.Contains(p.NetNSNames(), name) {
+		if !slices.Contains(all, name) {
 			return 0, fmt.Errorf("cannot converge %s: the plan has no such namespace", name)
 		}
 		listed[name] = true

@@ -62,20 +62,24 @@ func list[T any](s *socket, kind uint16, what string, parse func(entry []byte) (
 }
 
 // attributes of an entry after its header, by number. Those of a malformed
-// entry are none.
+// entry end where it is.
 func attributes(entry []byte, header int) map[uint16][]byte {
-	if len(entry) < header {
-		return nil
-	}
-	list, err := nl.ParseRouteAttr(entry[header:])
-	if err != nil {
-		return nil
-	}
-	m := make(map[uint16][]byte, len(list))
-	for _, a := range list {
-		m[a.Attr.Type&nl.NLA_TYPE_MASK] = a.Value
-	}
+	m := map[uint16][]byte{}
+	eachAttribute(entry, header, func(kind uint16, value []byte) { m[kind] = value })
 	return m
+}
+
+// eachAttribute goes without a map, for a fabric has many links.
+func eachAttribute(entry []byte, header int, visit func(kind uint16, value []byte)) {
+	const head = unix.SizeofRtAttr
+	for rest := entry[min(header, len(entry)):]; len(rest) >= head; {
+		n := int(binary.NativeEndian.Uint16(rest))
+		if n < head || n > len(rest) {
+			return
+		}
+		visit(binary.NativeEndian.Uint16(rest[2:])&nl.NLA_TYPE_MASK, rest[head:n])
+		rest = rest[min((n+3)&^3, len(rest)):]
+	}
 }
 
 func number(raw []byte) uint32 {
@@ -113,29 +117,47 @@ func (s *socket) links() ([]link, error) {
 	return list(s, unix.RTM_GETLINK, "links", parseLink, nl.NewIfInfomsg(unix.AF_UNSPEC), attr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
 }
 
+// bridges lists those alone.
+func (s *socket) bridges() ([]link, error) {
+	kind := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	kind.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	return list(s, unix.RTM_GETLINK, "bridges", parseLink, nl.NewIfInfomsg(unix.AF_UNSPEC), kind, attr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
+}
+
 func parseLink(entry []byte) (link, bool) {
 	if len(entry) < unix.SizeofIfInfomsg {
 		return link{}, false
 	}
 	header := nl.DeserializeIfInfomsg(entry)
-	a := attributes(entry, unix.SizeofIfInfomsg)
-	l := link{
-		index:  header.Index,
-		peer:   int32(number(a[unix.IFLA_LINK])),
-		master: int32(number(a[unix.IFLA_MASTER])),
-		name:   text(a[unix.IFLA_IFNAME]),
-		mac:    net.HardwareAddr(a[unix.IFLA_ADDRESS]).String(),
-		mtu:    int(number(a[unix.IFLA_MTU])),
-		up:     header.Flags&unix.IFF_UP != 0,
-		oper:   byte(number(a[unix.IFLA_OPERSTATE])),
-	}
-	info := attributes(a[unix.IFLA_LINKINFO], 0)
-	l.kind = text(info[nl.IFLA_INFO_KIND])
-	if l.kind == "bridge" {
-		// The entry's memory is used again.
-		l.bridge = attributes(slices.Clone(info[nl.IFLA_INFO_DATA]), 0)
-	}
+	l := link{index: header.Index, up: header.Flags&unix.IFF_UP != 0}
+	eachAttribute(entry, unix.SizeofIfInfomsg, func(kind uint16, value []byte) {
+		switch kind {
+		case unix.IFLA_LINK:
+			l.peer = int32(number(value))
+		case unix.IFLA_MASTER:
+			l.master = int32(number(value))
+		case unix.IFLA_IFNAME:
+			l.name = text(value)
+		case unix.IFLA_ADDRESS:
+			l.mac = net.HardwareAddr(value).String()
+		case unix.IFLA_MTU:
+			l.mtu = int(number(value))
+		case unix.IFLA_OPERSTATE:
+			l.oper = byte(number(value))
+		case unix.IFLA_LINKINFO:
+			eachAttribute(value, 0, l.info)
+		}
+	})
 	return l, true
+}
+
+func (l *link) info(kind uint16, value []byte) {
+	switch {
+	case kind == nl.IFLA_INFO_KIND:
+		l.kind = text(value)
+	case kind == nl.IFLA_INFO_DATA && l.kind == "bridge": // the kernel tells the kind before
+		l.bridge = attributes(slices.Clone(value), 0) // the entry's memory is used again
+	}
 }
 
 const ifaProto = 11 // IFA_PROTO, since 5.18

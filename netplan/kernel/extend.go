@@ -104,6 +104,11 @@ func (w *wiring) extendFabric(names []string) error {
 			return err
 		}
 		defer s.close()
+		if len(names) == 0 {
+			if there, err := w.hasBridges(s); err != nil || there {
+				return err
+			}
+		}
 		g, err := survey(s)
 		if err != nil {
 			return err
@@ -124,4 +129,18 @@ func (w *wiring) extendFabric(names []string) error {
 		_, err = w.addBridges(s, g)
 		return err
 	})
+}
+
+func (w *wiring) hasBridges(s *socket) (bool, error) {
+	links, err := s.bridges()
+	if err != nil {
+		return false, err
+	}
+	g := groundOf(links)
+	for _, br := range w.plan.Fabric.Bridges {
+		if l := g.byName[br.Name]; l == nil || l.kind != "bridge" {
+			return false, nil
+		}
+	}
+	return true, nil
 }

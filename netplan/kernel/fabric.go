@@ -22,9 +22,10 @@ type ground struct {
 
 func survey(s *socket) (*ground, error) {
 	links, err := s.links()
-	if err != nil {
-		return nil, err
-	}
+	return groundOf(links), err
+}
+
+func groundOf(links []link) *ground {
 	g := &ground{byName: map[string]*link{}, byIndex: map[int32]*link{}, bridge: firstBridge}
 	last := int32(firstPort - 1)
 	for i := range links {
@@ -37,7 +38,7 @@ func survey(s *socket) (*ground, error) {
 		}
 	}
 	g.nextPort.Store(last)
-	return g, nil
+	return g
 }
 
 // ours tells whether l is something that a plan makes in the fabric.

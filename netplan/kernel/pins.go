@@ -115,15 +115,16 @@ func openPin(o Options, name string) (*os.File, error) {
 // pinned tells whether a namespace is, and gives one that is the name a killed
 // run did not get to.
 func pinned(o Options, name string) (bool, error) {
-	f, err := openPin(o, name)
-	if errors.Is(err, fs.ErrNotExist) {
+	path, link := filepath.Join(o.PinDir, name), filepath.Join(o.NetNSDir, name)
+	// As openPin does it, but with fewer system calls, for it looks at many.
+	var st unix.Statfs_t
+	err := unix.Statfs(path, &st)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Type != unix.NSFS_MAGIC {
 		return false, nil
 	}
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("cannot look at network namespace %s: %w", name, err)
 	}
-	defer f.Close()
-	path, link := filepath.Join(o.PinDir, name), filepath.Join(o.NetNSDir, name)
 	if target, err := os.Readlink(link); err == nil && target == path {
 		return true, nil
 	}

@@ -30,7 +30,7 @@ func (c *convergence) settle(i int, fabric *socket) error {
 	if err := c.addLinks(n, ns, s, fabric); err != nil {
 		return err
 	}
-	t := &settling{socket: s, node: n, up: map[string]bool{}, news: map[string]bool{}}
+	t := &settling{socket: s, node: n, up: map[string]bool{}, news: map[string]bool{}, set: map[string]bool{}}
 	// Every round but the first sets right what the one before has upset; one
 	// more for each address, for the order of those of a subnet.
 	rounds := 8
@@ -102,6 +102,7 @@ type settling struct {
 	sent int
 	up   map[string]bool // interfaces that were down
 	news map[string]bool // interfaces with new addresses
+	set  map[string]bool // interfaces whose settings are done
 	// again: an address was deleted that the next round adds, and routes
 	// depend on it.
 	again bool
@@ -161,16 +162,20 @@ func (t *settling) settleLinks(links map[string]*link) error {
 		ups.up(lo.index, "lo", n.NetNS)
 	}
 	for _, f := range n.Interfaces {
+		if l := links[f.Name]; !l.up {
+			ups.up(l.index, f.Name, n.NetNS)
+			t.up[f.Name] = true
+		}
+		if t.set[f.Name] {
+			continue
+		}
+		t.set[f.Name] = true
 		// Between: an MTU below 1280 takes the settings of IPv6 away, and IPv6
 		// starts when the interface goes up.
 		written, err := keepSysctls(n.InterfaceSettings(f.Name))
 		t.sent += written
 		if err != nil {
 			return fmt.Errorf("cannot configure %s: %w", n.NetNS, err)
-		}
-		if l := links[f.Name]; !l.up {
-			ups.up(l.index, f.Name, n.NetNS)
-			t.up[f.Name] = true
 		}
 	}
 	return t.do(&ups, &batch{})
