@@ -2,9 +2,10 @@ package netplan
 
 import "fmt"
 
-// firstTable is the first routing table and rule priority of the plan's own;
-// the kernel's are 253 to 255 and priorities 0, 32766 and 32767.
-const firstTable = 1000
+// FirstTable is the first routing table of the plan's own, and a rule's
+// priority is the number of its table. The kernel's tables are 253 to 255, its
+// priorities 0, 32766 and 32767.
+const FirstTable = 1000
 
 // backbone plans the router that has a leg in every cluster.
 //
@@ -32,7 +33,7 @@ func (b *builder) backbone() (Node, error) {
 			continue
 		}
 		for _, own := range f.Addresses {
-			table := firstTable + uint32(len(n.Rules))
+			table := FirstTable + uint32(len(n.Rules))
 			via, ok := addressIn(own.Masked(), addressesIn(g, c.Name))
 			if !ok {
 				return n, fmt.Errorf("cannot plan cluster %s: its gateway %s has no address in %s", c.Name, g.ID(), own.Masked())

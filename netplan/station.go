@@ -89,7 +89,7 @@ func (b *builder) returnPaths(n *Node, s *topology.Station) {
 	if b.gateways[home.Name] != s {
 		return
 	}
-	table := uint32(firstTable)
+	table := uint32(FirstTable)
 	for _, f := range s.Interfaces {
 		if f.Cluster == s.Cluster || b.gateways[f.Cluster] == s {
 			continue

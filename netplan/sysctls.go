@@ -1,5 +1,10 @@
 package netplan
 
+import (
+	"slices"
+	"strings"
+)
+
 // A new namespace takes its IPv4 settings from the machine's current ones
 // (net.core.devconf_inherit_init_net, Documentation/admin-guide/sysctl/net.rst),
 // so what matters is set here, before any interface exists: `default` is what
@@ -50,4 +55,38 @@ func nodeSysctls(forward, ipv6 bool) []Sysctl {
 		Sysctl{Key: "net.ipv6.conf.default.accept_dad", Value: "0"},
 		Sysctl{Key: "net.ipv6.conf.default.accept_redirects", Value: "0"},
 	)
+}
+
+// Settings is n.Sysctls and the kernel's own value of each setting that other
+// nodes' plans name and n's leaves out: what a namespace that was made by
+// another plan has to be set to. The order matters as in Sysctls.
+func (n *Node) Settings() []Sysctl {
+	all := slices.Clone(n.Sysctls)
+	for _, s := range []Sysctl{
+		{Key: "net.ipv6.conf.all.disable_ipv6", Value: "0", Optional: true},
+		{Key: "net.ipv6.conf.all.forwarding", Value: "0", Optional: true},
+		{Key: "net.ipv6.conf.default.accept_ra", Value: "1", Optional: true},
+		{Key: "net.ipv6.conf.default.accept_dad", Value: "1", Optional: true},
+		{Key: "net.ipv6.conf.default.accept_redirects", Value: "1", Optional: true},
+		{Key: "net.ipv6.conf.default.disable_ipv6", Value: "0", Optional: true},
+	} {
+		named := func(o Sysctl) bool { return o.Key == s.Key }
+		if !slices.ContainsFunc(all, named) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// InterfaceSettings are those that interface dev took from the namespace's
+// defaults when it was made.
+func (n *Node) InterfaceSettings(dev string) []Sysctl {
+	var all []Sysctl
+	for _, s := range n.Settings() {
+		family, name, ok := strings.Cut(s.Key, ".conf.default.")
+		if ok {
+			all = append(all, Sysctl{Key: family + ".conf." + dev + "." + name, Value: s.Value, Optional: s.Optional})
+		}
+	}
+	return all
 }

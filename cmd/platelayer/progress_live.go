@@ -21,7 +21,6 @@ const (
 	beginFrame = "\x1b[?2026h\x1b[?25l"
 	endFrame   = "\x1b[?25h\x1b[?2026l"
 	eraseLine  = "\x1b[2K"
-	eraseBelow = "\x1b[J"
 	cursorUp   = "\x1b[A"
 )
 
@@ -30,17 +29,19 @@ const (
 // free.
 func (l *liveArea) frame(above string, lines []string) {
 	var b strings.Builder
-	b.WriteString(beginFrame)
-	b.WriteString(strings.Repeat(cursorUp, l.rows()))
-	b.WriteString("\r")
-	if above != "" { // it may wrap: it can't be written over line by line
-		b.WriteString(eraseBelow)
-		b.WriteString(above)
+	rows := l.rows()
+	up := strings.Repeat(cursorUp, rows)
+	b.WriteString(beginFrame + "\r" + up)
+	// Line by line, not all below the cursor: at the top of the screen tmux
+	// takes that for a clear, and keeps the frame in its history.
+	if above != "" || rows != len(lines) {
+		b.WriteString(strings.Repeat(eraseLine+"\n", rows) + eraseLine + up)
 	}
+	b.WriteString(above)
 	for _, line := range lines {
 		b.WriteString(eraseLine + line + "\n")
 	}
-	b.WriteString(eraseBelow + endFrame)
+	b.WriteString(eraseLine + endFrame)
 	io.WriteString(l.out, b.String()) // a terminal that is gone is not missed
 	l.drawn = lines
 }

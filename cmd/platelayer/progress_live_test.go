@@ -86,9 +86,6 @@ func (s *screen) control(sequence string) {
 	case "[A":
 		s.row = max(s.row-1, len(s.rows)-s.height, 0)
 		s.column = min(s.column, s.width-1)
-	case "[J":
-		s.rows[s.row] = s.rows[s.row][:min(s.column, len(s.rows[s.row]))]
-		s.rows = s.rows[:s.row+1]
 	case "[2K":
 		s.rows[s.row] = nil
 	case "[?25l":
@@ -126,7 +123,7 @@ func (s *screen) text() string {
 	for _, row := range s.rows {
 		lines = append(lines, strings.TrimRight(string(row), " "))
 	}
-	return strings.Join(lines, "\n")
+	return strings.TrimRight(strings.Join(lines, "\n"), "\n") + "\n"
 }
 
 // TestLiveArea: whatever was drawn before, the screen shows what stood there,

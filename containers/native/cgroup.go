@@ -235,7 +235,10 @@ func KillCgroup(ctx context.Context, name string) error {
 	if err := checkCgroup(name); err != nil {
 		return err
 	}
-	h := findHierarchies()
+	return findHierarchies().kill(ctx, name)
+}
+
+func (h *hierarchies) kill(ctx context.Context, name string) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		left := 0
 		for _, root := range h.trees() {
@@ -341,7 +344,11 @@ func RemoveCgroup(name string) error {
 	if err := checkCgroup(name); err != nil {
 		return err
 	}
-	for _, root := range findHierarchies().trees() {
+	return findHierarchies().remove(name)
+}
+
+func (h *hierarchies) remove(name string) error {
+	for _, root := range h.trees() {
 		if err := walkCgroups(filepath.Join(root, name), rmdirCgroup); err != nil {
 			return err
 		}

@@ -76,6 +76,9 @@ func (e *Engine) Prepare(ctx context.Context, spec *containers.Spec) (containers
 	if len(spec.Args) == 0 {
 		return nil, fmt.Errorf("cannot prepare %s: it has no command", spec.Name)
 	}
+	if err := checkLimits(spec.MemoryBytes, spec.Pids); err != nil {
+		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
+	}
 	c := &container{engine: e, spec: spec, ns: newNSSet(), baseFD: -1, cwd: -1}
 	if err := e.pool.do(c.prepare); err != nil {
 		c.release()

@@ -54,16 +54,22 @@ func SetLimits(cgroup string, memory, pids int64) error {
 	if err := checkCgroup(cgroup); err != nil {
 		return err
 	}
-	h := findHierarchies()
-	if err := h.setLimits(cgroup, memory, pids); err != nil {
+	if err := findHierarchies().limit(cgroup, memory, pids); err != nil {
 		return fmt.Errorf("cannot change the limits of %s: %w", path.Base(cgroup), err)
+	}
+	return nil
+}
+
+func (h *hierarchies) limit(name string, memory, pids int64) error {
+	if err := h.setLimits(name, memory, pids); err != nil {
+		return err
 	}
 	for controller, limit := range map[string]int64{"memory": memory, "pids": pids} {
 		if limit == 0 || h.v1[controller] == "" {
 			continue
 		}
-		if err := h.gather(cgroup, controller); err != nil {
-			return fmt.Errorf("cannot change the limits of %s: %w", path.Base(cgroup), err)
+		if err := h.gather(name, controller); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -71,14 +77,21 @@ func SetLimits(cgroup string, memory, pids int64) error {
 
 // minMemory is the least memory limit in bytes: with less the kernel kills a
 // program while it is being executed, or refuses to clone.
-const minMemory = 512 << 10
+const minMemory = 1 << 20
 
-func (h *hierarchies) setLimits(name string, memory, pids int64) error {
+func checkLimits(memory, pids int64) error {
 	if memory < 0 || memory > 0 && memory < minMemory {
 		return fmt.Errorf("memory limit of %d bytes is below the %d that a program needs to start", memory, minMemory)
 	}
 	if pids < 0 {
 		return fmt.Errorf("pids limit of %d is below 0", pids)
+	}
+	return nil
+}
+
+func (h *hierarchies) setLimits(name string, memory, pids int64) error {
+	if err := checkLimits(memory, pids); err != nil {
+		return err
 	}
 	dir, v1, err := h.limited(name, "memory", memory)
 	switch {

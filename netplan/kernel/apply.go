@@ -47,19 +47,20 @@ type wiring struct {
 	options   Options
 	bridges   map[string]int32 // interface index by name
 	firstPort []int32          // interface index of each node's first port
-	ports     int
-	fabric    *os.File // the fabric's namespace
-	next      atomic.Int64
+	ports     map[string]bool  // whose forwarding is waited for
+	fabric    *os.File         // the fabric's namespace
 }
 
 func newWiring(p *netplan.Plan, o Options) *wiring {
-	w := &wiring{plan: p, options: o, bridges: map[string]int32{}, firstPort: make([]int32, len(p.Nodes))}
+	w := &wiring{plan: p, options: o, bridges: map[string]int32{}, firstPort: make([]int32, len(p.Nodes)), ports: map[string]bool{}}
 	for i, b := range p.Fabric.Bridges {
 		w.bridges[b.Name] = int32(firstBridge + i)
 	}
 	for i := range p.Nodes {
-		w.firstPort[i] = int32(firstPort + w.ports)
-		w.ports += len(p.Nodes[i].Interfaces)
+		w.firstPort[i] = int32(firstPort + len(w.ports))
+		for _, f := range p.Nodes[i].Interfaces {
+			w.ports[f.Peer] = true
+		}
 	}
 	return w
 }
@@ -89,19 +90,26 @@ func (w *wiring) makeFabric() error {
 	return pin(w.options, f.NetNS)
 }
 
-// makeNodes lets a few threads make the nodes, each taking the next that is
-// left. The first error stops all.
+// makeNodes makes every node of the plan.
 func (w *wiring) makeNodes(ctx context.Context) error {
+	return w.eachNode(ctx, w.makeNode)
+}
+
+// eachNode lets a few threads do f for the nodes, each taking the next that is
+// left. f gets the node's place in the plan and a socket in the fabric, and
+// may move its thread. The first error stops all.
+func (w *wiring) eachNode(ctx context.Context, f func(i int, fabric *socket) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	workers := w.options.Workers
 	if workers <= 0 {
 		workers = min(runtime.NumCPU(), 4)
 	}
+	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range min(workers, len(w.plan.Nodes)) {
 		wg.Go(func() {
-			if err := onOwnThread(func() error { return w.work(ctx) }); err != nil {
+			if err := onOwnThread(func() error { return w.work(ctx, &next, f) }); err != nil {
 				cancel(err)
 			}
 		})
@@ -119,9 +127,9 @@ func (w *wiring) openFabric() (*socket, error) {
 	return openSocket()
 }
 
-// work makes nodes on the calling thread, which goes from one new namespace to
-// the next. Its socket in the fabric stays there.
-func (w *wiring) work(ctx context.Context) error {
+// work goes from one namespace to the next on the calling thread. Its socket
+// in the fabric stays there.
+func (w *wiring) work(ctx context.Context, next *atomic.Int64, f func(i int, fabric *socket) error) error {
 	s, err := w.openFabric()
 	if err != nil {
 		return err
@@ -131,11 +139,11 @@ func (w *wiring) work(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		i := int(w.next.Add(1)) - 1
+		i := int(next.Add(1)) - 1
 		if i >= len(w.plan.Nodes) {
 			return nil
 		}
-		if err := w.makeNode(i, s); err != nil {
+		if err := f(i, s); err != nil {
 			return err
 		}
 	}
@@ -190,7 +198,7 @@ func configure(n *netplan.Node) error {
 		if index[r.Dev] == 0 {
 			return fmt.Errorf("cannot %s in %s: no such interface", words(r.Text()), n.NetNS)
 		}
-		b.addRoute(r, index[r.Dev], n.NetNS)
+		b.addRoute(r, create, index[r.Dev], n.NetNS)
 	}
 	if err := s.send(&b); err != nil {
 		return err

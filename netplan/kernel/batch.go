@@ -38,6 +38,19 @@ func (b *batch) add(kind uint16, flags uint16, what func() string, data ...nl.Ne
 	b.what = append(b.what, what)
 }
 
+// again appends a request of what a dump brought, such as to delete it.
+func (b *batch) again(kind uint16, entry []byte, what func() string) {
+	b.add(kind, 0, what, raw(entry))
+}
+
+// raw is a request's payload as it is.
+type raw []byte
+
+func (r raw) Len() int          { return len(r) }
+func (r raw) Serialize() []byte { return r }
+
+func (b *batch) empty() bool { return len(b.what) == 0 }
+
 // socket is an rtnetlink socket. It stays in the namespace of the thread that
 // opened it.
 type socket struct {

@@ -47,13 +47,25 @@ func pin(o Options, name string) error {
 	if err := unix.Mount(threadNetNS, path, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("cannot pin network namespace %s: %w", name, err)
 	}
-	link := filepath.Join(o.NetNSDir, name)
-	err = os.Symlink(path, link)
+	return nameNetNS(path, filepath.Join(o.NetNSDir, name))
+}
+
+// nameNetNS gives the pin at path the name link.
+func nameNetNS(path, link string) error {
+	err := os.Symlink(path, link)
 	if errors.Is(err, fs.ErrExist) {
 		return &NameTaken{Path: link}
 	}
 	if err != nil {
-		return fmt.Errorf("cannot name network namespace %s: %w", name, err)
+		return fmt.Errorf("cannot name network namespace %s: %w", filepath.Base(path), err)
+	}
+	return nil
+}
+
+// enter moves the calling thread into a namespace.
+func enter(ns *os.File) error {
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("cannot enter network namespace %s: %w", filepath.Base(ns.Name()), err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -34,16 +35,21 @@ func (b *batch) addBridge(br netplan.Bridge, index int32, netns string) error {
 	link := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	link.Index = index
 	link.Flags, link.Change = unix.IFF_UP, unix.IFF_UP
+	b.add(unix.RTM_NEWLINK, create, func() string { return "add bridge " + br.Name + " in " + netns },
+		link, attr(unix.IFLA_IFNAME, nl.ZeroTerminated(br.Name)), attr(unix.IFLA_ADDRESS, mac),
+		attr(unix.IFLA_MTU, nl.Uint32Attr(uint32(br.MTU))), bridgeInfo())
+	return nil
+}
+
+// bridgeInfo makes a bridge a plain switch.
+func bridgeInfo() *nl.RtAttr {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
 	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
 	data.AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0))
 	data.AddRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(0))
 	data.AddRtAttr(nl.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0))
-	b.add(unix.RTM_NEWLINK, create, func() string { return "add bridge " + br.Name + " in " + netns },
-		link, attr(unix.IFLA_IFNAME, nl.ZeroTerminated(br.Name)), attr(unix.IFLA_ADDRESS, mac),
-		attr(unix.IFLA_MTU, nl.Uint32Attr(uint32(br.MTU))), info)
-	return nil
+	return info
 }
 
 // addVeth makes both ends in place: to move or rename a device afterwards
@@ -99,23 +105,45 @@ func (b *batch) up(index int32, name, netns string) {
 }
 
 func (b *batch) addAddress(a netip.Prefix, noPrefixRoute bool, index int32, name, netns string) {
+	b.setAddress(a, create, noPrefixRoute, index, name, netns)
+}
+
+// setAddress is addAddress with flags that tell what to do with one that
+// exists.
+func (b *batch) setAddress(a netip.Prefix, flags uint16, noPrefixRoute bool, index int32, name, netns string) {
 	msg := nl.NewIfAddrmsg(family(a.Addr()))
 	msg.Prefixlen = uint8(a.Bits())
 	msg.Index = uint32(index)
-	var flags uint32
+	var ifa uint32
 	if a.Addr().Is6() {
-		flags |= unix.IFA_F_NODAD
+		ifa |= unix.IFA_F_NODAD
 	}
 	if noPrefixRoute {
-		flags |= unix.IFA_F_NOPREFIXROUTE
+		ifa |= unix.IFA_F_NOPREFIXROUTE
 	}
 	raw := a.Addr().AsSlice()
-	b.add(unix.RTM_NEWADDR, create, func() string {
+	b.add(unix.RTM_NEWADDR, flags, func() string {
 		return words(netplan.AddressText(name, a, noPrefixRoute)) + " in " + netns
-	}, msg, attr(unix.IFA_LOCAL, raw), attr(unix.IFA_ADDRESS, raw), attr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
+	}, msg, attr(unix.IFA_LOCAL, raw), attr(unix.IFA_ADDRESS, raw), attr(unix.IFA_FLAGS, nl.Uint32Attr(ifa)))
 }
 
-func (b *batch) addRoute(r netplan.Route, index int32, netns string) {
+// addLinkLocal is the address that the kernel gives an interface when IPv6
+// starts on it, of RFC 4291, appendix A.
+func (b *batch) addLinkLocal(f netplan.Interface, index int32, netns string) error {
+	mac, err := net.ParseMAC(f.MAC)
+	if err != nil {
+		return fmt.Errorf("cannot add address of %s in %s: %w", f.Name, netns, err)
+	}
+	a := []byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]}
+	msg := nl.NewIfAddrmsg(unix.AF_INET6)
+	msg.Prefixlen, msg.Scope, msg.Index = 64, unix.RT_SCOPE_LINK, uint32(index)
+	b.add(unix.RTM_NEWADDR, create, func() string { return "add the link-local address of " + f.Name + " in " + netns },
+		msg, attr(unix.IFA_LOCAL, a), attr(unix.IFA_ADDRESS, a), attr(ifaProto, nl.Uint8Attr(3))) // IFAPROT_KERNEL_LL
+	return nil
+}
+
+// addRoute's flags tell whether it takes another's place.
+func (b *batch) addRoute(r netplan.Route, flags uint16, index int32, netns string) {
 	msg := nl.NewRtMsg()
 	msg.Family = uint8(family(r.To.Addr()))
 	msg.Dst_len = uint8(r.To.Bits())
@@ -135,7 +163,23 @@ func (b *batch) addRoute(r netplan.Route, index int32, netns string) {
 	} else if r.To.Addr().Is4() {
 		msg.Scope = unix.RT_SCOPE_LINK
 	}
-	b.add(unix.RTM_NEWROUTE, create, func() string { return words(r.Text()) + " in " + netns }, data...)
+	b.add(unix.RTM_NEWROUTE, flags, func() string { return words(r.Text()) + " in " + netns }, data...)
+}
+
+// addPrefixRoute is the route that the kernel adds with an address.
+func (b *batch) addPrefixRoute(a netip.Prefix, index int32, netns string) {
+	msg := nl.NewRtMsg()
+	msg.Family = uint8(family(a.Addr()))
+	msg.Dst_len = uint8(a.Bits())
+	msg.Protocol = unix.RTPROT_KERNEL
+	data := []nl.NetlinkRequestData{msg, attr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))), attr(unix.RTA_DST, a.Masked().Addr().AsSlice())}
+	if a.Addr().Is4() {
+		msg.Scope = unix.RT_SCOPE_LINK
+		data = append(data, attr(unix.RTA_PREFSRC, a.Addr().AsSlice()))
+	} else {
+		data = append(data, attr(unix.RTA_PRIORITY, nl.Uint32Attr(256))) // IP6_RT_PRIO_ADDRCONF
+	}
+	b.add(unix.RTM_NEWROUTE, create, func() string { return "add route " + a.Masked().String() + " in " + netns }, data...)
 }
 
 // addRule's header is struct fib_rule_hdr, of rtmsg's layout with the action

@@ -29,12 +29,57 @@ func setSysctls(all []netplan.Sysctl) error {
 	return nil
 }
 
-func (d sysctlDirs) set(s netplan.Sysctl) error {
-	dir, name := splitKey(s.Key)
-	fd, err := d.open(dir)
-	if err == nil {
-		fd, err = unix.Openat(fd, name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+// keepSysctls applies those that differ and returns how many did. It looks at
+// each in its turn, for a change of one may change others.
+func keepSysctls(all []netplan.Sysctl) (int, error) {
+	dirs := sysctlDirs{}
+	defer dirs.close()
+	written := 0
+	for _, s := range all {
+		value, err := dirs.get(s.Key)
+		if err == nil && value == s.Value || errors.Is(err, unix.ENOENT) && s.Optional {
+			continue
+		}
+		if err := dirs.set(s); err != nil {
+			return written, fmt.Errorf("cannot set %s to %q: %w", s.Key, s.Value, err)
+		}
+		written++
 	}
+	return written, nil
+}
+
+// getSysctl is one setting of the calling thread's namespace.
+func getSysctl(key string) (string, error) {
+	dirs := sysctlDirs{}
+	defer dirs.close()
+	return dirs.get(key)
+}
+
+// get is a setting with one space between its fields.
+func (d sysctlDirs) get(key string) (string, error) {
+	fd, err := d.file(key, unix.O_RDONLY)
+	if err != nil {
+		return "", err
+	}
+	buf := make([]byte, 256)
+	n, err := unix.Read(fd, buf)
+	if err := errors.Join(err, unix.Close(fd)); err != nil {
+		return "", err
+	}
+	return strings.Join(strings.Fields(string(buf[:n])), " "), nil
+}
+
+func (d sysctlDirs) file(key string, mode int) (int, error) {
+	dir, name := splitKey(key)
+	fd, err := d.open(dir)
+	if err != nil {
+		return -1, err
+	}
+	return unix.Openat(fd, name, mode|unix.O_CLOEXEC, 0)
+}
+
+func (d sysctlDirs) set(s netplan.Sysctl) error {
+	fd, err := d.file(s.Key, unix.O_WRONLY)
 	if errors.Is(err, unix.ENOENT) {
 		if s.Optional {
 			return nil

@@ -1,0 +1,353 @@
+package kernel
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"platelayer/netplan"
+	"platelayer/topology"
+)
+
+// change brings l from its plan to that of top, as `up` does.
+func (l *lab) change(top *topology.Topology) {
+	l.Helper()
+	p, err := netplan.Build(top)
+	if err != nil {
+		l.Fatal(err)
+	}
+	l.changeTo(p)
+}
+
+func (l *lab) changeTo(p *netplan.Plan) {
+	l.Helper()
+	var names []string
+	for _, c := range netplan.Diff(l.plan, p) {
+		if c.Verb == netplan.VerbChange && !slices.Contains(names, c.NetNS) {
+			names = append(names, c.NetNS)
+		}
+	}
+	l.plan = p
+	l.extend()
+	l.converge(names...)
+	if err := Prune(p, l.options); err != nil {
+		l.Fatal(err)
+	}
+}
+
+func (l *lab) extend() {
+	l.Helper()
+	if err := Extend(context.Background(), l.plan, l.options); err != nil {
+		l.Fatal(err)
+	}
+}
+
+// converge returns how much was sent.
+func (l *lab) converge(netns ...string) int {
+	l.Helper()
+	sent, err := converge(context.Background(), l.plan, l.options, netns)
+	if err != nil {
+		l.Fatal(err)
+	}
+	return sent
+}
+
+// repair does for the whole plan what `up` does after a killed one.
+func (l *lab) repair() {
+	l.Helper()
+	l.extend()
+	l.converge(l.plan.NetNSNames()...)
+	if err := Prune(l.plan, l.options); err != nil {
+		l.Fatal(err)
+	}
+}
+
+// fresh applies l's plan from nothing under another name.
+func (l *lab) fresh(top func(name string) *topology.Topology) *lab {
+	l.Helper()
+	name := l.plan.Topology + "-fresh"
+	p, err := netplan.Build(top(name))
+	if err != nil {
+		l.Fatal(err)
+	}
+	other := &lab{T: l.T, plan: p, options: optionsFor(name)}
+	l.Cleanup(func() { _ = Remove(other.options) })
+	if err := Apply(context.Background(), p, other.options); err != nil {
+		l.Fatal(err)
+	}
+	return other
+}
+
+// volatile is what differs between two of the same: indexes, identifiers,
+// timers, and the numbers a bridge gives its ports.
+var volatile = regexp.MustCompile(`^\d+: |@if\d+|link-netnsid \d+|\b\w+_timer +[\d.]+|\b(port_no|port_id|designated_port|brd_?port_id) \S+|new_ifindex \d+|ifindex \d+`)
+
+// shown is all that iproute2 and /proc/sys tell of each namespace.
+func (l *lab) shown() map[string][]string {
+	l.Helper()
+	if _, err := exec.LookPath("ip"); err != nil {
+		l.Skip("needs iproute2: ", err)
+	}
+	ip := func(netns, commands string, options ...string) string {
+		cmd := exec.Command("ip", append(options, "-n", netns, "-d", "-o", "-batch", "-")...)
+		cmd.Stdin = strings.NewReader(commands)
+		var failed strings.Builder
+		cmd.Stderr = &failed
+		out, err := cmd.Output()
+		if err != nil {
+			l.Fatalf("ip in %s: %v: %s", netns, err, failed.String())
+		}
+		return string(out)
+	}
+	all := map[string][]string{}
+	for _, name := range l.plan.NetNSNames() {
+		node := strings.TrimPrefix(name, l.plan.Topology+".")
+		out := ip(name, "link show\naddr show\nroute show table all\nrule show\n") + ip(name, "rule show\n", "-6")
+		for line := range strings.Lines(out) {
+			line = strings.ReplaceAll(volatile.ReplaceAllString(line, ""), l.plan.Topology, "NAME")
+			all[node] = append(all[node], strings.Join(strings.Fields(line), " "))
+		}
+		l.in(node, func() error {
+			for _, key := range []string{"ip_forward", "ip_unprivileged_port_start", "ping_group_range", "conf/*/accept_redirects", "conf/*/send_redirects",
+				"conf/*/rp_filter", "conf/*/forwarding", "conf/*/disable_ipv6", "conf/*/accept_ra", "conf/*/accept_dad",
+				"conf/*/arp_notify", "conf/*/ndisc_notify", "conf/*/promote_secondaries"} {
+				files, err := filepath.Glob("/proc/sys/net/ipv[46]/" + key)
+				if err != nil {
+					return err
+				}
+				for _, file := range files {
+					raw, err := os.ReadFile(file)
+					if err != nil {
+						return err
+					}
+					all[node] = append(all[node], file+" "+strings.TrimSpace(string(raw)))
+				}
+			}
+			return nil
+		})
+		slices.Sort(all[node])
+	}
+	return all
+}
+
+// wantFresh compares l with its plan applied from nothing.
+func (l *lab) wantFresh(top func(name string) *topology.Topology) {
+	l.Helper()
+	other := l.fresh(top)
+	if diff := cmp.Diff(other.shown(), l.shown()); diff != "" {
+		l.Errorf("applied from nothing (-) and changed (+) differ:\n%s", diff)
+	}
+	if names := l.names(); !slices.Equal(names, other.names()) {
+		l.Errorf("namespaces are %q, from nothing %q", names, other.names())
+	}
+	if err := Remove(other.options); err != nil {
+		l.Error(err)
+	}
+}
+
+// names are the namespaces that have one, without the topology's name.
+func (l *lab) names() []string {
+	l.Helper()
+	found, err := filepath.Glob(filepath.Join(l.options.NetNSDir, l.plan.Topology+".*"))
+	if err != nil {
+		l.Fatal(err)
+	}
+	for i, name := range found {
+		found[i] = strings.TrimPrefix(filepath.Base(name), l.plan.Topology+".")
+	}
+	return found
+}
+
+// edits are changes of the sample.
+func edits() map[string]func(t *topology.Topology) {
+	return map[string]func(t *topology.Topology){
+		"nothing": func(t *topology.Topology) {},
+		"station more": func(t *topology.Topology) {
+			t.Clusters[1].Stations = append(t.Clusters[1].Stations, topology.Station{Name: "d", Cluster: "app", Addresses: addrs("10.20.0.13")})
+		},
+		"cluster more": func(t *topology.Topology) {
+			t.Clusters = append(t.Clusters, topology.Cluster{Name: "new", Domain: "new.test", MTU: 1500,
+				Subnets: prefixes("10.40.0.0/24"), BackboneAddresses: addrs("10.40.0.1"),
+				Stations: []topology.Station{{Name: "n", Cluster: "new", Addresses: addrs("10.40.0.11")}}})
+		},
+		"station less":    func(t *topology.Topology) { t.Clusters[1].Stations = t.Clusters[1].Stations[1:] },
+		"cluster less":    func(t *topology.Topology) { t.Clusters = t.Clusters[:2]; strip(t, "plain") },
+		"address":         func(t *topology.Topology) { t.Clusters[2].Stations[0].Addresses = addrs("10.30.0.77") },
+		"address more":    func(t *topology.Topology) { t.Clusters[2].Stations[0].Addresses = addrs("10.30.0.11", "10.30.0.77") },
+		"address before":  func(t *topology.Topology) { t.Clusters[2].Stations[0].Addresses = addrs("10.30.0.77", "10.30.0.11") },
+		"addresses moved": func(t *topology.Topology) { swap(&t.Clusters[1].Stations[0], &t.Clusters[1].Stations[1]) },
+		"route": func(t *topology.Topology) {
+			t.Clusters[2].Stations[0].Routes = []topology.Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("10.30.0.99")}}
+		},
+		"MTU":              func(t *topology.Topology) { t.Clusters[0].MTU, t.Clusters[2].MTU = 1300, 1500 },
+		"no gateway":       func(t *topology.Topology) { t.Clusters[0].Gateway = "" },
+		"other gateway":    func(t *topology.Topology) { t.Clusters[0].Gateway = "a" },
+		"gateway":          func(t *topology.Topology) { t.Clusters[1].Gateway = "b" },
+		"gateways":         func(t *topology.Topology) { t.Clusters[0].Gateway, t.Clusters[1].Gateway = "", "multi" },
+		"interface less":   func(t *topology.Topology) { t.Clusters[1].Stations[1].Interfaces = nil },
+		"interface more":   func(t *topology.Topology) { visit(&t.Clusters[1].Stations[0], "plain", "10.30.0.13") },
+		"interface moved":  func(t *topology.Topology) { visit(&t.Clusters[1].Stations[1], "web", "203.0.113.12") },
+		"backbone":         func(t *topology.Topology) { t.Clusters[1].BackboneAddresses = addrs("10.20.0.254", "fd00:20::fe") },
+		"subnet":           func(t *topology.Topology) { renumber(&t.Clusters[2]) },
+		"IPv6 less":        func(t *topology.Topology) { onlyIPv4(&t.Clusters[0]); onlyIPv4(&t.Clusters[1]) },
+		"IPv6 less in app": func(t *topology.Topology) { onlyIPv4(&t.Clusters[1]) },
+	}
+}
+
+func strip(t *topology.Topology, cluster string) {
+	for i := range t.Clusters {
+		for j := range t.Clusters[i].Stations {
+			s := &t.Clusters[i].Stations[j]
+			s.Interfaces = slices.DeleteFunc(s.Interfaces, func(f topology.Interface) bool { return f.Cluster == cluster })
+		}
+	}
+}
+
+func swap(a, b *topology.Station) { a.Addresses, b.Addresses = b.Addresses, a.Addresses }
+
+func visit(s *topology.Station, cluster, addr string) {
+	s.Interfaces = []topology.Interface{{Cluster: cluster, Addresses: addrs(addr)}}
+}
+
+// renumber gives the cluster plain, and the visitors' interfaces, 10.31.0.0/24;
+// visitors keep theirs, which therefore go.
+func renumber(c *topology.Cluster) {
+	c.Subnets, c.BackboneAddresses = prefixes("10.31.0.0/16"), addrs("10.31.0.1")
+	c.Stations[0].Addresses = addrs("10.31.0.11")
+}
+
+func onlyIPv4(c *topology.Cluster) {
+	six := func(a netip.Addr) bool { return a.Is6() }
+	c.Subnets = c.Subnets[:1]
+	c.BackboneAddresses = slices.DeleteFunc(c.BackboneAddresses, six)
+	for i := range c.Stations {
+		c.Stations[i].Addresses = slices.DeleteFunc(c.Stations[i].Addresses, six)
+	}
+}
+
+// edited is the sample after an edit.
+func edited(edit string) func(name string) *topology.Topology {
+	return func(name string) *topology.Topology {
+		t := sample(name)
+		edits()[edit](t)
+		if edit == "subnet" {
+			strip(t, "plain")
+		}
+		return t
+	}
+}
+
+// TestChangeIsLikeFromNothing goes to each edit and back.
+func TestChangeIsLikeFromNothing(t *testing.T) {
+	l := up(t, "edit")
+	name := l.plan.Topology
+	for edit := range edits() {
+		l.T = t
+		ok := t.Run(edit, func(t *testing.T) {
+			l.T = t
+			l.change(edited(edit)(name))
+			l.wantFresh(edited(edit))
+			if sent := l.converge(l.plan.NetNSNames()...); sent != 0 {
+				t.Errorf("%d requests after the change", sent)
+			}
+			l.change(sample(name))
+			l.wantFresh(sample)
+		})
+		l.T = t
+		if !ok {
+			l.repair()
+		}
+	}
+}
+
+func TestRandomChangesAreLikeFromNothing(t *testing.T) {
+	l := up(t, "random")
+	name := l.plan.Topology
+	pairs := 100
+	if testing.Short() {
+		pairs = 10
+	}
+	for seed := range pairs {
+		top := func(name string) *topology.Topology { return random(name, uint64(seed)) }
+		l.change(top(name))
+		l.wantFresh(top)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// random is a topology of up to four clusters, out of few names and addresses,
+// so that two have much in common.
+func random(name string, seed uint64) *topology.Topology {
+	r := rand.New(rand.NewPCG(seed, 1))
+	top := &topology.Topology{Name: name}
+	for c := range 4 {
+		if r.IntN(4) == 0 && (c > 0 || len(top.Clusters) > 0) {
+			continue
+		}
+		top.Clusters = append(top.Clusters, randomCluster(r, c))
+	}
+	for i := range top.Clusters {
+		for j := range top.Clusters[i].Stations {
+			s := &top.Clusters[i].Stations[j]
+			for k := range top.Clusters {
+				if to := &top.Clusters[k]; k != i && r.IntN(4) == 0 {
+					host := 100 + 10*i + j
+					s.Interfaces = append(s.Interfaces, topology.Interface{Cluster: to.Name, Addresses: hosts(to, host)})
+				}
+			}
+		}
+	}
+	return top
+}
+
+func randomCluster(r *rand.Rand, c int) topology.Cluster {
+	cluster := topology.Cluster{Name: "c" + string(rune('0'+c)), Domain: "test", MTU: []int{1500, 1500, 1400}[r.IntN(3)]}
+	v4 := netip.AddrFrom4([4]byte{10, byte(c), byte(r.IntN(2)), 0})
+	cluster.Subnets = []netip.Prefix{netip.PrefixFrom(v4, 24)}
+	if r.IntN(2) == 0 {
+		six := netip.MustParseAddr("fd00::").As16()
+		six[3] = byte(c)
+		cluster.Subnets = append(cluster.Subnets, netip.PrefixFrom(netip.AddrFrom16(six), 64))
+	}
+	cluster.BackboneAddresses = hosts(&cluster, []int{1, 254}[r.IntN(2)])
+	for _, s := range r.Perm(4)[:r.IntN(4)] {
+		st := topology.Station{Name: "s" + string(rune('0'+s)), Cluster: cluster.Name, Addresses: hosts(&cluster, 10+s)}
+		if r.IntN(3) == 0 {
+			st.Addresses = append(st.Addresses, hosts(&cluster, 20+s)[0])
+		}
+		if r.IntN(4) == 0 {
+			slices.Reverse(st.Addresses)
+		}
+		if r.IntN(3) == 0 {
+			st.Routes = []topology.Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: hosts(&cluster, 90+r.IntN(2))[0]}}
+		}
+		cluster.Stations = append(cluster.Stations, st)
+	}
+	if len(cluster.Stations) > 0 && r.IntN(2) == 0 {
+		cluster.Gateway = cluster.Stations[r.IntN(len(cluster.Stations))].Name
+	}
+	return cluster
+}
+
+// hosts is the host's address in each subnet of c.
+func hosts(c *topology.Cluster, host int) []netip.Addr {
+	var as []netip.Addr
+	for _, s := range c.Subnets {
+		raw := s.Addr().AsSlice()
+		raw[len(raw)-1] = byte(host)
+		a, _ := netip.AddrFromSlice(raw)
+		as = append(as, a)
+	}
+	return as
+}

@@ -1,0 +1,225 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"platelayer/netplan"
+)
+
+// Converge brings namespaces of p that exist, by name, to what p says of them:
+// it lists what is there and sends the differences alone. Other namespaces
+// notice nothing but the changes in those. Bridges must exist (Extend), except
+// where the fabric itself is named. What is not of the plan's kind stays:
+// other interfaces, routes of other protocols than static, rules outside the
+// plan's own range, addresses of other origin (IFA_PROTO) or limited life.
+func Converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) error {
+	_, err := converge(ctx, p, o, netns)
+	return err
+}
+
+// converge also returns how many requests it sent and settings it wrote.
+func converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) (int, error) {
+	listed := map[string]bool{}
+	all := p.NetNSNames()
+	for _, name := range netns {
+		if !slices.Contains(all, name) {
+			return 0, fmt.Errorf("cannot converge %s: the plan has no such namespace", name)
+		}
+		listed[name] = true
+	}
+	some := *p
+	some.Nodes = slices.DeleteFunc(slices.Clone(p.Nodes), func(n netplan.Node) bool { return !listed[n.NetNS] })
+	for _, name := range netns {
+		if _, err := pinned(o, name); err != nil {
+			return 0, err
+		}
+	}
+	fabric, err := openPin(o, p.Fabric.NetNS)
+	if err != nil {
+		return 0, err
+	}
+	defer fabric.Close()
+	w := newWiring(&some, o)
+	w.fabric = fabric
+	w.ports = map[string]bool{} // none is made yet
+	c := &convergence{wiring: w, stale: make([][]*link, len(some.Nodes)), news: make([][]string, len(some.Nodes))}
+	err = c.run(ctx, listed[p.Fabric.NetNS], &wiring{plan: p, options: o, bridges: w.bridges, fabric: fabric})
+	return c.sent, err
+}
+
+// convergence is one Converge.
+type convergence struct {
+	*wiring
+	ground *ground
+	stale  [][]*link  // ports to delete, by node
+	news   [][]string // interfaces with new addresses, by node
+
+	mu   sync.Mutex // guards the rest and wiring.ports
+	sent int
+}
+
+func (c *convergence) run(ctx context.Context, fabric bool, whole *wiring) error {
+	if err := c.inFabric(func(s *socket) error { return c.prepare(s, fabric) }); err != nil {
+		return err
+	}
+	if err := c.eachNode(ctx, c.inspect); err != nil {
+		return err
+	}
+	if stale := slices.Concat(c.stale...); len(stale) > 0 {
+		err := c.inFabric(func(s *socket) error { return s.removeLinks(stale) })
+		if err != nil {
+			return err
+		}
+		for _, l := range stale {
+			delete(c.ground.byName, l.name)
+		}
+		c.sent += len(stale)
+	}
+	if err := c.eachNode(ctx, c.settle); err != nil {
+		return err
+	}
+	if fabric {
+		err := c.inFabric(func(s *socket) error {
+			sent, err := whole.settleFabric(s)
+			c.sent += sent
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := onOwnThread(func() error { return c.waitForPorts(ctx) }); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(c.news, func(names []string) bool { return len(names) > 0 }) {
+		return nil
+	}
+	return c.eachNode(ctx, func(i int, _ *socket) error { return c.announce(i, c.news[i]) })
+}
+
+func (c *convergence) inFabric(f func(s *socket) error) error {
+	return onOwnThread(func() error {
+		s, err := c.openFabric()
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		return f(s)
+	})
+}
+
+func (c *convergence) prepare(s *socket, fabric bool) error {
+	g, err := survey(s)
+	if err != nil {
+		return err
+	}
+	c.ground = g
+	if fabric {
+		c.sent, err = c.addBridges(s, g)
+		return err
+	}
+	for _, br := range c.plan.Fabric.Bridges {
+		if l := g.byName[br.Name]; l != nil && l.kind == "bridge" {
+			c.bridges[br.Name] = l.index
+		} else {
+			delete(c.bridges, br.Name)
+		}
+	}
+	return nil
+}
+
+// enterNode moves the calling thread into a node's namespace and opens a
+// socket there.
+func (c *convergence) enterNode(i int) (*os.File, *socket, error) {
+	ns, err := openPin(c.options, c.plan.Nodes[i].NetNS)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := enter(ns); err != nil {
+		return nil, nil, errors.Join(err, ns.Close())
+	}
+	s, err := openSocket()
+	if err != nil {
+		return nil, nil, errors.Join(err, ns.Close())
+	}
+	return ns, s, nil
+}
+
+// inspect finds the ports of a node that are to be deleted: those of
+// interfaces that the plan does not have or has otherwise, and those whose
+// name an interface of the plan needs. It deletes devices of others inside
+// that have the name of an interface of the plan.
+func (c *convergence) inspect(i int, _ *socket) error {
+	ns, s, err := c.enterNode(i)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	defer s.close()
+	links, err := s.links()
+	if err != nil {
+		return err
+	}
+	n := &c.plan.Nodes[i]
+	good := map[string]bool{} // ports to keep
+	var foreign batch
+	for j := range links {
+		l := &links[j]
+		f := planned(n, l.name)
+		port := c.ground.byIndex[l.peer]
+		attached := l.kind == "veth" && port != nil && port.kind == "veth" && port.peer == l.index
+		switch {
+		case attached && f != nil && c.fits(f, l, port):
+			good[port.name] = true
+		case attached:
+			c.stale[i] = append(c.stale[i], port)
+		case f != nil:
+			foreign.add(unix.RTM_DELLINK, 0, func() string { return "delete link " + l.name + " in " + n.NetNS }, bare(l.index))
+		}
+	}
+	for _, f := range n.Interfaces {
+		port := c.ground.byName[f.Peer]
+		if port != nil && !good[port.name] && !slices.Contains(c.stale[i], port) {
+			c.stale[i] = append(c.stale[i], port)
+		}
+	}
+	c.count(len(foreign.what))
+	if err := s.send(&foreign); err != nil && !gone(err) {
+		return err
+	}
+	return nil
+}
+
+func planned(n *netplan.Node, name string) *netplan.Interface {
+	for i := range n.Interfaces {
+		if n.Interfaces[i].Name == name {
+			return &n.Interfaces[i]
+		}
+	}
+	return nil
+}
+
+// fits tells whether what cannot or need not be changed in place is as planned.
+func (c *convergence) fits(f *netplan.Interface, inside, port *link) bool {
+	return inside.mac == f.MAC && port.name == f.Peer && port.mac == f.PeerMAC && port.master == c.bridges[f.Bridge]
+}
+
+func (c *convergence) count(sent int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sent += sent
+}
+
+// await has the end wait for a port to forward.
+func (c *convergence) await(port string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ports[port] = true
+}
