@@ -122,7 +122,7 @@ func (p *process) Wait() (containers.Exit, error) {
 	}
 	exit.At = time.Now()
 	if p.lasting {
-		_ = p.control(func(fd int) error { lastExit(fd, &exit); return nil })
+		_ = p.control(func(fd int) error { lastExit(p.ref, fd, &exit); return nil })
 	}
 	if p.cgroup != "" {
 		exit.OOM = p.groups.oomKills(p.cgroup) > p.ooms

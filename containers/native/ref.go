@@ -88,8 +88,8 @@ func OpenProcess(ref containers.ProcessRef) (containers.Process, error) {
 }
 
 // OpenContainer opens a container's process 1 whose parent, its keeper, is gone.
-// Wait tells how it ended on Linux 6.15 and later and otherwise gives the code
-// -1; OOM counts from now on. A process that has ended is os.ErrProcessDone.
+// Wait tells how it ended on Linux 6.15 and later; earlier ones may forget that
+// at once, and the code is -1 then. OOM counts from now on. A process that has ended is os.ErrProcessDone.
 func OpenContainer(ref containers.ProcessRef, cgroup string) (containers.Process, error) {
 	if err := checkCgroup(cgroup); err != nil {
 		return nil, err
@@ -99,6 +99,10 @@ func OpenContainer(ref containers.ProcessRef, cgroup string) (containers.Process
 	p, err := openForeign(ref)
 	if err != nil {
 		return nil, err
+	}
+	if !Alive(ref) {
+		_ = p.pidfd.Close()
+		return nil, os.ErrProcessDone
 	}
 	p.cgroup, p.groups, p.ooms, p.lasting = cgroup, groups, ooms, true
 	return p, nil

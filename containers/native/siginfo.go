@@ -1,7 +1,9 @@
 package native
 
 import (
-	"time"
+	"bytes"
+	"os"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -55,32 +57,39 @@ func foreignExit(pidfd int, exit *containers.Exit) (told bool, err error) {
 	if info.mask&pidfdInfoExit == 0 {
 		return false, nil
 	}
-	status := unix.WaitStatus(info.exitCode)
-	if status.Signaled() {
-		exit.Signal = status.Signal()
-		exit.Code = 128 + int(status.Signal())
-	} else {
-		exit.Code = status.ExitStatus()
-	}
+	setExit(exit, unix.WaitStatus(info.exitCode))
 	return true, nil
 }
 
-// lastExit waits until whoever became the parent has reaped the process, as
-// init does at once, and then tells how it ended.
-func lastExit(pidfd int, exit *containers.Exit) {
-	// A parent that never waits must not hold us up for good.
-	deadline := time.Now().Add(2 * time.Second)
-	for reaped := false; ; {
-		told, err := foreignExit(pidfd, exit)
-		left := time.Until(deadline)
-		if told || err != nil || reaped || left <= 0 {
-			return // any error: this kernel does not tell
-		}
-		// No events asked for: POLLHUP, which is always reported.
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd)}}, int(left.Milliseconds())+1)
-		if err != nil && err != unix.EINTR {
-			return
-		}
-		reaped = n > 0
+// lastExit tells how a process ended whose parent is somebody else: by its
+// zombie's exit code (proc_pid_stat(5), field 52), or once that was reaped, as
+// init does at once or after a while, by the kernel's record.
+func lastExit(ref containers.ProcessRef, pidfd int, exit *containers.Exit) {
+	if status, ok := zombieStatus(ref); ok {
+		setExit(exit, status)
+		return
 	}
+	_, _ = foreignExit(pidfd, exit)
+}
+
+func zombieStatus(ref containers.ProcessRef) (unix.WaitStatus, bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(ref.Pid) + "/stat")
+	if err != nil {
+		return 0, false
+	}
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) < 50 || fields[0][0] != 'Z' || string(fields[19]) != strconv.FormatUint(ref.StartTime, 10) {
+		return 0, false
+	}
+	status, err := strconv.ParseUint(string(fields[49]), 10, 32)
+	return unix.WaitStatus(status), err == nil
+}
+
+func setExit(exit *containers.Exit, status unix.WaitStatus) {
+	if status.Signaled() {
+		exit.Signal = status.Signal()
+		exit.Code = 128 + int(status.Signal())
+		return
+	}
+	exit.Code = status.ExitStatus()
 }
