@@ -12,9 +12,9 @@ import (
 	"platelayer/topology"
 )
 
-// checks are the health checks of one running station; without a health check
+// checkup is the health checks of one running station; without a health check
 // nothing is ever due.
-type checks struct {
+type checkup struct {
 	m       *member
 	process containers.Process
 	config  *topology.Healthcheck
@@ -32,8 +32,8 @@ type checked struct {
 	said string
 }
 
-func (m *member) newChecks(process containers.Process) *checks {
-	c := &checks{m: m, process: process, config: m.definition().Healthcheck, results: make(chan checked, 1), began: time.Now()}
+func (m *member) newChecks(process containers.Process) *checkup {
+	c := &checkup{m: m, process: process, config: m.definition().Healthcheck, results: make(chan checked, 1), began: time.Now()}
 	if c.config == nil {
 		m.set(func(s *ContainerState) { s.Health, s.HealthSaid = "", "" })
 		return c
@@ -48,7 +48,7 @@ func (m *member) newChecks(process containers.Process) *checks {
 }
 
 // stop ends a check under way; its result goes nowhere.
-func (c *checks) stop() {
+func (c *checkup) stop() {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
@@ -59,7 +59,7 @@ func (c *checks) stop() {
 }
 
 // begin runs one check. The next is due after it has been observed.
-func (c *checks) begin(ctx context.Context) {
+func (c *checkup) begin(ctx context.Context) {
 	if now, _, _ := c.m.now(); now.State == Paused {
 		c.timer.Reset(c.config.Interval)
 		return
@@ -74,7 +74,7 @@ func (c *checks) begin(ctx context.Context) {
 
 // observe takes a result in and gives the new state of health where it has
 // changed, otherwise "".
-func (c *checks) observe(r checked) string {
+func (c *checkup) observe(r checked) string {
 	c.cancel()
 	now := time.Now()
 	state, _, _ := c.m.now()
