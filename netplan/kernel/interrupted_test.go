@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,7 +18,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"platelayer/netplan"
 	"platelayer/topology"
 )
 
@@ -377,57 +375,6 @@ func TestDial(t *testing.T) {
 	}
 	if _, err := Dial(l.options, "nobody", "unix", "@x"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no namespace: %v", err)
-	}
-}
-
-// BenchmarkChange changes one station of many, and back:
-//
-//	go test -run '^$' -bench Change -benchtime 20x ./netplan/kernel
-func BenchmarkChange(b *testing.B) {
-	needRoot(b)
-	const stations = 500
-	name := labName("change")
-	o := optionsFor(name)
-	b.Cleanup(func() { _ = Remove(o) })
-	plan := func(edit func(s *topology.Station)) *netplan.Plan {
-		top := many(name, stations)
-		edit(&top.Clusters[20].Stations[5])
-		p, err := netplan.Build(top)
-		if err != nil {
-			b.Fatal(err)
-		}
-		return p
-	}
-	old := plan(func(*topology.Station) {})
-	if err := Apply(context.Background(), old, o); err != nil {
-		b.Fatal(err)
-	}
-	for what, edit := range map[string]func(s *topology.Station){
-		"address": func(s *topology.Station) { s.Addresses = []netip.Addr{netip.MustParseAddr("10.0.20.200")} },
-		"name":    func(s *topology.Station) { s.Name = "other" },
-	} {
-		b.Run(what, func(b *testing.B) {
-			now, next := old, plan(edit)
-			for b.Loop() {
-				var names []string
-				for _, c := range netplan.Diff(now, next) {
-					if c.Verb == netplan.VerbChange {
-						names = append(names, c.NetNS)
-					}
-				}
-				err := errors.Join(Extend(context.Background(), next, o), Converge(context.Background(), next, o, names), Prune(next, o))
-				if err != nil {
-					b.Fatal(err)
-				}
-				now, next = next, now
-			}
-			if now != old {
-				all := append(old.NetNSNames()[:0:0], old.NetNSNames()...)
-				if err := errors.Join(Extend(context.Background(), old, o), Converge(context.Background(), old, o, all), Prune(old, o)); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
 	}
 }
 
