@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -64,6 +65,58 @@ func cpu(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkChange changes one station of many, and back:
+//
+//	go test -run '^$' -bench Change -benchtime 20x ./netplan/kernel
+func BenchmarkChange(b *testing.B) {
+	needRoot(b)
+	const stations = 500
+	name := labName("change")
+	o := optionsFor(name)
+	b.Cleanup(func() { _ = Remove(o) })
+	plan := func(edit func(s *topology.Station)) *netplan.Plan {
+		top := many(name, stations)
+		edit(&top.Clusters[20].Stations[5])
+		p, err := netplan.Build(top)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return p
+	}
+	old := plan(func(*topology.Station) {})
+	if err := Apply(context.Background(), old, o); err != nil {
+		b.Fatal(err)
+	}
+	for what, edit := range map[string]func(s *topology.Station){
+		"address": func(s *topology.Station) { s.Addresses = []netip.Addr{netip.MustParseAddr("10.0.20.200")} },
+		"name":    func(s *topology.Station) { s.Name = "other" },
+	} {
+		b.Run(what, func(b *testing.B) {
+			now, next := old, plan(edit)
+			at := cpu(b)
+			for b.Loop() {
+				var names []string
+				for _, c := range netplan.Diff(now, next) {
+					if c.Verb == netplan.VerbChange {
+						names = append(names, c.NetNS)
+					}
+				}
+				err := errors.Join(Extend(context.Background(), next, o), Converge(context.Background(), next, o, names), Prune(next, o))
+				if err != nil {
+					b.Fatal(err)
+				}
+				now, next = next, now
+			}
+			b.ReportMetric(float64(cpu(b)-at)/float64(b.N)/float64(time.Millisecond), "cpu-ms/op")
+			if now != old {
+				if err := errors.Join(Extend(context.Background(), old, o), Converge(context.Background(), old, o, old.NetNSNames()), Prune(old, o)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 func many(name string, stations int) *topology.Topology {

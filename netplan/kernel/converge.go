@@ -156,13 +156,17 @@ func (c *convergence) enterNode(i int) (*os.File, *socket, error) {
 // interfaces that the plan does not have or has otherwise, and those whose
 // name an interface of the plan needs. It deletes devices of others inside
 // that have the name of an interface of the plan.
-func (c *convergence) inspect(i int, _ *socket) error {
+func (c *convergence) inspect(i int, fabric *socket) error {
 	ns, s, err := c.enterNode(i)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
 	defer s.close()
+	nsid, err := fabric.nsid(ns)
+	if err != nil {
+		return err
+	}
 	links, err := s.links()
 	if err != nil {
 		return err
@@ -173,8 +177,8 @@ func (c *convergence) inspect(i int, _ *socket) error {
 	for j := range links {
 		l := &links[j]
 		f := planned(n, l.name)
-		port := c.ground.byIndex[l.peer]
-		attached := l.kind == "veth" && port != nil && port.kind == "veth" && port.peer == l.index
+		port := c.ground.byEnd[end{nsid, l.index}]
+		attached := port != nil && nsid >= 0
 		switch {
 		case attached && f != nil && c.fits(f, l, port):
 			good[port.name] = true

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -46,14 +49,20 @@ func (s *socket) dump(kind uint16, what string, visit func(entry []byte), data .
 
 // list is a whole dump of what parse takes.
 func list[T any](s *socket, kind uint16, what string, parse func(entry []byte) (T, bool), data ...nl.NetlinkRequestData) ([]T, error) {
-	const tries = 100
+	const (
+		tries = 100
+		most  = 1 << 17 // what a station puts into its namespace is not to fill our memory
+	)
 	for range tries {
 		var all []T
 		whole, err := s.dump(kind, what, func(entry []byte) {
-			if t, ok := parse(entry); ok {
+			if t, ok := parse(entry); ok && len(all) <= most {
 				all = append(all, t)
 			}
 		}, data...)
+		if len(all) > most {
+			return nil, fmt.Errorf("cannot list %s: more than %d", what, most)
+		}
 		if err != nil || whole {
 			return all, err
 		}
@@ -102,7 +111,8 @@ func ip(raw []byte) netip.Addr {
 // link is an interface as the kernel lists it.
 type link struct {
 	index  int32
-	peer   int32 // index of a veth's other end, wherever that is
+	peer   int32 // index of a veth's other end, in the namespace nsid
+	nsid   int32 // the lister's number for that namespace; -1: its own
 	master int32
 	name   string
 	kind   string // "bridge", "veth"
@@ -117,6 +127,30 @@ func (s *socket) links() ([]link, error) {
 	return list(s, unix.RTM_GETLINK, "links", parseLink, nl.NewIfInfomsg(unix.AF_UNSPEC), attr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
 }
 
+// nsid is the number that the socket's namespace has for another, -1 if none:
+// one that a link there leads to has one.
+func (s *socket) nsid(ns *os.File) (int32, error) {
+	var b batch
+	b.add(unix.RTM_GETNSID, 0, func() string { return "identify " + filepath.Base(ns.Name()) },
+		raw{unix.AF_UNSPEC, 0, 0, 0}, attr(unix.NETNSA_FD, nl.Uint32Attr(uint32(ns.Fd())))) // struct rtgenmsg, aligned
+	if err := unix.Sendto(s.fd, b.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return -1, fmt.Errorf("cannot send to netlink: %w", err)
+	}
+	msgs, err := s.receive()
+	if err != nil {
+		return -1, err
+	}
+	for _, m := range msgs {
+		if m.Header.Type == unix.NLMSG_ERROR && len(m.Data) >= 4 {
+			return -1, b.failure(m, syscall.Errno(-int32(binary.NativeEndian.Uint32(m.Data))))
+		}
+		if id := attributes(m.Data, 4)[unix.NETNSA_NSID]; m.Header.Type == unix.RTM_NEWNSID && id != nil {
+			return int32(number(id)), nil
+		}
+	}
+	return -1, nil
+}
+
 // bridges lists those alone.
 func (s *socket) bridges() ([]link, error) {
 	kind := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
@@ -129,11 +163,13 @@ func parseLink(entry []byte) (link, bool) {
 		return link{}, false
 	}
 	header := nl.DeserializeIfInfomsg(entry)
-	l := link{index: header.Index, up: header.Flags&unix.IFF_UP != 0}
+	l := link{index: header.Index, nsid: -1, up: header.Flags&unix.IFF_UP != 0}
 	eachAttribute(entry, unix.SizeofIfInfomsg, func(kind uint16, value []byte) {
 		switch kind {
 		case unix.IFLA_LINK:
 			l.peer = int32(number(value))
+		case unix.IFLA_LINK_NETNSID:
+			l.nsid = int32(number(value))
 		case unix.IFLA_MASTER:
 			l.master = int32(number(value))
 		case unix.IFLA_IFNAME:
@@ -204,6 +240,7 @@ type route struct {
 	raw      []byte
 }
 
+// routes lists the plan's kind and the kernel's.
 func (s *socket) routes() ([]route, error) {
 	const rtaNHID = 30 // RTA_NH_ID
 	return list(s, unix.RTM_GETROUTE, "routes", func(entry []byte) (route, bool) {
@@ -213,6 +250,9 @@ func (s *socket) routes() ([]route, error) {
 		header := nl.DeserializeRtMsg(entry)
 		if header.Family != unix.AF_INET && header.Family != unix.AF_INET6 || header.Flags&unix.RTM_F_CLONED != 0 {
 			return route{}, false
+		}
+		if header.Protocol != unix.RTPROT_STATIC && header.Protocol != unix.RTPROT_KERNEL {
+			return route{}, false // somebody else's
 		}
 		a := attributes(entry, unix.SizeofRtMsg)
 		r := route{

@@ -15,9 +15,15 @@ import (
 // ground is what the fabric holds, dumped once for all that is to be changed.
 type ground struct {
 	byName   map[string]*link
-	byIndex  map[int32]*link
-	bridge   int32        // the next free index of a bridge
-	nextPort atomic.Int32 // the last taken index of a port
+	byEnd    map[end]*link // ports
+	bridge   int32         // the next free index of a bridge
+	nextPort atomic.Int32  // the last taken index of a port
+}
+
+// end is where a port leads to, which the fabric alone is asked: what a
+// station's namespace tells, the station may have made up.
+type end struct {
+	nsid, index int32
 }
 
 func survey(s *socket) (*ground, error) {
@@ -26,11 +32,14 @@ func survey(s *socket) (*ground, error) {
 }
 
 func groundOf(links []link) *ground {
-	g := &ground{byName: map[string]*link{}, byIndex: map[int32]*link{}, bridge: firstBridge}
+	g := &ground{byName: map[string]*link{}, byEnd: map[end]*link{}, bridge: firstBridge}
 	last := int32(firstPort - 1)
 	for i := range links {
 		l := &links[i]
-		g.byName[l.name], g.byIndex[l.index] = l, l
+		g.byName[l.name] = l
+		if l.kind == "veth" {
+			g.byEnd[end{l.nsid, l.peer}] = l
+		}
 		if l.index >= firstPort {
 			last = max(last, l.index)
 		} else if l.index >= g.bridge {
