@@ -33,6 +33,7 @@ const (
 	opUnpause = "unpause"
 	opRemove  = "remove" // what stopped stations wrote, and their logs
 	opRetire  = "retire" // restart nothing from now on: `down` is at work
+	opDrain   = "drain"  // wait until all stations' last output is in their logs
 )
 
 // request is the one line that a client sends.

@@ -175,7 +175,9 @@ func (c *change) stop() error {
 	var errs []error
 	for _, m := range c.removed {
 		errs = append(errs, k.forget(m))
-		m.set(func(c *ContainerState) { *c = ContainerState{Container: c.Container, Station: c.Station, State: Created} })
+		m.set(func(c *ContainerState) {
+			*c = ContainerState{Container: c.Container, Station: c.Station, State: Created}
+		})
 		m.event(Event{Kind: EventRemoved})
 		m.phase(PhaseRemoved, "", 0)
 	}

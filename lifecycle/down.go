@@ -47,23 +47,24 @@ func Down(ctx context.Context, l Layout, name string, progress func(Progress)) (
 	if !result.Found {
 		return result, nil
 	}
-	retire(l, name)
+	tellKeeper(l, name, opRetire)
 	result.Stations = stopAll(ctx, l, name, progress)
+	tellKeeper(l, name, opDrain)
 	err = dismantle(l, name)
 	result.Took = time.Since(began)
 	return result, err
 }
 
-// retire asks the keeper to leave stations alone that end from now on. One
-// that does not answer is ended with the rest.
-func retire(l Layout, name string) {
+// tellKeeper asks the keeper for a part in going down. One that does not answer
+// is ended with the rest.
+func tellKeeper(l Layout, name, op string) {
 	state, err := readState(l, name)
 	if err != nil || state.API != apiVersion || !native.Alive(state.Keeper) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	_ = ask(ctx, l, name, request{Op: opRetire}, nil)
+	_ = ask(ctx, l, name, request{Op: op}, nil)
 }
 
 // stopAll stops the stations, dependents before what they depend on, each with

@@ -393,6 +393,9 @@ func (k *keeper) answer(c *caller) {
 	case r.Op == opRetire:
 		k.retire()
 		c.finish(nil)
+	case r.Op == opDrain:
+		k.drain(gone)
+		c.finish(nil)
 	case !k.operating.TryLock():
 		c.finish(&Busy{k.name})
 	default:

@@ -159,3 +159,22 @@ func (k *keeper) retire() {
 	k.retired = true
 	k.mu.Unlock()
 }
+
+// drain waits until every life has ended, its last output written.
+func (k *keeper) drain(gone <-chan struct{}) {
+	k.mu.Lock()
+	var lives []chan struct{}
+	for _, m := range k.members {
+		if m.done != nil {
+			lives = append(lives, m.done)
+		}
+	}
+	k.mu.Unlock()
+	for _, done := range lives {
+		select {
+		case <-done:
+		case <-gone:
+			return
+		}
+	}
+}

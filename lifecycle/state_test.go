@@ -13,7 +13,7 @@ import (
 func testLayout(t *testing.T, name, intent, state string) Layout {
 	t.Helper()
 	l := NewLayout(t.TempDir())
-	if err := os.MkdirAll(l.run(name), 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(l.run(name), 0o700), os.MkdirAll(l.lib(name), 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	for path, text := range map[string]string{l.intent(name): intent, l.state(name): state} {
