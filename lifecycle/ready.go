@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"platelayer/containers/native"
 	"platelayer/topology"
 )
 
@@ -221,24 +222,28 @@ func (k *keeper) unready(cause, err error, members []*member) error {
 }
 
 // settle gives commands that fail at once the time to do so: most of them have
-// ended before the last station started, the last one itself has not.
+// ended before the last station started, the last one itself has not. On a
+// machine with much to do a command may not even have begun by then.
 func (k *keeper) settle(ctx context.Context, members []*member) error {
+	const quiet, busiest = 30 * time.Millisecond, time.Second
+	began := time.Now()
 	for {
-		quiet := false
+		calm := false
 		select {
 		case <-k.ended:
 			time.Sleep(10 * time.Millisecond) // others that end with it
-		case <-time.After(30 * time.Millisecond):
-			quiet = true
+		case <-time.After(quiet):
+			calm = true
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		busy := time.Since(began) < busiest
 		var problems []error
-		done := true
 		for _, m := range members {
 			c, failure, _ := m.now()
 			met, never := verdict(&c, ready)
-			done = done && met && (c.Restarts == 0 || !c.alive() || time.Since(c.StartedAt) > proof)
+			proven := c.Restarts == 0 || !c.alive() || time.Since(c.StartedAt) > proof
+			calm = calm && met && proven && !(busy && native.Busy(c.Process))
 			if never != "" {
 				problems = append(problems, m.why(&c, failure, never))
 			}
@@ -246,7 +251,7 @@ func (k *keeper) settle(ctx context.Context, members []*member) error {
 		if len(problems) > 0 {
 			return errors.Join(problems...)
 		}
-		if quiet && done {
+		if calm {
 			return nil
 		}
 	}

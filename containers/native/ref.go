@@ -58,6 +58,13 @@ func Alive(ref containers.ProcessRef) bool {
 	return err == nil && start == ref.StartTime && state != 'Z' && state != 'X'
 }
 
+// Busy tells whether the process is on a processor, or waits for one or for the
+// disk: it is not yet where it will wait for its work.
+func Busy(ref containers.ProcessRef) bool {
+	state, start, err := readStat(ref.Pid)
+	return err == nil && start == ref.StartTime && (state == 'R' || state == 'D')
+}
+
 // openRef opens a pidfd and makes sure that it is of the process meant: the
 // pid can't be reused between the two as long as the start time is the same.
 func openRef(ref containers.ProcessRef) (int, error) {
