@@ -116,7 +116,7 @@ func newFaultHarness(t *testing.T) *faultHarness {
 	dir := t.TempDir()
 	h := &faultHarness{t: t, program: build(t), dir: dir, root: filepath.Join(dir, "state"), name: fmt.Sprintf("t%d-fault", os.Getpid())}
 	copyBusybox(t, filepath.Join(dir, "root", "bin"))
-	for name, text := range map[string]string{"platelayer.yaml": faultTopology, "conf/app.conf": "same\n", "data/.keep": ""} {
+	for name, text := range map[string]string{"platelayer.yaml": faultTopology, "conf/app.conf": "same\n", "data/.keep": "", "tmp/.keep": ""} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -171,6 +171,8 @@ func (h *faultHarness) with(t *testing.T) *faultHarness {
 func (h *faultHarness) command(args ...string) *exec.Cmd {
 	c := exec.Command(h.program, append([]string{"--root", h.root, "-n", h.name}, args...)...)
 	c.Dir = h.dir
+	// One thread's calls have one order; what is left in TMPDIR is seen.
+	c.Env = append(os.Environ(), "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "TMPDIR="+filepath.Join(h.dir, "tmp"))
 	return c
 }
 
@@ -207,7 +209,12 @@ type attempt struct {
 func (h *faultHarness) prepare(s scenario) {
 	h.t.Helper()
 	if s.cold {
-		if err := os.RemoveAll(h.root); err != nil {
+		for _, dir := range []string{h.root, filepath.Join(h.dir, "tmp")} {
+			if err := os.RemoveAll(dir); err != nil {
+				h.t.Fatal(err)
+			}
+		}
+		if err := os.Mkdir(filepath.Join(h.dir, "tmp"), 0o777); err != nil {
 			h.t.Fatal(err)
 		}
 	}
@@ -219,7 +226,7 @@ func (h *faultHarness) prepare(s scenario) {
 // attempt runs a command with at most one fault.
 func (h *faultHarness) attempt(args []string, at, how string) *attempt {
 	h.t.Helper()
-	i := &injector{root: h.root, name: h.name, seen: map[string]int{}, at: at, how: how}
+	i := &injector{root: h.root, name: h.name, seen: map[string]int{}, last: map[uint32]trappedCall{}, at: at, how: how}
 	c := h.command(args...)
 	var text bytes.Buffer
 	c.Stdout, c.Stderr = &text, &text
@@ -299,8 +306,10 @@ func (h *faultHarness) meet(s scenario, p point, how string, again bool) bool {
 	if again || s.cold {
 		h.must("up")
 		h.checkUp()
-		if temps, _ := filepath.Glob(h.root + "/lib/images/*/.*[0-9]"); len(temps) > 0 {
-			h.t.Errorf("left in the store: %v", temps)
+		for _, pattern := range []string{h.root + "/lib/images/*/.*[0-9]", h.dir + "/tmp/.*[0-9]"} {
+			if temps, _ := filepath.Glob(pattern); len(temps) > 0 {
+				h.t.Errorf("temporary files are left: %v", temps)
+			}
 		}
 		h.must("down")
 	}

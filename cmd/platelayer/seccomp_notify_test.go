@@ -113,8 +113,8 @@ func becomeTrapped(encoded string) error {
 		return fmt.Errorf("cannot send the listener: %w", err)
 	}
 	unix.CloseOnExec(3)
-	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=/root", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1"}
-	return fmt.Errorf("cannot execute %s: %w", args[0], syscall.Exec(args[0], args, env))
+	os.Unsetenv(trapEnv)
+	return fmt.Errorf("cannot execute %s: %w", args[0], syscall.Exec(args[0], args, os.Environ()))
 }
 
 // trappedCall is struct seccomp_notif, and answer struct seccomp_notif_resp.
@@ -157,7 +157,7 @@ func startTrapped(c *exec.Cmd, decide func(*trappedCall) syscall.Errno) (*superv
 	theirs := os.NewFile(uintptr(pair[1]), "trap")
 	defer unix.Close(pair[0])
 	c.Path, c.Args = "/proc/self/exe", []string{"trapped"}
-	c.Env = append(os.Environ(), trapEnv+"="+string(args))
+	c.Env = append(c.Environ(), trapEnv+"="+string(args))
 	c.ExtraFiles = []*os.File{theirs}
 	err = c.Start()
 	theirs.Close()
