@@ -112,25 +112,28 @@ func Events(ctx context.Context, l Layout, name string, o EventOptions, emit fun
 		}
 		return emit(e)
 	}
-	var wake *follower
+	var wake wakeups
 	if o.Follow {
 		// Before the past is read: nothing is missed in between.
-		wake = newFollower(l, name)
-		defer wake.close()
-		defer context.AfterFunc(ctx, wake.close)()
+		var err error
+		if wake, err = connect(ctx, l, name); err != nil {
+			return fmt.Errorf("cannot follow the events of %q: %w", name, err)
+		}
 	}
 	if err := eachLine(l.events(name)+".1", 0, take, nil); err != nil {
 		return err
 	}
 	var at lineReader
-	for {
-		if err := at.read(l.events(name), take); err != nil {
-			return err
-		}
-		if wake == nil || !wake.wait(ctx) {
-			return nil
-		}
+	drain := func() error { return at.read(l.events(name), take) }
+	if wake == nil {
+		return drain()
 	}
+	if !o.Until.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, o.Until)
+		defer cancel()
+	}
+	return follow(ctx, drain, wake, reconnect(l, name))
 }
 
 // lineReader reads the full lines that a growing file has had since the last
@@ -186,75 +189,5 @@ func eachLine(path string, offset int64, take func([]byte) error, end *int64) er
 		if err := take(line); err != nil {
 			return err
 		}
-	}
-}
-
-// follower waits for changes of a topology, across a change of its keeper.
-type follower struct {
-	layout Layout
-	name   string
-	mu     sync.Mutex
-	watch  *watcher
-	closed bool
-}
-
-func newFollower(l Layout, name string) *follower {
-	f := &follower{layout: l, name: name}
-	f.connect()
-	return f
-}
-
-func (f *follower) connect() *watcher {
-	w, err := watch(f.layout, f.name)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err == nil && f.closed {
-		w.Close()
-		return nil
-	}
-	if err == nil {
-		f.watch = w
-		return w
-	}
-	return nil
-}
-
-// wait blocks until something may have changed; false is the end of the
-// topology, or of ctx.
-func (f *follower) wait(ctx context.Context) bool {
-	f.mu.Lock()
-	w := f.watch
-	f.mu.Unlock()
-	if w != nil {
-		if w.Wait() == nil {
-			return true
-		}
-		w.Close()
-		f.mu.Lock()
-		f.watch = nil
-		f.mu.Unlock()
-		return ctx.Err() == nil // one last look: the keeper wrote before it went
-	}
-	for ctx.Err() == nil {
-		if f.connect() != nil {
-			return true
-		}
-		if state, err := readState(f.layout, f.name); err != nil || !anyAlive(state) {
-			return false
-		}
-		select { // without a keeper there is nobody to wake us
-		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
-	return false
-}
-
-func (f *follower) close() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.closed = true
-	if f.watch != nil {
-		f.watch.Close()
 	}
 }

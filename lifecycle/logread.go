@@ -42,8 +42,8 @@ func Logs(ctx context.Context, l Layout, name string, o LogOptions, emit func(Re
 	var wake wakeups
 	if o.Follow {
 		// Connected before the past is read: nothing is missed in between.
-		if wake, err = watch(l, name); err != nil {
-			return fmt.Errorf("cannot follow the logs of %q, its keeper does not answer: %w", name, err)
+		if wake, err = connect(ctx, l, name); err != nil {
+			return fmt.Errorf("cannot follow the logs of %q: %w", name, err)
 		}
 	}
 	tails := make([]*tail, len(which))
@@ -71,61 +71,8 @@ func Logs(ctx context.Context, l Layout, name string, o LogOptions, emit func(Re
 		ctx, cancel = context.WithDeadline(ctx, o.Until)
 		defer cancel()
 	}
-	again := func() (wakeups, bool) {
-		if w, err := watch(l, name); err == nil {
-			return w, true
-		}
-		state, err := readState(l, name)
-		return nil, err == nil && anyAlive(state)
-	}
-	return followLogs(ctx, tails, wake, again, emit)
-}
-
-// wakeups tells that the state or the logs of a topology have changed.
-type wakeups interface {
-	Wait() error // an error says that nobody will tell any more
-	Close() error
-}
-
-// followLogs emits what the tails have now and after each wake-up. When these
-// end, it asks again for others; none and false is the end.
-func followLogs(ctx context.Context, tails []*tail, wake wakeups, again func() (wakeups, bool), emit func(Record) error) error {
-	const patience = 200 * time.Millisecond
-	for {
-		err := followWhile(ctx, tails, wake, emit)
-		if err != nil || ctx.Err() != nil {
-			return err
-		}
-		for wake = nil; wake == nil; {
-			var alive bool
-			if wake, alive = again(); !alive {
-				return merge(tails, emit)
-			}
-			if wake != nil {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(patience):
-			}
-		}
-	}
-}
-
-// followWhile emits until the wake-ups end, and once more then: the keeper
-// wrote before it went.
-func followWhile(ctx context.Context, tails []*tail, wake wakeups, emit func(Record) error) error {
-	defer wake.Close()
-	defer context.AfterFunc(ctx, func() { wake.Close() })()
-	for {
-		if err := merge(tails, emit); err != nil {
-			return err
-		}
-		if wake.Wait() != nil {
-			return merge(tails, emit)
-		}
-	}
+	drain := func() error { return merge(tails, emit) }
+	return follow(ctx, drain, wake, reconnect(l, name))
 }
 
 // merge emits what the tails have, the oldest first.

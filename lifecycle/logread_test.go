@@ -295,11 +295,14 @@ func TestFollowOutlivesKeeper(t *testing.T) {
 	seen := make(chan string, 10)
 	ended := make(chan error)
 	go func() {
-		ended <- followLogs(context.Background(), []*tail{r}, first, func() (wakeups, bool) {
+		drain := func() error {
+			return merge([]*tail{r}, func(r Record) error { seen <- r.Text; return nil })
+		}
+		ended <- follow(context.Background(), drain, first, func() (wakeups, bool) {
 			next := successors[0]
 			successors = successors[1:]
 			return next.wake, next.alive
-		}, func(r Record) error { seen <- r.Text; return nil })
+		})
 	}()
 	expect := func(want string) {
 		t.Helper()
@@ -333,7 +336,8 @@ func TestFollowEndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() {
-		ended <- followLogs(ctx, nil, newBell(), func() (wakeups, bool) { return nil, true }, nil)
+		none := func() error { return nil }
+		ended <- follow(ctx, none, newBell(), func() (wakeups, bool) { return nil, true })
 	}()
 	cancel()
 	if err := <-ended; err != nil {
