@@ -113,9 +113,9 @@ func (m *member) live(ctx context.Context, r *root, running containers.Process) 
 		}
 	}
 	var pauses backoff
-	for {
+	for again := false; ; again = true {
 		began := time.Now()
-		e := m.run(ctx, r, running)
+		e := m.run(ctx, r, running, again)
 		r, running = nil, nil
 		if !m.again(ctx, e) {
 			return
@@ -127,8 +127,6 @@ func (m *member) live(ctx context.Context, r *root, running containers.Process) 
 			m.event(Event{Kind: EventStopped})
 			return
 		}
-		m.set(func(c *ContainerState) { c.Restarts++ })
-		m.event(Event{Kind: EventRestarted})
 	}
 }
 
@@ -140,11 +138,11 @@ type ending struct {
 }
 
 // run starts the station's command, or takes over one that runs, and returns
-// when it has ended.
-func (m *member) run(ctx context.Context, r *root, running containers.Process) ending {
+// when it has ended. Again says that its policy asks for it.
+func (m *member) run(ctx context.Context, r *root, running containers.Process, again bool) ending {
 	if running == nil {
 		var err error
-		if running, err = m.start(ctx, r); err != nil {
+		if running, err = m.start(ctx, r, again); err != nil {
 			return ending{err: err}
 		}
 	}
@@ -154,8 +152,9 @@ func (m *member) run(ctx context.Context, r *root, running containers.Process) e
 }
 
 // start assembles the root where that is not done yet, checks its seal, and
-// runs the startup command and the command.
-func (m *member) start(ctx context.Context, r *root) (_ containers.Process, err error) {
+// runs the startup command and the command. One whose seal does not match has
+// not been restarted.
+func (m *member) start(ctx context.Context, r *root, again bool) (_ containers.Process, err error) {
 	m.set(func(c *ContainerState) {
 		*c = ContainerState{Container: c.Container, Station: c.Station, State: Starting, Restarts: c.Restarts}
 	})
@@ -167,12 +166,16 @@ func (m *member) start(ctx context.Context, r *root) (_ containers.Process, err 
 	if r == nil {
 		m.phase(PhasePreparing, "", 0)
 		r = m.k.newRoot(m)
-		if err := m.k.prepare(ctx, r); err != nil {
-			return nil, err
+		if err = m.k.prepare(ctx, r); err == nil {
+			err = checkSeals(ctx, []*root{r})
 		}
-		if err := checkSeals(ctx, []*root{r}); err != nil {
-			return nil, err
-		}
+	}
+	if refused := new(IntegrityError); again && !errors.As(err, &refused) {
+		m.set(func(c *ContainerState) { c.Restarts++ })
+		m.event(Event{Kind: EventRestarted})
+	}
+	if err != nil {
+		return nil, err
 	}
 	output, err := m.k.collect(r)
 	if err != nil {
