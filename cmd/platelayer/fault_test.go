@@ -61,8 +61,8 @@ func TestFaults(t *testing.T) {
 					if how == orphaning && !p.child || (n+m)%stride != offset%stride {
 						continue
 					}
-					tried++
 					t.Run(fmt.Sprintf("%s/%04d", how, n), func(t *testing.T) {
+						tried++
 						if h.with(t).meet(s, p, how, tried%10 == 0) {
 							reached++
 						}
