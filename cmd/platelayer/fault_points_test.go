@@ -47,6 +47,12 @@ type injector struct {
 	hit    bool
 }
 
+func (i *injector) start() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.off = false
+}
+
 // stop lets all further calls go on and tells what was seen.
 func (i *injector) stop() (points []point, hit bool) {
 	i.mu.Lock()

@@ -22,7 +22,7 @@ import (
 type scenario struct {
 	name    string
 	cold    bool       // with an empty store
-	before  [][]string // run without faults
+	before  [][]string // run without faults, but what they leave running has points
 	command []string
 	up      bool // a success leaves every station running, otherwise nothing
 	undoes  bool // an error leaves nothing either
@@ -32,6 +32,9 @@ type scenario struct {
 var faultScenarios = []scenario{
 	{name: "up", command: []string{"up"}, up: true, undoes: true},
 	{name: "first", cold: true, command: []string{"up"}, up: true, undoes: true},
+	{name: "change", before: [][]string{{"up"}}, command: []string{"up", "edited.yaml"}, up: true},
+	{name: "restart", before: [][]string{{"up"}}, command: []string{"restart", "www"}, up: true},
+	{name: "start", before: [][]string{{"up"}, {"stop", "www"}}, command: []string{"start", "www"}, up: true},
 	{name: "down", before: [][]string{{"up"}}, command: []string{"down"}},
 }
 
@@ -45,7 +48,7 @@ const commandLimit = time.Minute
 // 10 a tenth of them, and FAULT_OFFSET chooses which.
 func TestFaults(t *testing.T) {
 	needsRoot(t)
-	stride, offset := setting(t, "FAULT_STRIDE", 47), setting(t, "FAULT_OFFSET", 0)
+	stride, offset := setting(t, "FAULT_STRIDE", 61), setting(t, "FAULT_OFFSET", 0)
 	h := newFaultHarness(t)
 	before := interfaces(t)
 	known := map[string]bool{}
@@ -116,7 +119,7 @@ func newFaultHarness(t *testing.T) *faultHarness {
 	dir := t.TempDir()
 	h := &faultHarness{t: t, program: build(t), dir: dir, root: filepath.Join(dir, "state"), name: fmt.Sprintf("t%d-fault", os.Getpid())}
 	copyBusybox(t, filepath.Join(dir, "root", "bin"))
-	for name, text := range map[string]string{"platelayer.yaml": faultTopology, "conf/app.conf": "same\n", "data/.keep": "", "tmp/.keep": ""} {
+	for name, text := range map[string]string{"platelayer.yaml": faultTopology, "edited.yaml": faultEdit.Replace(faultTopology), "conf/app.conf": "same\n", "data/.keep": "", "tmp/.keep": ""} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -162,6 +165,9 @@ clusters:
       tool: {rootfs: host, command: [/bin/sleep, "100000"], working_dir: /srv/new}
 `
 
+// faultEdit makes a file that removes, adds and changes stations.
+var faultEdit = strings.NewReplacer("mem_limit: 64m", "mem_limit: 80m", "tool:", "other:", "198.51.100.0/24", "198.51.100.0/25")
+
 func (h *faultHarness) with(t *testing.T) *faultHarness {
 	c := *h
 	c.t = t
@@ -198,15 +204,15 @@ func (h *faultHarness) must(args ...string) {
 
 // attempt is what became of a command below the filter.
 type attempt struct {
-	*supervisor
-	points []point
-	hit    bool
-	err    error
-	text   string
+	trapped []*supervisor
+	points  []point
+	hit     bool
+	err     error
+	text    string
 }
 
-// prepare makes what the scenario starts from.
-func (h *faultHarness) prepare(s scenario) {
+// attempt runs a scenario with at most one fault, in its last command.
+func (h *faultHarness) attempt(s scenario, at, how string) *attempt {
 	h.t.Helper()
 	if s.cold {
 		for _, dir := range []string{h.root, filepath.Join(h.dir, "tmp")} {
@@ -218,15 +224,22 @@ func (h *faultHarness) prepare(s scenario) {
 			h.t.Fatal(err)
 		}
 	}
+	a := new(attempt)
+	i := &injector{root: h.root, name: h.name, off: true, seen: map[string]int{}, last: map[uint32]trappedCall{}, at: at, how: how}
 	for _, args := range s.before {
-		h.must(args...)
+		if h.trap(a, i, args); a.err != nil {
+			h.t.Fatalf("%v: %v\n%s", args, a.err, a.text)
+		}
 	}
+	i.start()
+	h.trap(a, i, s.command)
+	a.points, a.hit = i.stop()
+	return a
 }
 
-// attempt runs a command with at most one fault.
-func (h *faultHarness) attempt(args []string, at, how string) *attempt {
+// trap runs one command of an attempt.
+func (h *faultHarness) trap(a *attempt, i *injector, args []string) {
 	h.t.Helper()
-	i := &injector{root: h.root, name: h.name, seen: map[string]int{}, last: map[uint32]trappedCall{}, at: at, how: how}
 	c := h.command(args...)
 	var text bytes.Buffer
 	c.Stdout, c.Stderr = &text, &text
@@ -234,7 +247,7 @@ func (h *faultHarness) attempt(args []string, at, how string) *attempt {
 	if err != nil {
 		h.t.Fatalf("cannot run %v: %v\n%s", args, err, text.String())
 	}
-	a := &attempt{supervisor: supervisor}
+	a.trapped = append(a.trapped, supervisor)
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
 	if a.err, err = within(commandLimit, ended); err != nil {
@@ -242,9 +255,7 @@ func (h *faultHarness) attempt(args []string, at, how string) *attempt {
 		a.err = <-ended
 		h.t.Errorf("%v did not end; its goroutines:\n%s\n%s", args, dump, text.String())
 	}
-	a.points, a.hit = i.stop()
 	a.text = text.String()
-	return a
 }
 
 func within[T any](limit time.Duration, c <-chan T) (v T, err error) {
@@ -261,8 +272,7 @@ func within[T any](limit time.Duration, c <-chan T) (v T, err error) {
 // count finds the points of a run without faults.
 func (h *faultHarness) count(s scenario) []point {
 	h.t.Helper()
-	h.prepare(s)
-	a := h.attempt(s.command, "", "")
+	a := h.attempt(s, "", "")
 	if a.err != nil {
 		h.t.Fatalf("%v: %v\n%s", s.command, a.err, a.text)
 	}
@@ -281,8 +291,7 @@ func (h *faultHarness) meet(s scenario, p point, how string, again bool) bool {
 			h.clear()
 		}
 	}()
-	h.prepare(s)
-	a := h.attempt(s.command, p.name, how)
+	a := h.attempt(s, p.name, how)
 	h.t.Logf("reached: %t, ended with %v\n%s", a.hit, a.err, a.text)
 	switch {
 	case a.err == nil && s.up && how == killing && p.container:
@@ -358,11 +367,13 @@ func (h *faultHarness) checkUp() {
 // checkGone waits until no process of a run is left; nothing comes back then.
 func (h *faultHarness) checkGone(a *attempt) {
 	h.t.Helper()
-	if _, err := within(commandLimit, a.gone); err != nil {
-		h.t.Errorf("processes are left: %s", strings.Join(h.processes(func(pid int) string {
-			return fmt.Sprintf("%d %q", pid, commandLine(pid))
-		}), ", "))
-		return
+	for _, s := range a.trapped {
+		if _, err := within(commandLimit, s.gone); err != nil {
+			h.t.Errorf("processes are left: %s", strings.Join(h.processes(func(pid int) string {
+				return fmt.Sprintf("%d %q", pid, commandLine(pid))
+			}), ", "))
+			return
+		}
 	}
 	if left := leftOf(h.t, h.name, h.root); left != "" {
 		h.t.Errorf("left when all processes had ended: %s", left)
