@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,10 +41,10 @@ type keeper struct {
 	state    State
 	members  []*member // in the order of state.Stations
 	backbone router
-	recorded bool // the state has been written once: changes are written too
 	retired  bool // `down` is at work
-	teller   func(Progress)
+	teller   func(Progress) // must not block
 	watchers map[*caller]struct{}
+	written  []byte // what state.json holds; nil where nobody knows
 
 	dirty chan struct{} // the state has changed, or a log has grown
 	ended chan struct{} // a station has ended
@@ -193,10 +194,9 @@ func (k *keeper) open(op string) (net.Listener, error) {
 	if k.engine, err = native.New(native.Config{Cgroup: cgroup(k.name)}); err != nil {
 		return nil, err
 	}
-	if err := write(k.layout.state(k.name), &k.state, false); err != nil {
+	if err := k.flush(); err != nil {
 		return nil, err
 	}
-	k.recorded = true
 	return k.listen()
 }
 
@@ -248,12 +248,13 @@ func (k *keeper) tellTo(tell func(Progress)) {
 	k.mu.Unlock()
 }
 
+// tell holds the mutex: the listener's connection ends once it has been taken
+// away, and a life may tell at any time.
 func (k *keeper) tell(p Progress) {
 	k.mu.Lock()
-	tell := k.teller
-	k.mu.Unlock()
-	if tell != nil {
-		tell(p)
+	defer k.mu.Unlock()
+	if k.teller != nil {
+		k.teller(p)
 	}
 }
 
@@ -263,14 +264,33 @@ func (k *keeper) become(status string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.state.Status = status
-	return write(k.layout.state(k.name), &k.state, true)
+	return k.record(true)
 }
 
 // flush writes the state now: who asked for a change sees it.
 func (k *keeper) flush() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return write(k.layout.state(k.name), &k.state, false)
+	return k.record(false)
+}
+
+// record writes the state where it has changed. What can't be written, to a
+// full disk for example, is tried again. The keeper's mutex is held.
+func (k *keeper) record(sync bool) error {
+	data, err := json.Marshal(&k.state)
+	if err != nil {
+		return fmt.Errorf("cannot encode the state of %q: %w", k.name, err)
+	}
+	if bytes.Equal(data, k.written) {
+		return nil
+	}
+	k.written = nil
+	if err := write(k.layout.state(k.name), json.RawMessage(data), sync); err != nil {
+		time.AfterFunc(time.Second, k.touch)
+		return err
+	}
+	k.written = data
+	return nil
 }
 
 func (k *keeper) touch() {
@@ -284,17 +304,9 @@ func (k *keeper) touch() {
 // 500 stations that end together are a few writes, not 500.
 func (k *keeper) recordChanges() {
 	const gather = 20 * time.Millisecond
-	var last []byte
 	for range k.dirty {
 		k.mu.Lock()
-		data, err := json.Marshal(&k.state)
-		if err == nil && string(data) != string(last) {
-			if err := write(k.layout.state(k.name), &k.state, false); err == nil {
-				last = data
-			} else {
-				time.AfterFunc(time.Second, k.touch) // a full disk, it may be
-			}
-		}
+		_ = k.record(false)
 		for w := range k.watchers {
 			w.say(reply{Changed: true})
 		}
