@@ -94,7 +94,7 @@ func (c *change) begin() error {
 	for _, s := range stations(c.new.Topology) {
 		wanted[c.new.Topology.ContainerName(s)] = true
 	}
-	k.announce(slices.DeleteFunc(slices.Clone(all), func(m *member) bool { return !wanted[m.state.Container] }))
+	k.announce(slices.DeleteFunc(slices.Clone(all), func(m *member) bool { return !wanted[m.container()] }))
 	var again []*member
 	for _, m := range all {
 		now, _, _ := m.now()
@@ -113,7 +113,11 @@ func (c *change) begin() error {
 			c.idle = append(c.idle, m)
 		}
 	}
-	c.replaced = k.withFollowers(again)
+	// A follower may be one that the file has no longer, or that has ended or
+	// started since it was looked at: each member is in one list.
+	c.replaced = slices.DeleteFunc(k.withFollowers(again), func(m *member) bool {
+		return slices.Contains(c.removed, m) || slices.Contains(c.idle, m)
+	})
 	c.kept = slices.DeleteFunc(c.kept, func(m *member) bool { return slices.Contains(c.replaced, m) })
 	return nil
 }
@@ -183,7 +187,7 @@ func (c *change) stop() error {
 	}
 	for _, m := range slices.Concat(c.replaced, c.idle) {
 		if c.request.Recreate || c.otherRoot(m) {
-			errs = append(errs, k.forgetLayer(m.state.Container))
+			errs = append(errs, k.forgetLayer(m.container()))
 		}
 	}
 	k.mu.Lock()

@@ -54,6 +54,12 @@ func (m *member) definition() *topology.Station {
 	return m.station
 }
 
+func (m *member) container() string {
+	m.k.mu.Lock()
+	defer m.k.mu.Unlock()
+	return m.state.Container
+}
+
 func (m *member) phase(p Phase, detail string, took time.Duration) {
 	m.k.tell(Progress{Station: m.definition().ID(), Phase: p, Detail: detail, Took: took})
 }
