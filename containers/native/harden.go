@@ -6,10 +6,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// openFiles is the hard limit that systemd gives services: thousands of
+// stations fit.
+const openFiles = 524288
+
 // Harden prepares the calling program for being the parent of containers. A
 // child shares its memory until exec, so nobody else may open that memory
 // through the child's /proc: PR_SET_DUMPABLE. The limit of open files is
-// raised, and the table of files grown once: growing it waits for RCU.
+// raised, be the caller's ever so low, and the table of files grown once:
+// growing it waits for RCU.
 func Harden() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("cannot close the program's memory to others: %w", err)
@@ -18,17 +23,21 @@ func Harden() error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		return fmt.Errorf("cannot read the limit of open files: %w", err)
 	}
-	lim.Cur = lim.Max
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-		return fmt.Errorf("cannot raise the limit of open files: %w", err)
+	high := max(lim.Max, openFiles)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: high, Max: high}); err != nil {
+		// Without CAP_SYS_RESOURCE, or with a low fs.nr_open.
+		high = lim.Max
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: high, Max: high}); err != nil {
+			return fmt.Errorf("cannot raise the limit of open files: %w", err)
+		}
 	}
 	fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("cannot open /dev/null: %w", err)
 	}
 	defer closeFD(fd)
-	if high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, int(min(lim.Max, 8192))-1); err == nil {
-		closeFD(high)
+	if last, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, int(min(high, 8192))-1); err == nil {
+		closeFD(last)
 	}
 	return nil
 }
