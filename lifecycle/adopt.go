@@ -32,8 +32,7 @@ func (k *keeper) adopt(ctx context.Context) error {
 		go k.reviveBackbone(0)
 	}
 	k.event(Event{Kind: EventAdopted})
-	k.touch()
-	return nil
+	return k.flush() // who asked for a keeper reads the state next
 }
 
 func (k *keeper) adoptStation(m *member) error {

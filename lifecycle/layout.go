@@ -42,6 +42,9 @@ func (l Layout) writable(name, container string) string {
 	return filepath.Join(l.lib(name), "stations", container)
 }
 
+// firstIntent is where format 1 had the intent.
+func (l Layout) firstIntent(name string) string { return filepath.Join(l.run(name), "topology.json") }
+
 // streams lies on the pins' tmpfs: a FIFO on ext4 costs 0.5 ms.
 func (l Layout) streams(name string) string { return filepath.Join(l.pins(name), ".streams") }
 

@@ -227,6 +227,9 @@ func running(l Layout, name string, s *topology.Station) (*ContainerState, error
 		return nil, err
 	}
 	state, err := readState(l, name)
+	if unknown := new(NotKnown); errors.As(err, &unknown) {
+		return nil, &NotUp{name}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -123,6 +123,7 @@ type failure struct {
 	Integrity *IntegrityError `json:"integrity,omitempty"`
 	Timeout   *TimeoutError   `json:"timeout,omitempty"`
 	Feature   string          `json:"feature,omitempty"`
+	Busy      string          `json:"busy,omitempty"` // the name of a topology on which another is at work
 }
 
 func encodeFailure(err error) *failure {
@@ -131,6 +132,9 @@ func encodeFailure(err error) *failure {
 	errors.As(err, &f.Integrity)
 	errors.As(err, &f.Timeout)
 	f.Feature = missingFeature(err)
+	if busy := new(Busy); errors.As(err, &busy) {
+		f.Busy = busy.Name
+	}
 	return f
 }
 
@@ -163,6 +167,8 @@ func (f *failure) decode() error {
 			errs[i] = s
 		}
 		return errors.Join(errs...)
+	case f.Busy != "":
+		return &Busy{f.Busy}
 	case f.Feature != "":
 		return &lacking{f.Feature, f.Message}
 	}

@@ -108,15 +108,19 @@ func (e *NotKnown) Error() string { return fmt.Sprintf("there is no topology %q 
 // readIntent reads a topology's intent; NotKnown where there is none.
 func readIntent(l Layout, name string) (*Intent, error) {
 	i := new(Intent)
-	err := readVersioned(l.intent(name), name, i)
+	path := l.intent(name)
+	err := readVersioned(path, name, i)
 	if unknown := new(NotKnown); errors.As(err, &unknown) {
-		err = readVersioned(filepath.Join(l.run(name), "topology.json"), name, i) // format 1
+		path = l.firstIntent(name)
+		if err = readVersioned(path, name, i); err == nil && i.Version > 1 {
+			return nil, unknown // only the mark that record leaves there
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	if i.Topology == nil {
-		return nil, fmt.Errorf("cannot read %s: it names no topology", l.intent(name))
+		return nil, &Unreadable{name, path, errors.New("it names no topology")}
 	}
 	return i, nil
 }
@@ -129,12 +133,16 @@ func readState(l Layout, name string) (*State, error) {
 		return nil, err
 	}
 	if s.Backbone == nil {
-		return nil, fmt.Errorf("cannot read %s: it names no backbone", l.state(name))
+		return nil, &Unreadable{name, l.state(name), errors.New("it names no backbone")}
 	}
 	if s.Boot != "" && s.Boot != native.BootID() {
 		s.Keeper = containers.ProcessRef{}
 		for _, c := range append(s.Stations, s.Backbone) {
 			c.Process = containers.ProcessRef{}
+			switch c.State {
+			case Waiting, Starting, Running, Paused, Restarting:
+				c.State, c.Health = Exited, ""
+			}
 		}
 	}
 	return s, nil
@@ -156,16 +164,36 @@ func readVersioned(path, name string, v any) error {
 	}
 	var format struct{ Version int }
 	if err := json.Unmarshal(data, &format); err != nil {
-		return fmt.Errorf("cannot read %s: %w", path, err)
+		return &Unreadable{name, path, err}
 	}
 	if format.Version > formatVersion {
-		return fmt.Errorf("%s has format %d, this program knows %d: a newer platelayer wrote it",
-			path, format.Version, formatVersion)
+		return &OtherFormat{name, path, format.Version, formatVersion}
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("cannot read %s: %w", path, err)
+		return &Unreadable{name, path, err}
 	}
 	return nil
+}
+
+// Unreadable is a file of a topology's state that makes no sense.
+type Unreadable struct {
+	Name string
+	Path string
+	Err  error
+}
+
+func (e *Unreadable) Error() string { return fmt.Sprintf("cannot read %s: %v", e.Path, e.Err) }
+func (e *Unreadable) Unwrap() error { return e.Err }
+
+// OtherFormat is a file of a topology's state that a newer program wrote.
+type OtherFormat struct {
+	Name         string
+	Path         string
+	Theirs, Ours int
+}
+
+func (e *OtherFormat) Error() string {
+	return fmt.Sprintf("%s has format %d, this program knows %d: a newer platelayer wrote it", e.Path, e.Theirs, e.Ours)
 }
 
 // write puts v into path at once or not at all. The file and its folder are

@@ -72,16 +72,18 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 
 // launchAnew starts a keeper that makes everything.
 func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions) error {
-	if err := clearAway(l, intent.Topology.Name, found, o.Progress); err != nil {
+	if err := clearAway(l, intent.Topology.Name, found, o); err != nil {
 		return err
 	}
-	intent.Launched = found.asleep
+	if found.asleep {
+		intent.Launched, intent.AtBoot = !o.Recreate, intent.AtBoot || found.intent.AtBoot
+	}
 	err := record(l, intent)
 	if err == nil {
 		err = launchInKeeper(ctx, l, intent, o)
 	}
 	if err != nil && !o.Keep {
-		if undo := undo(l, intent.Topology.Name, found.asleep); undo != nil {
+		if undo := undo(l, intent.Topology.Name, intent.Launched); undo != nil {
 			err = errors.Join(err, fmt.Errorf("cannot undo all of it: %w", undo))
 		}
 	}
@@ -178,14 +180,14 @@ func look(l Layout, name string) (*situation, error) {
 }
 
 // clearAway removes what an earlier life of the topology left in the kernel.
-func clearAway(l Layout, name string, found *situation, progress func(Progress)) error {
+func clearAway(l Layout, name string, found *situation, o UpOptions) error {
 	switch {
-	case found.asleep:
-		progress(Progress{Notice: fmt.Sprintf("%q was up before: its stations keep what they wrote", name)})
-	case found.remains:
-		progress(Progress{Notice: fmt.Sprintf("removing what an earlier %q left", name)})
+	case found.asleep && !o.Recreate:
+		o.Progress(Progress{Notice: fmt.Sprintf("%q was up before: its stations keep what they wrote", name)})
+	case found.asleep, found.remains:
+		o.Progress(Progress{Notice: fmt.Sprintf("removing what an earlier %q left", name)})
 	}
-	return undo(l, name, found.asleep)
+	return undo(l, name, found.asleep && !o.Recreate)
 }
 
 // undo takes back a launch. What stations wrote in an earlier one is kept.
@@ -220,6 +222,13 @@ func record(l Layout, i *Intent) error {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("cannot make the state folder of %q: %w", name, err)
 		}
+	}
+	// Programs of format 1 look here, and take what has no intent for remains.
+	mark := struct {
+		Version int `json:"version"`
+	}{formatVersion}
+	if err := write(l.firstIntent(name), mark, false); err != nil {
+		return err
 	}
 	return write(l.intent(name), i, true)
 }
