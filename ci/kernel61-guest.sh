@@ -1,7 +1,7 @@
 #!/bin/bash
 # What ci/kernel61 runs in the guest: life cycle and limits on kernel 6.1 with
-# cgroup v2. Files of the same folder: platelayer, native.test, machine-state,
-# platelayer.yaml (examples/hello).
+# cgroup v2. Files of the same folder: platelayer, native.test, kernel.test,
+# machine-state, platelayer.yaml (examples/hello).
 set -euo pipefail
 export PATH=/work:$PATH
 
@@ -55,11 +55,51 @@ fi
 grep -qE '^max [1-9]' "$group/pids.events"
 platelayer down limits
 
+say "repair, change and a lost keeper"
+mkdir /tmp/life
+ln -s ../limits/root /tmp/life/root
+cat >/tmp/life/platelayer.yaml <<'EOF'
+backbone: {egress: none}
+clusters:
+  lan:
+    subnet: 203.0.113.0/24
+    stations:
+      db:
+        rootfs: ./root
+        command: [/bin/sleep, infinity]
+        restart: always
+        startup: [/bin/busybox, touch, /well]
+        healthcheck: {test: "/bin/busybox test -e /well", interval: 1s}
+        mem_limit: 32m
+      app: {rootfs: ./root, command: [/bin/sleep, infinity], depends_on: {db: {condition: service_healthy}}}
+EOF
+platelayer up /tmp/life/platelayer.yaml
+sed -i 's/mem_limit: 32m/mem_limit: 48m/; s/subnet: .*/&\n    mtu: 1400/' /tmp/life/platelayer.yaml
+platelayer plan /tmp/life/platelayer.yaml
+platelayer up /tmp/life/platelayer.yaml
+grep -qx 50331648 /sys/fs/cgroup/platelayer/life/life.lan.db/memory.max
+ip netns exec life.lan.app ip link show eth0 | grep -q 'mtu 1400'
+platelayer pause --name life app
+grep -qx 'frozen 1' /sys/fs/cgroup/platelayer/life/life.lan.app/cgroup.events
+platelayer unpause --name life app
+kill -9 "$(cat /sys/fs/cgroup/platelayer/life/keeper/cgroup.procs)"
+platelayer kill --name life db # adopted first, or taken for a death without a keeper
+for _ in $(seq 100); do
+	if platelayer ps life | grep -q 'db .*running (healthy, 1 restart)'; then break; fi
+	sleep 0.1
+done
+platelayer ps life
+platelayer ps life | grep -q 'db .*running (healthy, 1 restart)'
+platelayer events --name life
+platelayer down life
+
 tests='TestRun|TestHostRoot$|Inside|Namespaces|Memory|Pids|Sealed|TestExec$|Volumes|Discard'
-if [[ $(native.test -test.list "$tests") ]]; then
-	say "the engine's own tests of limits"
-	native.test -test.run "$tests" -test.v
-fi
+tests+='|Freeze|SetLimits|RestartKeeps|RestartShows|KillGroup|Adopt|WriteFiles|OOMIs|NoGrowth'
+say "the engine's own tests"
+native.test -test.run "$tests" -test.v
+
+say "changes of the network"
+kernel.test -test.run 'ConvergeSends|ConvergeKeeps|OthersLoseNothing' -test.short -test.v
 
 machine-state >/tmp/after
 diff /tmp/before /tmp/after
