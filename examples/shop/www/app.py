@@ -3,31 +3,56 @@
 import json
 import os
 import socket
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psycopg2
 
-DATABASE = os.environ["DATABASE"] + " connect_timeout=2"
-PATIENCE = 20  # seconds for which a request waits for a database that starts
+
+class Database:
+    """One connection for all requests, made anew when it is lost."""
+
+    PATIENCE = 20  # seconds for which a question waits for a database that restarts
+
+    def __init__(self, address):
+        self.address = address
+        self.lock = threading.Lock()
+        self.connection = None
+
+    def rows(self, question):
+        deadline = time.monotonic() + self.PATIENCE
+        while True:
+            try:
+                with self.lock:
+                    return self.ask(question)
+            except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+                if time.monotonic() > deadline:
+                    raise
+                print("database:", str(error).strip().splitlines()[0], flush=True)
+            time.sleep(0.2)
+
+    def ask(self, question):
+        if self.connection is None:
+            self.connection = psycopg2.connect(self.address, connect_timeout=2)
+            self.connection.autocommit = True
+            print("database: connected", flush=True)
+        try:
+            with self.connection.cursor() as cursor:
+                cursor.execute(question)
+                return cursor.fetchall()
+        except psycopg2.Error:
+            self.connection.close()
+            self.connection = None
+            raise
+
+
+database = Database(os.environ["DATABASE"])
 
 
 def products():
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            connection = psycopg2.connect(DATABASE)
-            break
-        except psycopg2.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT name, stock FROM product ORDER BY id")
-            return [{"name": name, "stock": stock} for name, stock in cursor]
-    finally:
-        connection.close()
+    rows = database.rows("SELECT name, stock FROM product ORDER BY id")
+    return [{"name": name, "stock": stock} for name, stock in rows]
 
 
 class Shop(BaseHTTPRequestHandler):
