@@ -272,12 +272,15 @@ func (c *change) redefine(ctx context.Context) error {
 
 // start begins lives of all that does not run and waits until they are ready.
 func (c *change) start(ctx context.Context) error {
+	begun := slices.Concat(c.replaced, c.idle)
+	for _, m := range slices.Concat(c.created, begun) {
+		m.forgetPast(0)
+	}
 	for i, m := range c.created {
 		r := c.roots[i]
 		c.roots[i] = nil
 		m.begin(r, nil, 0)
 	}
-	begun := slices.Concat(c.replaced, c.idle)
 	for _, m := range begun {
 		m.begin(nil, nil, 0)
 	}

@@ -143,6 +143,9 @@ func discard(roots []*root) {
 // startAll begins a life of each member, on its prepared root where there is
 // one, and waits until all are ready. Each waits for those it depends on.
 func (k *keeper) startAll(ctx context.Context, members []*member, roots []*root) error {
+	for _, m := range members {
+		m.forgetPast(0)
+	}
 	for i, m := range members {
 		var r *root
 		if roots != nil {

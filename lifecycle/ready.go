@@ -27,6 +27,8 @@ const ready = "ready"
 func verdict(c *ContainerState, condition string) (met bool, never string) {
 	finished := c.State == Exited && c.Exit != nil && c.Exit.Code == 0 && c.Reason == ""
 	switch c.State {
+	case Created:
+		return false, "nobody has started it"
 	case Exited:
 		switch {
 		case finished && condition != topology.Healthy:

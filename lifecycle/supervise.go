@@ -75,18 +75,25 @@ func (m *member) begin(r *root, running containers.Process, restarts int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	m.k.mu.Lock()
-	m.stop, m.done, m.failure = cancel, done, nil
+	m.stop, m.done = cancel, done
 	m.k.mu.Unlock()
 	if running == nil {
-		m.set(func(c *ContainerState) {
-			*c = ContainerState{Container: c.Container, Station: c.Station, State: Waiting, Restarts: restarts}
-		})
+		m.forgetPast(restarts)
 	}
 	go func() {
 		defer close(done)
 		defer cancel()
 		m.live(ctx, r, running)
 	}()
+}
+
+// forgetPast makes a member one whose life is about to begin: who depends on it
+// waits for that, and does not judge by how its last life ended.
+func (m *member) forgetPast(restarts int) {
+	m.set(func(c *ContainerState) {
+		*c = ContainerState{Container: c.Container, Station: c.Station, State: Waiting, Restarts: restarts}
+		m.failure = nil
+	})
 }
 
 // end asks the life to stop the station and waits until it has.
