@@ -41,7 +41,7 @@ type keeper struct {
 	state    State
 	members  []*member // in the order of state.Stations
 	backbone router
-	retired  bool // `down` is at work
+	retired  bool           // `down` is at work
 	teller   func(Progress) // must not block
 	watchers map[*caller]struct{}
 	written  []byte // what state.json holds; nil where nobody knows
@@ -403,8 +403,7 @@ func (k *keeper) answer(c *caller) {
 		k.mu.Unlock()
 		close(c.queue)
 	case r.Op == opRetire:
-		k.retire()
-		c.finish(nil)
+		c.finish(k.retire())
 	case r.Op == opDrain:
 		k.drain(gone)
 		c.finish(nil)
@@ -417,6 +416,7 @@ func (k *keeper) answer(c *caller) {
 			cancel()
 		}()
 		ctx, stop := withTimeout(ctx, r.Timeout)
+		k.unretire()
 		k.tellTo(c.progress)
 		err := errors.Join(k.operate(ctx, r), k.flush())
 		k.tellTo(nil)

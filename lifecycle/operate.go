@@ -152,11 +152,25 @@ func (k *keeper) forgetLayer(container string) error {
 	return nil
 }
 
-// retire leaves stations alone from now on: `down` stops them, and whatever
-// ends stays ended.
-func (k *keeper) retire() {
+// retire leaves stations alone from now on: `down` stops those that run, which
+// it finds in the state; none starts any more, and whatever ends stays ended.
+func (k *keeper) retire() error {
 	k.mu.Lock()
 	k.retired = true
+	for _, m := range k.members {
+		if m.stop != nil && m.process == nil {
+			m.stop()
+		}
+	}
+	k.mu.Unlock()
+	return k.flush()
+}
+
+// unretire ends what a `down` began that was killed: whoever asks for something
+// now holds the topology's lock.
+func (k *keeper) unretire() {
+	k.mu.Lock()
+	k.retired = false
 	k.mu.Unlock()
 }
 

@@ -76,6 +76,9 @@ func (m *member) begin(r *root, running containers.Process, restarts int) {
 	done := make(chan struct{})
 	m.k.mu.Lock()
 	m.stop, m.done = cancel, done
+	if m.k.retired && running == nil {
+		cancel()
+	}
 	m.k.mu.Unlock()
 	if running == nil {
 		m.forgetPast(restarts)
@@ -206,6 +209,9 @@ func (m *member) start(ctx context.Context, r *root, again bool) (_ containers.P
 	s := r.station
 	m.k.mu.Lock()
 	m.process, m.output = process, output
+	if m.k.retired { // since it was born
+		m.stop()
+	}
 	m.k.mu.Unlock()
 	m.set(func(c *ContainerState) {
 		c.State, c.Process, c.StartedAt, c.Made = Running, process.Ref(), time.Now(), madeFrom(s)
@@ -321,6 +327,7 @@ func (m *member) again(ctx context.Context, e ending) bool {
 		}
 	}
 	if ctx.Err() != nil {
+		e.err = nil // that it was stopped
 		settle(Stopped)
 		m.event(ended(EventStopped, e.exit))
 		m.phase(PhaseStopped, "", 0)
