@@ -428,10 +428,11 @@ func (k *keeper) notExecuted(r *root, err error) error {
 // start runs a prepared container's command.
 func (k *keeper) start(ctx context.Context, r *root) (containers.Process, error) {
 	process, err := r.container.Start(ctx)
-	r.container = nil
 	if err != nil {
+		discard([]*root{r}) // one whose ctx has ended keeps its descriptors
 		return nil, k.notExecuted(r, err)
 	}
+	r.container = nil
 	return process, nil
 }
 
