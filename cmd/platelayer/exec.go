@@ -51,6 +51,7 @@ func (a *app) exec(ref string, o lifecycle.ExecOptions) error {
 	if err != nil {
 		return err
 	}
+	a.tend(name)
 	t, err := lifecycle.Recorded(a.layout(), name)
 	if err != nil {
 		return err

@@ -90,6 +90,7 @@ func (a *app) stationsOf(refs []string) (name string, which []*topology.Station,
 	if err != nil {
 		return "", nil, err
 	}
+	a.tend(name)
 	t, err := lifecycle.Recorded(a.layout(), name)
 	if err != nil {
 		return "", nil, err
@@ -99,6 +100,14 @@ func (a *app) stationsOf(refs []string) (name string, which []*topology.Station,
 	}
 	which, err = lookupAll(t, refs)
 	return name, which, err
+}
+
+// tend gives a topology whose keeper was lost a new one; whatever keeps it from
+// that is told, and the command goes on.
+func (a *app) tend(name string) {
+	if err := lifecycle.Tend(context.Background(), a.layout(), name); err != nil {
+		fmt.Fprintf(a.stderr, "platelayer: %v\n", err)
+	}
 }
 
 func (a *app) killCommand() *cobra.Command {

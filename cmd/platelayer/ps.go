@@ -17,14 +17,12 @@ func (a *app) psCommand() *cobra.Command {
 		Use:   "ps [FILE|NAME]",
 		Short: "List a topology's stations",
 		Args:  atMost(1),
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) error {
 			name, err := a.target(args)
 			if err != nil {
 				return err
 			}
-			if err := lifecycle.Tend(c.Context(), a.layout(), name); err != nil {
-				fmt.Fprintf(a.stderr, "platelayer: %v\n", err)
-			}
+			a.tend(name)
 			list, err := lifecycle.Ps(a.layout(), name)
 			if err != nil {
 				return err

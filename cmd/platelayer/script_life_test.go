@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"platelayer/containers"
 	"platelayer/containers/native"
@@ -49,6 +50,41 @@ func killKeeperCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if err := endKeeper(ts.Getenv("PLATELAYER_ROOT"), ts.Getenv("NAME")); err != nil {
 		ts.Fatalf("cannot kill the keeper: %v", err)
 	}
+}
+
+// signalCommand: `signal KILL STATION` signals a station's first process behind
+// platelayer's back.
+func signalCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: signal name station")
+	}
+	var state struct {
+		Stations []struct {
+			Station string
+			Process containers.ProcessRef
+		}
+	}
+	data, err := os.ReadFile(filepath.Join(ts.Getenv("PLATELAYER_ROOT"), "run", ts.Getenv("NAME"), "state.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &state)
+	}
+	if err != nil {
+		ts.Fatalf("cannot read the state: %v", err)
+	}
+	for _, s := range state.Stations {
+		if filepath.Base(s.Station) != args[1] {
+			continue
+		}
+		process, err := native.OpenProcess(s.Process)
+		if err == nil {
+			err = process.Signal(unix.SignalNum("SIG" + args[0]))
+		}
+		if err != nil {
+			ts.Fatalf("cannot signal %s: %v", args[1], err)
+		}
+		return
+	}
+	ts.Fatalf("there is no station %s", args[1])
 }
 
 // samePidsCommand: `samepids FILE CLUSTER/STATION...` wants the pids that `ps

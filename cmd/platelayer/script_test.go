@@ -48,6 +48,7 @@ func runScripts(t *testing.T, dir string) {
 			"await":      awaitCommand,
 			"samepids":   samePidsCommand,
 			"killkeeper": killKeeperCommand,
+			"signal":     signalCommand,
 			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {
 					ts.Fatalf("left on the machine: %s", left)
