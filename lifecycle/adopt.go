@@ -71,8 +71,8 @@ func (k *keeper) adoptStation(m *member) error {
 }
 
 // attend makes sure that a topology that runs has a keeper that this program
-// can talk to: where there is none, or one of another version, a new one
-// adopts the stations. With newest, a keeper of any other program is replaced.
+// can talk to: where there is none, one of another version, or one whose socket
+// somebody has removed, a new one adopts the stations. With newest, a keeper of any other program is replaced.
 // The lock is held.
 func attend(ctx context.Context, l Layout, intent *Intent, state *State, newest bool) error {
 	name := intent.Topology.Name
@@ -84,7 +84,7 @@ func attend(ctx context.Context, l Layout, intent *Intent, state *State, newest 
 	switch {
 	case running && state.API > apiVersion:
 		return &OtherAPI{name, state.API, apiVersion}
-	case running && state.API == apiVersion && (!newest || state.Binary == binary):
+	case running && state.API == apiVersion && (!newest || state.Binary == binary) && answers(l, name):
 		return nil
 	}
 	if running {
@@ -107,6 +107,16 @@ func attend(ctx context.Context, l Layout, intent *Intent, state *State, newest 
 	}
 	defer conn.Close()
 	return converse(ctx, conn, name, request{Op: opAdopt}, nil)
+}
+
+// answers tells whether somebody listens on the keeper's socket.
+func answers(l Layout, name string) bool {
+	conn, err := dialKeeper(l, name)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
 
 // endKeeper ends a keeper without its stations: they are not tied to it.
