@@ -26,6 +26,7 @@ type change struct {
 	// done, and everything is compared with the kernel.
 	unsure   bool
 	status   string // before
+	recorded bool   // the new intent is on disk
 	changes  map[string]Change
 	created  []*member // never ran
 	removed  []*member // the file has them no longer
@@ -77,6 +78,7 @@ func (c *change) begin() error {
 	if err := write(k.layout.intent(k.name), c.new, true); err != nil {
 		return err
 	}
+	c.recorded = true
 	if err := k.intend(c.new); err != nil {
 		return err
 	}
@@ -157,7 +159,9 @@ func (c *change) withdraw() error {
 	k := c.k
 	discard(c.roots)
 	var errs []error
-	errs = append(errs, write(k.layout.intent(k.name), c.old, true))
+	if c.recorded {
+		errs = append(errs, write(k.layout.intent(k.name), c.old, true))
+	}
 	for _, m := range c.created {
 		errs = append(errs, k.forget(m))
 	}
@@ -165,7 +169,7 @@ func (c *change) withdraw() error {
 		return errors.Join(append(errs, err)...)
 	}
 	errs = append(errs, kernel.Prune(c.oldPlan, k.kernelOptions()))
-	errs = append(errs, k.become(c.status))
+	_ = k.become(c.status) // on a full disk it is written later
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("cannot take all of the change back: %w", err)
 	}

@@ -418,7 +418,10 @@ func (k *keeper) answer(c *caller) {
 		ctx, stop := withTimeout(ctx, r.Timeout)
 		k.unretire()
 		k.tellTo(c.progress)
-		err := errors.Join(k.operate(ctx, r), k.flush())
+		err := k.operate(ctx, r)
+		if flushed := k.flush(); err == nil {
+			err = flushed
+		}
 		k.tellTo(nil)
 		k.operating.Unlock()
 		stop()

@@ -170,6 +170,9 @@ func Ls(l Layout) ([]Listed, error) {
 			}
 		}
 		item.Status = status(intent, state)
+		if unknown := new(NotKnown); err != nil && !errors.As(err, &unknown) {
+			item.Status = "broken" // nobody can tell what runs
+		}
 		list = append(list, item)
 	}
 	return list, nil

@@ -126,6 +126,10 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 	if err := attend(ctx, l, found.intent, found.state, true); err != nil {
 		return err
 	}
+	// Somebody may have thrown the logs away, and their folder with them.
+	if err := os.MkdirAll(l.logs(intent.Topology.Name), 0o700); err != nil {
+		return fmt.Errorf("cannot make the logs folder of %q: %w", intent.Topology.Name, err)
+	}
 	intent.AtBoot = intent.AtBoot || found.intent.AtBoot
 	state, err := readState(l, intent.Topology.Name)
 	if err != nil {
