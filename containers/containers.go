@@ -35,6 +35,32 @@ type Spec struct {
 	Sealed      []string `json:"sealed"`
 	MemoryBytes int64    `json:"memory_bytes"` // 0 is no limit
 	Pids        int64    `json:"pids"`         // 0 is no limit
+	Resources   Resources
+	Ulimits     []Ulimit
+	OOMScoreAdj int
+	Groups      []string // further groups, as names or numbers
+	// TTY gives the command a terminal of the container's own as its standard
+	// files; its other end is read into Stdout.
+	TTY bool
+	// Stdin is a FIFO on the machine that is the command's input; "" is /dev/null.
+	Stdin    string
+	Init     bool // a tiny init is PID 1 and reaps
+	ReadOnly bool // the root, once it is assembled
+	Tmpfs    []Tmpfs
+	Files    []File
+	Devices  []Device
+	// CapAdd and CapDrop change Docker's default set: names without CAP_, or ALL.
+	CapAdd        []string
+	CapDrop       []string
+	Privileged    bool   // all capabilities and devices, no masks, no filter
+	Seccomp       string // "" is the default profile, "unconfined", or a profile's JSON text
+	NewPrivileges bool   // without no_new_privs
+	AppArmor      string
+	Label         string // SELinux
+	Sysctls       []Sysctl
+	// PIDOf and IPCOf are processes whose namespaces the container joins.
+	PIDOf *ProcessRef
+	IPCOf *ProcessRef
 	// Stdout and Stderr are FIFOs on the machine; the engine makes them, owned
 	// by the container's user.
 	Stdout string `json:"stdout"`
@@ -59,7 +85,68 @@ type Mount struct {
 	Source   string `json:"source"`
 	Target   string `json:"target"`
 	ReadOnly bool   `json:"read_only"`
+	// Propagation is rprivate, private, rshared, shared, rslave or slave; "" is rprivate.
+	Propagation string `json:"propagation,omitempty"`
+	Subpath     string `json:"subpath,omitempty"` // a folder below Source, never left through links
+	// Fill copies what the root has at Target into an empty Source first.
+	Fill    bool   `json:"fill,omitempty"`
+	SELinux string `json:"selinux,omitempty"` // z or Z: relabel where SELinux is on
 }
+
+// Resources are limits beside memory and processes; zero values are none.
+type Resources struct {
+	CPUs           float64 // processors
+	CPUShares      int64
+	CPUSet         string
+	MemSwap        int64 // bytes of memory and swap together; -1 is unlimited
+	MemReservation int64 // bytes
+	ShmSize        int64 // bytes
+	Blkio          Blkio
+}
+
+// Blkio are limits of block devices' use.
+type Blkio struct {
+	Weight                                 int
+	DeviceWeights                          []BlkioRate
+	ReadBps, ReadIOps, WriteBps, WriteIOps []BlkioRate
+}
+
+// BlkioRate is one device's.
+type BlkioRate struct {
+	Path string
+	Rate int64
+}
+
+// Ulimit is a resource limit (setrlimit(2)); -1 is unlimited.
+type Ulimit struct {
+	Name       string
+	Soft, Hard int64
+}
+
+// Tmpfs is a memory file system in the container.
+type Tmpfs struct {
+	Target   string
+	Size     int64  // bytes; 0 is the kernel's default
+	Mode     uint32 // 0 is 1777
+	UID, GID int
+	Options  string
+}
+
+// File is a file of its own in the container, held in memory.
+type File struct {
+	Target   string
+	Content  []byte
+	Mode     uint32
+	UID, GID int
+}
+
+// Device is a device of the machine that the container may use.
+type Device struct {
+	Source, Target, Permissions string // permissions of r, w, m
+}
+
+// Sysctl is a kernel setting of the container's namespaces.
+type Sysctl struct{ Name, Value string }
 
 // Engine prepares containers.
 type Engine interface {

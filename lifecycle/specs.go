@@ -49,7 +49,7 @@ func (w site) station(t *topology.Topology, s *topology.Station) *containers.Spe
 		spec.Root.WritableDir = w.layout.writable(t.Name, name)
 	}
 	for _, v := range s.Volumes {
-		spec.Mounts = append(spec.Mounts, containers.Mount(v))
+		spec.Mounts = append(spec.Mounts, containers.Mount{Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly})
 	}
 	return spec
 }

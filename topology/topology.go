@@ -76,6 +76,24 @@ type Station struct {
 	StopGracePeriod time.Duration `json:"stop_grace_period"`
 	MemLimit        int64         `json:"mem_limit,omitempty"`  // bytes, 0 is none
 	PidsLimit       int64         `json:"pids_limit,omitempty"` // 0 is none
+	Resources       Resources     `json:"resources,omitzero"`
+	Ulimits         []Ulimit      `json:"ulimits,omitempty"` // sorted by name
+	OOMScoreAdj     int           `json:"oom_score_adj,omitempty"`
+	GroupAdd        []string      `json:"group_add,omitempty"` // names or numbers in the root's /etc/group
+	TTY             bool          `json:"tty,omitempty"`
+	StdinOpen       bool          `json:"stdin_open,omitempty"`
+	Init            bool          `json:"init,omitempty"`      // a tiny init is PID 1
+	ReadOnly        bool          `json:"read_only,omitempty"` // the root
+	Tmpfs           []Tmpfs       `json:"tmpfs,omitempty"`
+	Files           []File        `json:"files,omitempty"` // of configs and secrets
+	Devices         []Device      `json:"devices,omitempty"`
+	CapAdd          []string      `json:"cap_add,omitempty"`  // without CAP_, upper-case, or ALL; sorted
+	CapDrop         []string      `json:"cap_drop,omitempty"` // likewise
+	Privileged      bool          `json:"privileged,omitempty"`
+	Security        Security      `json:"security,omitzero"`
+	Sysctls         []Sysctl      `json:"sysctls,omitempty"` // namespaced ones only, sorted
+	PID             string        `json:"pid,omitempty"`     // id of the station whose pid namespace it joins
+	IPC             string        `json:"ipc,omitempty"`     // likewise
 	Integrity       Integrity     `json:"integrity,omitzero"`
 	Logging         Logging       `json:"logging,omitzero"`
 	// Profiles are those that the station belongs to; none: always enabled.
@@ -158,11 +176,102 @@ type Route struct {
 	Via netip.Addr   `json:"via"`
 }
 
-// Volume is a bind mount.
+// Volume is a folder or file from outside the station's root.
 type Volume struct {
-	Source   string `json:"source"` // absolute, on the machine
+	// Name is that of a named volume (a key of the topology's volumes), which
+	// has no Source. Neither: an anonymous volume of the station's own.
+	Name     string `json:"name,omitempty"`
+	Source   string `json:"source"` // absolute, on the machine: a bind mount
 	Target   string `json:"target"` // absolute, in the station
 	ReadOnly bool   `json:"read_only,omitempty"`
+	// CreateHostPath makes a missing source folder.
+	CreateHostPath bool   `json:"create_host_path,omitempty"`
+	Propagation    string `json:"propagation,omitempty"` // rprivate unless set
+	SELinux        string `json:"selinux,omitempty"`     // z or Z
+	NoCopy         bool   `json:"nocopy,omitempty"`      // do not fill a new volume from the root
+	Subpath        string `json:"subpath,omitempty"`     // in a named volume
+}
+
+// Resources are limits beside memory and processes.
+type Resources struct {
+	CPUs           float64 `json:"cpus,omitempty"`            // 1.5 is one and a half processors; 0 is no limit
+	CPUShares      int64   `json:"cpu_shares,omitempty"`      // relative weight, 1024 is usual; 0 is the default
+	CPUSet         string  `json:"cpuset,omitempty"`          // 0-3,7
+	MemSwapLimit   int64   `json:"memswap_limit,omitempty"`   // bytes of memory and swap; -1 is unlimited swap, 0 unset
+	MemReservation int64   `json:"mem_reservation,omitempty"` // bytes, a soft limit
+	ShmSize        int64   `json:"shm_size,omitempty"`        // bytes of /dev/shm; 0 is 64 MiB
+	Blkio          Blkio   `json:"blkio_config,omitzero"`
+}
+
+// Blkio are limits of block devices' use.
+type Blkio struct {
+	Weight          int           `json:"weight,omitempty"` // 10 to 1000
+	WeightDevice    []BlkioWeight `json:"weight_device,omitempty"`
+	DeviceReadBps   []BlkioRate   `json:"device_read_bps,omitempty"` // bytes a second
+	DeviceReadIOps  []BlkioRate   `json:"device_read_iops,omitempty"`
+	DeviceWriteBps  []BlkioRate   `json:"device_write_bps,omitempty"`
+	DeviceWriteIOps []BlkioRate   `json:"device_write_iops,omitempty"`
+}
+
+// BlkioWeight is the weight of one device.
+type BlkioWeight struct {
+	Path   string `json:"path"`
+	Weight int    `json:"weight"`
+}
+
+// BlkioRate is the bound of one device.
+type BlkioRate struct {
+	Path string `json:"path"`
+	Rate int64  `json:"rate"`
+}
+
+// Ulimit is a resource limit (setrlimit(2)); -1 is unlimited.
+type Ulimit struct {
+	Name string `json:"name"` // nofile, nproc ...
+	Soft int64  `json:"soft"`
+	Hard int64  `json:"hard"`
+}
+
+// Tmpfs is a memory file system in the station.
+type Tmpfs struct {
+	Target  string `json:"target"`
+	Size    int64  `json:"size,omitempty"` // bytes, 0 is the kernel's default
+	Mode    uint32 `json:"mode,omitempty"` // 0 is 1777
+	UID     int    `json:"uid,omitempty"`
+	GID     int    `json:"gid,omitempty"`
+	Options string `json:"options,omitempty"` // noexec and the like, comma-separated
+}
+
+// File is a config or a secret, put into the station as a file of its own.
+type File struct {
+	Source  string `json:"source,omitempty"`  // absolute, on the machine
+	Content string `json:"content,omitempty"` // where there is no source
+	Secret  bool   `json:"secret,omitempty"`
+	Target  string `json:"target"` // absolute, in the station
+	UID     int    `json:"uid,omitempty"`
+	GID     int    `json:"gid,omitempty"`
+	Mode    uint32 `json:"mode"` // 0444 unless set
+}
+
+// Device is a device of the machine that the station may use.
+type Device struct {
+	Source      string `json:"source"`
+	Target      string `json:"target"`
+	Permissions string `json:"permissions"` // of r, w, m
+}
+
+// Security are the options of security_opt.
+type Security struct {
+	Seccomp       string `json:"seccomp,omitempty"` // a profile's absolute path, or unconfined
+	NewPrivileges bool   `json:"new_privileges,omitempty"`
+	AppArmor      string `json:"apparmor,omitempty"`
+	Label         string `json:"label,omitempty"`
+}
+
+// Sysctl is a kernel setting of the station's namespaces.
+type Sysctl struct {
+	Name  string `json:"name"` // with dots
+	Value string `json:"value"`
 }
 
 // Integrity names the files of a station that must match a manifest.
