@@ -66,7 +66,14 @@ func (k *keeper) startBackbone(ctx context.Context, r *root) error {
 		ours.Close()
 		return err
 	}
-	return k.serveBackbone(ctx, process, ours)
+	if err := k.serveBackbone(ctx, process, ours); err != nil {
+		// It would keep its addresses from the next one.
+		if process.Signal(9) == nil {
+			process.Wait()
+		}
+		return err
+	}
+	return nil
 }
 
 // serveBackbone talks to a running backbone and waits until it works from the
@@ -76,17 +83,19 @@ func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, 
 	if err != nil {
 		return err
 	}
+	serving, stop := context.WithCancel(context.Background())
 	ready, failed := make(chan struct{}), make(chan error, 1)
 	go func() {
-		failed <- talk.Serve(context.Background(), k.dnsConfig(), func() { close(ready) })
+		defer stop()
+		failed <- talk.Serve(serving, k.dnsConfig(), func() { close(ready) })
 	}()
 	select {
 	case <-ready:
 	case <-ctx.Done():
-		conn.Close()
+		stop()
 		return context.Cause(ctx)
 	case <-time.After(backbonePatience):
-		conn.Close()
+		stop()
 		return fmt.Errorf("the backbone of %q does not answer", k.name)
 	case err := <-failed:
 		name := k.state.Backbone.Container
@@ -176,6 +185,10 @@ func (k *keeper) adoptBackbone(ctx context.Context) error {
 				process.Wait()
 			}
 		}
+	}
+	// One that the earlier keeper started and did not record goes too.
+	if err := native.KillCgroup(ctx, k.cgroup(c.Container)); err != nil {
+		return err
 	}
 	return k.renewBackbone(ctx)
 }
