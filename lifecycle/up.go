@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -70,7 +71,8 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	return result, err
 }
 
-// launchAnew starts a keeper that makes everything.
+// launchAnew starts a keeper that makes everything, and follows it until the
+// topology is up or has failed.
 func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions) error {
 	if err := clearAway(l, intent.Topology.Name, found, o); err != nil {
 		return err
@@ -80,7 +82,13 @@ func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent,
 	}
 	err := record(l, intent)
 	if err == nil {
-		err = launchInKeeper(ctx, l, intent, o)
+		var conn net.Conn
+		if conn, err = startKeeper(l, intent); err == nil {
+			// After the undoing: a keeper whose caller is gone undoes by itself.
+			defer conn.Close()
+			r := request{Op: opLaunch, Keep: o.Keep, Timeout: o.Timeout}
+			err = converse(ctx, conn, intent.Topology.Name, r, o.Progress)
+		}
 	}
 	if err != nil && !o.Keep {
 		if undo := undo(l, intent.Topology.Name, intent.Launched); undo != nil {
@@ -88,17 +96,6 @@ func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent,
 		}
 	}
 	return err
-}
-
-// launchInKeeper starts a keeper and follows it until the topology is up or
-// has failed.
-func launchInKeeper(ctx context.Context, l Layout, i *Intent, o UpOptions) error {
-	conn, err := startKeeper(l, i)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return converse(ctx, conn, i.Topology.Name, request{Op: opLaunch, Keep: o.Keep, Timeout: o.Timeout}, o.Progress)
 }
 
 // launch is the keeper's half of up, in the order of DESIGN.md section 5.
