@@ -91,20 +91,24 @@ func (k *keeper) freeze(members []*member, frozen bool) error {
 			}
 			continue
 		}
+		// It may end at any time, and what it has come to then stays.
+		become := func(state string) {
+			m.set(func(c *ContainerState) {
+				if c.started() {
+					c.State = state
+				}
+			})
+		}
 		// Noted first: a check that fails meanwhile does not count.
 		if frozen {
-			m.set(func(c *ContainerState) { c.State = to })
+			become(to)
 		}
 		if err := native.Freeze(k.cgroup(c.Container), frozen); err != nil {
-			m.set(func(c *ContainerState) { c.State = from })
+			become(from)
 			errs = append(errs, fmt.Errorf("cannot %s %q: %w", map[bool]string{true: "pause", false: "unpause"}[frozen], c.Container, err))
 			continue
 		}
-		m.set(func(c *ContainerState) {
-			if c.started() {
-				c.State = to
-			}
-		})
+		become(to)
 		m.event(Event{Kind: kind})
 	}
 	return errors.Join(errs...)
