@@ -2,10 +2,10 @@ package lifecycle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"time"
 
 	"platelayer/backbone"
@@ -83,11 +83,12 @@ func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, 
 	if err != nil {
 		return err
 	}
+	config := k.dnsConfig()
 	serving, stop := context.WithCancel(context.Background())
 	ready, failed := make(chan struct{}), make(chan error, 1)
 	go func() {
 		defer stop()
-		failed <- talk.Serve(serving, k.dnsConfig(), func() { close(ready) })
+		failed <- talk.Serve(serving, config, func() { close(ready) })
 	}()
 	select {
 	case <-ready:
@@ -111,6 +112,10 @@ func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, 
 	k.mu.Unlock()
 	k.touch()
 	go k.keepBackbone(process)
+	// A change of the plan since it was handed over found no backbone.
+	if !reflect.DeepEqual(config, k.dnsConfig()) {
+		return k.configureBackbone(ctx)
+	}
 	return nil
 }
 
@@ -193,13 +198,18 @@ func (k *keeper) adoptBackbone(ctx context.Context) error {
 	return k.renewBackbone(ctx)
 }
 
-// configureBackbone has the backbone answer from the present plan.
+// configureBackbone has the backbone answer from the present plan. One that has
+// ended does so when it is back.
 func (k *keeper) configureBackbone(ctx context.Context) error {
 	k.mu.Lock()
-	talk := k.backbone.talk
+	r := k.backbone
 	k.mu.Unlock()
-	if talk == nil {
-		return errors.New("cannot configure the backbone: it does not run")
+	if r.talk == nil {
+		return nil
 	}
-	return talk.Update(ctx, k.dnsConfig())
+	err := r.talk.Update(ctx, k.dnsConfig())
+	if err != nil && !native.Alive(r.process.Ref()) {
+		return nil
+	}
+	return err
 }
