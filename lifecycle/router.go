@@ -53,15 +53,14 @@ func (k *keeper) startBackbone(ctx context.Context, r *root) error {
 	if err != nil {
 		return err
 	}
-	defer theirs.Close()
 	r.spec.ExtraFiles = []*os.File{theirs}
 	output, err := k.collect(r)
 	if err != nil {
-		ours.Close()
-		return err
+		return errors.Join(err, ours.Close(), theirs.Close())
 	}
 	defer output.release()
 	process, err := k.start(ctx, r)
+	theirs.Close() // the backbone alone holds it now: its end is seen
 	if err != nil {
 		ours.Close()
 		return err

@@ -219,11 +219,16 @@ func write(path string, v any, sync bool) error {
 		os.Remove(f.Name())
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
-	if sync {
-		if dir, err := os.Open(filepath.Dir(path)); err == nil {
-			dir.Sync()
-			dir.Close()
-		}
+	if !sync {
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("cannot write %s for good: %w", path, err)
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil {
+		return fmt.Errorf("cannot write %s for good: %w", path, err)
 	}
 	return nil
 }
