@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -112,8 +113,8 @@ func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, 
 	k.touch()
 	go k.keepBackbone(process)
 	// A change of the plan since it was handed over found no backbone.
-	if !reflect.DeepEqual(config, k.dnsConfig()) {
-		return k.configureBackbone(ctx)
+	if !reflect.DeepEqual(config, k.dnsConfig()) && k.configureBackbone(ctx) != nil {
+		process.Signal(9) // the next one works from it
 	}
 	return nil
 }
