@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"platelayer/containers/native"
@@ -140,13 +141,21 @@ func (m *member) alive() bool {
 	return m.present()
 }
 
-// forget removes what a stopped member wrote, its logs and its cgroup.
+// forget removes what a stopped member wrote, its logs, its output streams and
+// its cgroup.
 func (k *keeper) forget(m *member) error {
 	c, _, _ := m.now()
 	if err := native.RemoveCgroup(k.cgroup(c.Container)); err != nil {
 		return err
 	}
-	return errors.Join(k.forgetLayer(c.Container), removeLogs(logPath(k.layout, k.name, c.Container)))
+	errs := []error{k.forgetLayer(c.Container), removeLogs(logPath(k.layout, k.name, c.Container))}
+	for _, which := range []string{"stdout", "stderr"} {
+		err := os.Remove(stream(k.layout, k.name, c.Container, which))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("cannot remove an output stream of %q: %w", c.Container, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (k *keeper) forgetLayer(container string) error {
