@@ -58,9 +58,7 @@ func (k *keeper) adoptStation(ctx context.Context, m *member) (again bool, err e
 			return false, err
 		}
 	}
-	// The earlier keeper may have ended between a start and its record: what
-	// the state does not know would run beside the station's next process.
-	if err := native.KillCgroup(ctx, k.cgroup(c.Container)); err != nil {
+	if err := k.endUnknown(ctx, c.Container); err != nil {
 		return false, err
 	}
 	switch c.State {
@@ -78,6 +76,17 @@ func (k *keeper) adoptStation(ctx context.Context, m *member) (again bool, err e
 		return true, nil
 	}
 	return false, nil
+}
+
+// endUnknown ends what runs in a container that the state says is not running:
+// the earlier keeper may have ended between a start and its record, and two
+// processes would share one root. The cgroup goes too: some kernels that have
+// cgroup.kill go on killing what is born in a cgroup on which it was used.
+func (k *keeper) endUnknown(ctx context.Context, container string) error {
+	if err := native.KillCgroup(ctx, k.cgroup(container)); err != nil {
+		return err
+	}
+	return native.RemoveCgroup(k.cgroup(container))
 }
 
 // takeOver begins a life of a station that runs already.

@@ -192,7 +192,7 @@ func (k *keeper) adoptBackbone(ctx context.Context) error {
 		}
 	}
 	// One that the earlier keeper started and did not record goes too.
-	if err := native.KillCgroup(ctx, k.cgroup(c.Container)); err != nil {
+	if err := k.endUnknown(ctx, c.Container); err != nil {
 		return err
 	}
 	return k.renewBackbone(ctx)
