@@ -28,7 +28,7 @@ clusters:
         # rootfs: host            # the machine's own programs, copy-on-write
         # command: [python3, -m, http.server, "80"]
         healthcheck:              # "platelayer up" waits until it succeeds
-          test: [CMD, /bin/fetch, http://localhost/]
+          test: [CMD, /bin/fetch, http://localhost/]   # a program of the built-in image
           interval: 10s
         # volumes: [./site:/srv/site:ro]
         environment:

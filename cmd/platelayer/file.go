@@ -134,8 +134,14 @@ func (a *app) planCommand() *cobra.Command {
 	)
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "plan [FILE]",
-		Short: "Print what up would do: the network as iproute2 says it, or the changes to a running topology",
-		Args:  atMost(1),
+		Short: "Print what up would do, and do nothing",
+		Long: `Print what up would do, and do nothing: the whole network, in the words of
+iproute2; or, where the topology runs, what of it would change, and why:
+
+  + create   ~ change in place   ! recreate   > start   - remove
+
+Only root can see what runs.`,
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := a.load(a.path(args))
 			if err != nil {

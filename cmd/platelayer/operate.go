@@ -20,7 +20,7 @@ func (a *app) startCommand() *cobra.Command {
 }
 
 func (a *app) stopCommand() *cobra.Command {
-	return a.operation(lifecycle.Stop, "Stop stations and keep them stopped; what they wrote stays", "stopped")
+	return a.operation(lifecycle.Stop, "Stop stations until start, restart or up; what they wrote stays", "stopped")
 }
 
 func (a *app) restartCommand() *cobra.Command {
@@ -42,6 +42,7 @@ func (a *app) operation(op lifecycle.Operation, short, did string) *cobra.Comman
 	c := &cobra.Command{
 		Use:   string(op) + " [STATION...]",
 		Short: short,
+		Long:  short + ".\nNo station named means all." + stationHelp,
 		RunE: func(c *cobra.Command, args []string) error {
 			name, which, err := a.stationsOf(args)
 			if err != nil {
@@ -51,7 +52,7 @@ func (a *app) operation(op lifecycle.Operation, short, did string) *cobra.Comman
 		},
 	}
 	if op == lifecycle.Start || op == lifecycle.Restart {
-		c.Flags().DurationVar(&timeout, "timeout", 0, "give up when not all of them are ready after this time")
+		c.Flags().DurationVar(&timeout, "timeout", 0, "give up when not all of them are ready after this time, like 2m")
 	}
 	return c
 }
@@ -115,6 +116,9 @@ func (a *app) killCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "kill [STATION...]",
 		Short: "Send a signal to stations, as a crash would; their restart policy applies",
+		Long: `Send a signal to the first process of stations. What becomes of one that ends is
+its restart policy's decision, as after a crash; to keep it down use stop.
+No station named means all.` + stationHelp,
 		RunE: func(_ *cobra.Command, args []string) error {
 			number, ok := topology.SignalNumber(sig)
 			if !ok {
@@ -136,6 +140,8 @@ func (a *app) rmCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rm [STATION...]",
 		Short: "Throw away what stopped stations wrote, and their logs; start makes them anew",
+		Long: `Throw away what stopped stations wrote, and their logs; start makes them anew.
+No station named means all that do not run.` + stationHelp,
 		RunE: func(c *cobra.Command, args []string) error {
 			name, which, err := a.stationsOf(args)
 			if err != nil {
@@ -182,6 +188,8 @@ func (a *app) scaleCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "scale STATION=N...",
 		Short: "Run another number of a station's replicas, until the next up",
+		Long: `Run another number of a station's replicas than the file says, until the next up.
+No other station is touched, and no address moves.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return &usageError{errors.New("scale needs STATION=N")}

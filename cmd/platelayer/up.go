@@ -30,7 +30,13 @@ func (a *app) upCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "up [FILE]",
 		Short: "Bring a topology up, or change a running one to what its file says now",
-		Args:  atMost(1),
+		Long: `Bring a topology up, and return when every station runs, and is healthy where it
+has a healthcheck. Whatever fails is undone.
+
+A running topology is changed to what its file says now. Only what differs is
+touched (platelayer plan tells what), and stations keep what they wrote.
+Stations that have stopped are started.`,
+		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if f.marked {
 				return a.upMarked(c.Context())
@@ -41,10 +47,10 @@ func (a *app) upCommand() *cobra.Command {
 	flags := c.Flags()
 	flags.BoolVar(&f.options.Keep, "keep", false, "leave what a failed launch made, to look at it")
 	flags.BoolVar(&f.options.Recreate, "recreate", false, "start every station anew, without what it wrote")
-	flags.DurationVar(&f.options.Timeout, "timeout", 0, "give up when not all stations are ready after this time")
-	flags.BoolVar(&f.options.AtBoot, "at-boot", false, "mark it: up --marked, at the machine's start, brings it up again")
-	flags.BoolVar(&f.marked, "marked", false, "bring all marked topologies up that are not")
-	flags.StringSliceVar(&f.only, "only", nil, "bring up only these stations and what they need")
+	flags.DurationVar(&f.options.Timeout, "timeout", 0, "give up when not all stations are ready after this time, like 2m")
+	flags.BoolVar(&f.options.AtBoot, "at-boot", false, "have up --marked bring it up again, at the machine's start (docs/platelayer.service)")
+	flags.BoolVar(&f.marked, "marked", false, "bring up what is marked with --at-boot and not up")
+	flags.StringSliceVar(&f.only, "only", nil, "bring up only these stations and what they need; what runs stays")
 	flags.BoolVar(&f.attach, "attach", false, "follow the logs; Ctrl-C takes the topology down")
 	return c
 }
@@ -167,7 +173,10 @@ func (a *app) downCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "down [FILE|NAME]",
 		Short: "Take a topology down and leave the machine as it was",
-		Args:  atMost(1),
+		Long: `Take a topology down: stop its stations, dependents first, and remove everything
+of it, also what stations wrote and their logs. Its name is enough, and so is a
+file that has changed since. It works after any crash.`,
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name, err := a.target(args)
 			if err != nil {
