@@ -244,7 +244,8 @@ func (k *keeper) settle(ctx context.Context, members []*member) error {
 		for _, m := range members {
 			c, failure, _ := m.now()
 			met, never := verdict(&c, ready)
-			proven := c.Restarts == 0 || !c.alive() || time.Since(c.StartedAt) > proof
+			// One that has ended without being noted is about to be.
+			proven := !c.started() || c.alive() && (c.Restarts == 0 || time.Since(c.StartedAt) > proof)
 			calm = calm && met && proven && !(busy && native.Busy(c.Process))
 			if never != "" {
 				problems = append(problems, m.why(&c, failure, never))
