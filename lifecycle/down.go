@@ -182,6 +182,9 @@ func Undo(l Layout, name string) error {
 		return err
 	}
 	defer unlock()
+	if found, err := look(l, name); err == nil && found.running {
+		return nil // another `up` was faster
+	}
 	intent, err := readIntent(l, name)
 	return undo(l, name, err == nil && intent.Launched)
 }
