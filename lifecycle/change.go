@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -25,13 +26,14 @@ type change struct {
 	// unsure: an earlier change was interrupted, so nobody knows what of it is
 	// done, and everything is compared with the kernel.
 	unsure   bool
-	status   string // before
-	recorded bool   // the new intent is on disk
-	changes  map[string]Change
-	created  []*member // never ran
-	removed  []*member // the file has them no longer
-	replaced []*member // run, and are ended and started again
-	idle     []*member // do not run
+	status   string            // before
+	recorded bool              // the new intent is on disk
+	changes  map[string]Change // of stations
+	moved    map[string]bool   // clusters that differ: with them the names their stations know
+	created  []*member         // never ran
+	removed  []*member         // the file has them no longer
+	replaced []*member         // run, and are ended and started again
+	idle     []*member         // do not run
 	kept     []*member
 	roots    []*root // of created
 }
@@ -82,10 +84,13 @@ func (c *change) begin() error {
 	if err := k.intend(c.new); err != nil {
 		return err
 	}
-	c.changes = map[string]Change{}
+	c.changes, c.moved = map[string]Change{}, map[string]bool{}
 	for _, ch := range compare(c.old.Topology, c.new.Topology) {
-		if ch.Object == "station" {
+		switch ch.Object {
+		case "station":
 			c.changes[ch.Name] = ch
+		case "cluster":
+			c.moved[ch.Name] = true
 		}
 	}
 	all, err := k.chosen(nil)
@@ -212,21 +217,28 @@ func (c *change) otherRoot(m *member) bool {
 	return false
 }
 
-// rewire brings the namespaces that the plans differ in to the new plan.
+// rewire brings the namespaces that the plans differ in to the new plan. To
+// list what the kernel has of hundreds is the most of what a change costs.
 func (c *change) rewire(ctx context.Context) error {
 	k := c.k
-	var touched []string
-	if c.unsure {
-		touched = k.plan.NetNSNames()
-	} else {
+	touched, gone := k.plan.NetNSNames(), true
+	if !c.unsure {
+		touched, gone = nil, false
 		for _, d := range netplan.Diff(c.oldPlan, k.plan) {
-			if d.Verb == "change" {
+			if d.Verb == netplan.VerbChange {
 				touched = append(touched, d.NetNS)
 			}
+			// Of the fabric, it may be a bridge.
+			gone = gone || d.Verb == netplan.VerbRemove || d.NetNS == k.plan.Fabric.NetNS
 		}
 	}
-	if err := kernel.Converge(ctx, k.plan, k.kernelOptions(), touched); err != nil {
-		return err
+	if len(touched) > 0 {
+		if err := kernel.Converge(ctx, k.plan, k.kernelOptions(), touched); err != nil {
+			return err
+		}
+	}
+	if !gone {
+		return nil
 	}
 	return kernel.Prune(k.plan, k.kernelOptions())
 }
@@ -241,6 +253,10 @@ func (c *change) redefine(ctx context.Context) error {
 	}
 	for _, m := range c.kept {
 		s := m.definition()
+		ch, changed := c.changes[s.ID()]
+		if !changed && !c.moved[s.Cluster] && !c.unsure {
+			continue
+		}
 		now, _, _ := m.now()
 		old := olds[s.ID()]
 		if !now.alive() {
@@ -263,11 +279,13 @@ func (c *change) redefine(ctx context.Context) error {
 			m.output.setLimits(s.Logging)
 		}
 		k.mu.Unlock()
-		select {
-		case m.redo <- struct{}{}:
-		default:
+		if c.unsure || old == nil || !reflect.DeepEqual(old.Healthcheck, s.Healthcheck) {
+			select {
+			case m.redo <- struct{}{}:
+			default:
+			}
 		}
-		if ch, ok := c.changes[s.ID()]; ok {
+		if changed {
 			m.event(Event{Kind: EventChanged, Detail: strings.Join(ch.Reasons, "; ")})
 		}
 	}
