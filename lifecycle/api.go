@@ -213,13 +213,18 @@ func newCaller(conn net.Conn) *caller {
 	c := &caller{conn: conn, queue: make(chan reply, 4096), closed: make(chan struct{})}
 	go func() {
 		defer close(c.closed)
+		out := bufio.NewWriter(conn)
 		for r := range c.queue {
 			line, err := json.Marshal(r)
 			if err != nil {
 				continue
 			}
 			conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
-			if _, err := conn.Write(append(line, '\n')); err != nil {
+			_, err = out.Write(append(line, '\n'))
+			if err == nil && len(c.queue) == 0 { // those of 500 stations go in a few pieces
+				err = out.Flush()
+			}
+			if err != nil {
 				conn.Close() // and the rest of the queue goes nowhere
 			}
 		}
