@@ -88,7 +88,9 @@ func classify(err error) (code int, hint string) {
 		selection *topology.SelectionError
 	)
 	switch {
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
+	case errors.As(err, &usage):
+		return exitUsage, "platelayer COMMAND --help says how it is used"
+	case strings.HasPrefix(err.Error(), "unknown command"):
 		return exitUsage, "platelayer --help lists the commands"
 	case errors.As(err, &file):
 		if errors.Is(err, fs.ErrNotExist) {
