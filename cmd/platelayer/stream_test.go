@@ -25,6 +25,7 @@ type stream struct {
 	far      *net.UDPConn
 	sent     atomic.Uint64
 	stop     chan struct{}
+	once     sync.Once
 	sending  sync.WaitGroup
 	mu       sync.Mutex
 	back     map[uint64]bool
@@ -121,23 +122,43 @@ func (s *stream) awaitSent(n uint64) {
 	s.await(func() bool { return s.sent.Load() >= until })
 }
 
+// overtaken waits until something that is sent from now on has come back, and
+// tells how many sent before have not.
+func (s *stream) overtaken() (missing uint64) {
+	next := s.sent.Load()
+	s.await(func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for n := next; n < s.sent.Load(); n++ {
+			if s.back[n] {
+				return true
+			}
+		}
+		return false
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := range next {
+		if !s.back[n] {
+			missing++
+		}
+	}
+	return missing
+}
+
 // end stops sending and tells how many of all datagrams never came back.
 func (s *stream) end() (sent, lost uint64) {
-	s.close()
+	s.once.Do(func() { close(s.stop) })
+	s.sending.Wait()
 	sent = s.sent.Load()
+	s.await(func() bool { return s.returned() == sent })
+	s.close()
 	return sent, sent - s.returned()
 }
 
-// close ends a stream, once what is on its way has had the time to arrive.
 func (s *stream) close() {
-	select {
-	case <-s.stop:
-		return
-	default:
-	}
-	close(s.stop)
+	s.once.Do(func() { close(s.stop) })
 	s.sending.Wait()
-	s.await(func() bool { return s.returned() == s.sent.Load() })
 	s.near.Close()
 	s.far.Close()
 }
