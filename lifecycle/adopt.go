@@ -62,6 +62,13 @@ func (k *keeper) adoptStation(ctx context.Context, m *member) (again bool, err e
 		return false, err
 	}
 	switch c.State {
+	case Waiting, Starting, Running, Paused, Restarting:
+		if k.stray(m) {
+			m.set(func(c *ContainerState) { c.State, c.Health = Stopped, "" })
+			return false, nil
+		}
+	}
+	switch c.State {
 	case Running, Paused:
 		m.set(func(c *ContainerState) { c.State, c.Exit, c.Health = Exited, nil, "" })
 		m.event(Event{Kind: EventDied, Detail: "while it had no keeper"})

@@ -2,6 +2,8 @@ package lifecycle
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,7 +42,8 @@ func (k *keeper) reorder() {
 			continue
 		}
 		if m.station == nil { // nobody knows any more how it wants to be stopped
-			m.station = &topology.Station{Name: c.Container, StopSignal: "SIGTERM", StopGracePeriod: 10 * time.Second}
+			cluster, name, _ := strings.Cut(strings.TrimPrefix(c.Container, t.Name+"."), ".")
+			m.station = &topology.Station{Cluster: cluster, Name: name, StopSignal: "SIGTERM", StopGracePeriod: 10 * time.Second}
 		}
 		members = append(members, m)
 	}
@@ -48,6 +51,14 @@ func (k *keeper) reorder() {
 	for _, m := range members {
 		k.state.Stations = append(k.state.Stations, m.state)
 	}
+}
+
+// stray tells whether the file has the member no longer, and an earlier
+// keeper left it to be stopped. Nobody knows what it would be started from.
+func (k *keeper) stray(m *member) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !slices.Contains(stations(k.intent.Topology), m.station)
 }
 
 func newMember(k *keeper, c *ContainerState) *member {
