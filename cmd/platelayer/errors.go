@@ -103,10 +103,8 @@ func classify(err error) (code int, hint string) {
 		return exitIntegrity, "nothing was started; if the change is meant, seal it anew with: platelayer seal"
 	case errors.As(err, &selection):
 		return exitInvalid, "enable its profile with --profile NAME, or name the station with --only"
-	case errors.As(err, &station):
-		return exitStation, "look at it with: platelayer up --keep, then platelayer logs"
-	case errors.As(err, &late):
-		return exitStation, "look at it with: platelayer up --keep, then platelayer logs"
+	case errors.As(err, &station), errors.As(err, &late):
+		return exitStation, "look at it with: platelayer logs; a launch that was undone stays with: platelayer up --keep"
 	case errors.As(err, &dynamic):
 		return exitUnsupported, "build it with CGO_ENABLED=0"
 	case lifecycle.Unsupported(err):
