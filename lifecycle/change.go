@@ -60,12 +60,21 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 	// nobody. Only the wait for readiness is given up.
 	going := context.WithoutCancel(ctx)
 	step = stepper(going, k.tell)
+	var refused error // of a limit, say: no reason to leave stations stopped
 	return firstError(
 		step("stop", c.stop),
 		step("wiring", func() error { return c.rewire(going) }),
-		step("definitions", func() error { return c.redefine(going) }),
-		step("up", k.launched),
-		step("stations", func() error { return c.start(ctx) }),
+		step("definitions", func() error {
+			refused = c.redefine(going)
+			return nil
+		}),
+		step("up", func() error {
+			if refused != nil {
+				return nil // still changing: the next `up` tries it again
+			}
+			return k.launched()
+		}),
+		step("stations", func() error { return errors.Join(refused, c.start(ctx)) }),
 	)
 }
 
@@ -77,6 +86,9 @@ func (c *change) begin() error {
 		return err
 	}
 	c.new.Launched = true
+	if err := outdate(k.layout, c.old.Topology, c.new.Topology); err != nil {
+		return err
+	}
 	if err := write(k.layout.intent(k.name), c.new, true); err != nil {
 		return err
 	}
@@ -106,14 +118,15 @@ func (c *change) begin() error {
 	for _, m := range all {
 		now, _, _ := m.now()
 		same := now.Made == madeFrom(m.definition()) && !c.request.Recreate
+		runs := m.runs(&now)
 		switch {
 		case !wanted[now.Container]:
 			c.removed = append(c.removed, m)
 		case now.State == Created:
 			c.created = append(c.created, m)
-		case now.alive() && !same:
+		case runs && !same:
 			again = append(again, m)
-		case now.alive(), same && metNow(&now, topology.CompletedSuccessfully):
+		case runs, same && metNow(&now, topology.CompletedSuccessfully):
 			c.kept = append(c.kept, m)
 			m.phase(PhaseKept, "", 0)
 		default:
@@ -167,6 +180,7 @@ func (c *change) withdraw() error {
 	if c.recorded {
 		errs = append(errs, write(k.layout.intent(k.name), c.old, true))
 	}
+	errs = append(errs, restore(k.layout, c.new.Topology))
 	for _, m := range c.created {
 		errs = append(errs, k.forget(m))
 	}
@@ -184,7 +198,7 @@ func (c *change) withdraw() error {
 // stop ends what the file no longer has and what must be made anew.
 func (c *change) stop() error {
 	k := c.k
-	k.endAll(slices.Concat(c.removed, c.replaced, c.idle))
+	k.endAll(slices.Concat(c.removed, c.replaced, c.idle), Waiting)
 	var errs []error
 	for _, m := range c.removed {
 		errs = append(errs, k.forget(m))
@@ -195,7 +209,7 @@ func (c *change) stop() error {
 		m.phase(PhaseRemoved, "", 0)
 	}
 	for _, m := range slices.Concat(c.replaced, c.idle) {
-		if c.request.Recreate || c.otherRoot(m) {
+		if c.request.Recreate {
 			errs = append(errs, k.forgetLayer(m.container()))
 		}
 	}
@@ -203,18 +217,6 @@ func (c *change) stop() error {
 	k.reorder() // without the removed
 	k.mu.Unlock()
 	return errors.Join(errs...)
-}
-
-// otherRoot tells whether a station's layer was written on another root: it
-// means nothing on the new one.
-func (c *change) otherRoot(m *member) bool {
-	s := m.definition()
-	for _, old := range stations(c.old.Topology) {
-		if old.ID() == s.ID() {
-			return old.Rootfs != s.Rootfs || old.Writable != s.Writable
-		}
-	}
-	return false
 }
 
 // rewire brings the namespaces that the plans differ in to the new plan. To

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"platelayer/containers/native"
 	"platelayer/topology"
 )
 
@@ -75,6 +76,17 @@ func (m *member) present() bool {
 		}
 	}
 	return m.state.started()
+}
+
+// runs tells whether the member, in the given state, has a process that runs.
+func (m *member) runs(c *ContainerState) bool {
+	m.k.mu.Lock()
+	process := m.process
+	m.k.mu.Unlock()
+	if p, ok := process.(native.Runner); ok {
+		return c.started() && p.Running()
+	}
+	return c.alive()
 }
 
 // member finds a station's member by its id; nil is none.
@@ -154,8 +166,9 @@ func (k *keeper) closure(members []*member, more func(*member) []*member) []*mem
 	return all
 }
 
-// endAll stops members, dependents before what they depend on.
-func (k *keeper) endAll(members []*member) {
+// endAll stops members, dependents before what they depend on, and leaves them
+// in the state.
+func (k *keeper) endAll(members []*member, state string) {
 	byID := map[string]*member{}
 	var list []*topology.Station
 	for _, m := range members {
@@ -163,7 +176,7 @@ func (k *keeper) endAll(members []*member) {
 		byID[s.ID()] = m
 		list = append(list, s)
 	}
-	dependentsFirst(list, func(s *topology.Station) { byID[s.ID()].end() })
+	dependentsFirst(list, func(s *topology.Station) { byID[s.ID()].end(state) })
 }
 
 // dependentsFirst calls do for each station, independent ones at the same

@@ -24,7 +24,7 @@ func (k *keeper) operate(ctx context.Context, r *request) error {
 		return k.startStopped(ctx, k.withNeeds(members))
 	case opStop:
 		k.announce(members)
-		k.endAll(members)
+		k.endAll(members, Stopped)
 		return nil
 	case opRestart:
 		return k.restart(ctx, k.withFollowers(members))
@@ -56,7 +56,7 @@ func (k *keeper) startStopped(ctx context.Context, members []*member) error {
 			m.phase(PhaseKept, "", 0)
 			continue
 		}
-		m.end() // one that waits for its next try makes it now
+		m.end(Waiting) // one that waits for its next try makes it now
 		idle = append(idle, m)
 	}
 	return k.startAll(ctx, idle, nil)
@@ -74,7 +74,7 @@ func (k *keeper) restart(ctx context.Context, members []*member) error {
 			return err
 		}
 	}
-	k.endAll(members)
+	k.endAll(members, Waiting)
 	return k.startAll(ctx, members, nil)
 }
 

@@ -156,24 +156,37 @@ func stationErrors(err error) []*StationError {
 }
 
 func (f *failure) decode() error {
+	var typed error
 	switch {
 	case f.Integrity != nil:
-		return f.Integrity
+		typed = f.Integrity
 	case f.Timeout != nil:
-		return f.Timeout
+		typed = f.Timeout
 	case len(f.Stations) > 0:
 		errs := make([]error, len(f.Stations))
 		for i, s := range f.Stations {
 			errs[i] = s
 		}
-		return errors.Join(errs...)
+		typed = errors.Join(errs...)
 	case f.Busy != "":
-		return &Busy{f.Busy}
+		typed = &Busy{f.Busy}
 	case f.Feature != "":
-		return &lacking{f.Feature, f.Message}
+		typed = &lacking{f.Feature, f.Message}
 	}
-	return errors.New(f.Message)
+	if typed == nil || typed.Error() != f.Message {
+		return &told{f.Message, typed}
+	}
+	return typed
 }
+
+// told is the keeper's error in its own words, with what is known of its type.
+type told struct {
+	message string
+	err     error // nil where it has none that matters
+}
+
+func (e *told) Error() string { return e.message }
+func (e *told) Unwrap() error { return e.err }
 
 // lacking is an error of the keeper's about a feature that the machine lacks.
 type lacking struct{ feature, message string }

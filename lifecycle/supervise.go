@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
 	"time"
 
@@ -26,6 +25,7 @@ type member struct {
 
 	stop    context.CancelFunc // asks the life to end; nil without one
 	done    chan struct{}      // closed when the life has ended
+	after   string             // the state that a life which is asked to end comes to
 	process containers.Process // nil unless it runs
 	output  *collection
 	redo    chan struct{} // its definition has changed
@@ -75,7 +75,7 @@ func (m *member) begin(r *root, running containers.Process, restarts int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	m.k.mu.Lock()
-	m.stop, m.done = cancel, done
+	m.stop, m.done, m.after = cancel, done, Stopped
 	if m.k.retired && running == nil {
 		cancel()
 	}
@@ -99,10 +99,13 @@ func (m *member) forgetPast(restarts int) {
 	})
 }
 
-// end asks the life to stop the station and waits until it has.
-func (m *member) end() {
+// end asks the life to stop the station and waits until it has. The state is
+// what it comes to: Stopped, or Waiting where it is started again at once, so
+// that who waits for it goes on waiting.
+func (m *member) end(state string) {
 	m.k.mu.Lock()
 	stop, done := m.stop, m.done
+	m.after = state
 	m.k.mu.Unlock()
 	if stop != nil {
 		stop()
@@ -110,9 +113,14 @@ func (m *member) end() {
 	}
 	m.set(func(c *ContainerState) {
 		if c.State != Exited && c.State != Refused && c.State != Created {
-			c.State = Stopped
+			c.State = state
 		}
 	})
+}
+
+// stopped notes that the life ends because it was asked to.
+func (m *member) stopped() {
+	m.set(func(c *ContainerState) { c.State = m.after })
 }
 
 // live is one life: from the wait for dependencies to an end for good.
@@ -139,7 +147,7 @@ func (m *member) live(ctx context.Context, r *root, running containers.Process) 
 		select {
 		case <-time.After(pauses.next(time.Since(began))):
 		case <-ctx.Done():
-			m.set(func(c *ContainerState) { c.State = Stopped })
+			m.stopped()
 			m.event(Event{Kind: EventStopped})
 			return
 		}
@@ -328,7 +336,7 @@ func (m *member) again(ctx context.Context, e ending) bool {
 	}
 	if ctx.Err() != nil {
 		e.err = nil // that it was stopped
-		settle(Stopped)
+		settle(m.after)
 		m.event(ended(EventStopped, e.exit))
 		m.phase(PhaseStopped, "", 0)
 		return false
@@ -364,7 +372,7 @@ func (m *member) again(ctx context.Context, e ending) bool {
 // fail notes why the station does not run, for good.
 func (m *member) fail(ctx context.Context, err error) {
 	if ctx.Err() != nil {
-		m.set(func(c *ContainerState) { c.State = Stopped })
+		m.stopped()
 		m.phase(PhaseStopped, "", 0)
 		return
 	}
@@ -452,11 +460,10 @@ func (k *keeper) logTail(container string) []string {
 // prepare assembles a container's root and tells its notices.
 func (k *keeper) prepare(ctx context.Context, r *root) error {
 	layered := false
-	if dir := r.spec.Root.WritableDir; dir != "" {
-		_, err := os.Stat(dir)
-		layered = err == nil
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("cannot make the writable layer of %q: %w", r.spec.Name, err)
+	if r.spec.Root.WritableDir != "" {
+		var err error
+		if layered, err = layer(k.layout, k.name, r.spec.Name); err != nil {
+			return err
 		}
 	}
 	if layered && r.station != nil && len(r.station.Integrity.Paths) > 0 {

@@ -79,6 +79,9 @@ func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent,
 	}
 	if found.asleep {
 		intent.Launched, intent.AtBoot = !o.Recreate, intent.AtBoot || found.intent.AtBoot
+		if err := outdate(l, found.intent.Topology, intent.Topology); err != nil {
+			return err
+		}
 	}
 	err := record(l, intent)
 	if err == nil {
