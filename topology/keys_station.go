@@ -12,7 +12,7 @@ func stationKeys() []key {
 				"own and nearly empty, so that dpkg and apt find no packages there. Otherwise a folder with a " +
 				"root file system; a relative one starts at the file's folder."},
 		{name: "writable", shape: oneOf("disk", "memory"), example: "writable: memory", def: "`disk`",
-			doc: "Where the station's writes go. The root file system itself is never written to."},
+			doc: "Where the station's writes go. What is on `disk` outlives restarts, edits and a reboot, but not `down`; `memory` is empty at each start. The root file system itself is never written to."},
 		{name: "address", shape: address, example: "address: 10.20.0.5", def: "a stable automatic one",
 			doc: "The station's address in its cluster."},
 		{name: "addresses", shape: list("a list of IP addresses", address), example: `addresses: [10.20.0.5, "fd20::5"]`,
