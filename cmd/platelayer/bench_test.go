@@ -253,7 +253,7 @@ func (r *benchRig) load() (stop func()) {
 		url := fmt.Sprintf("http://s%d.c%d.%s.internal/", to, to/10, r.name)
 		c := exec.Command(r.program, "--root", r.root, "-n", r.name, "exec", fmt.Sprintf("c%d/s%d", from/10, from), "fetch", "-n", "1000000000", url)
 		count := new(lineCounter)
-		c.Stdout, c.Stderr = count, os.Stderr
+		c.Stdout = count
 		if err := c.Start(); err != nil {
 			r.b.Fatal(err)
 		}
