@@ -209,7 +209,7 @@ func (c *change) stop() error {
 		m.phase(PhaseRemoved, "", 0)
 	}
 	for _, m := range slices.Concat(c.replaced, c.idle) {
-		if c.request.Recreate {
+		if c.request.Recreate || m.definition().Writable == "memory" { // what it had on disk is another root's
 			errs = append(errs, k.forgetLayer(m.container()))
 		}
 	}
