@@ -21,6 +21,9 @@ type editedCluster struct {
 	name     string
 	number   int // 10.60.NUMBER.0/24
 	gateway  string
+	domain   string
+	mtu      int
+	six      bool // it has an IPv6 subnet too
 	stations []*editedStation
 }
 
@@ -51,7 +54,7 @@ const editedCheck = "{test: [CMD, /bin/busybox, 'true'], start_period: 10s, star
 // edit changes the file in one to three ways and tells how.
 func (e *editor) edit() string {
 	ways := []func() string{
-		e.addStation, e.removeStation, e.addStation, e.removeStation, e.addCluster, e.removeCluster, e.changeGateway, e.changeInterfaces,
+		e.addStation, e.removeStation, e.addStation, e.removeStation, e.addCluster, e.removeCluster, e.changeCluster, e.changeGateway, e.changeInterfaces,
 		e.change("address", func(c *editedCluster) string { return fmt.Sprintf("10.60.%d.%d", c.number, e.freeHost(c)) }),
 		e.change("routes", func(c *editedCluster) string {
 			return fmt.Sprintf("[{to: 198.51.100.%d/30, via: 10.60.%d.250}]", 4*e.random.IntN(60), c.number)
@@ -127,7 +130,8 @@ func (e *editor) addCluster() string {
 	for slices.ContainsFunc(e.clusters, func(c *editedCluster) bool { return c.number == number }) {
 		number++
 	}
-	c := &editedCluster{name: fmt.Sprintf("core%d", number), number: number}
+	c := &editedCluster{name: fmt.Sprintf("core%d", number), number: number, mtu: 1500}
+	c.domain = c.name + ".example"
 	e.clusters = append(e.clusters, c)
 	return "add cluster " + c.name
 }
@@ -181,6 +185,20 @@ func (e *editor) removeStation() string {
 		c.gateway = ""
 	}
 	return "remove " + c.name + "/" + s.name
+}
+
+func (e *editor) changeCluster() string {
+	c := e.cluster()
+	switch e.random.IntN(3) {
+	case 0:
+		c.mtu = 1280 + e.random.IntN(220)
+	case 1:
+		c.six = !c.six
+	case 2:
+		e.made++
+		c.domain = fmt.Sprintf("%s.d%d.example", c.name, e.made)
+	}
+	return fmt.Sprintf("cluster %s has MTU %d, IPv6 %t, domain %s", c.name, c.mtu, c.six, c.domain)
 }
 
 // changeGateway makes a station its cluster's gateway, or the backbone again.
@@ -255,7 +273,12 @@ func (e *editor) yaml() string {
 	var f strings.Builder
 	f.WriteString("backbone: {egress: none}\nclusters:\n")
 	for _, c := range e.clusters {
-		fmt.Fprintf(&f, "  %s:\n    subnet: 10.60.%d.0/24\n    domain: %s.example\n", c.name, c.number, c.name)
+		fmt.Fprintf(&f, "  %s:\n    domain: %s\n    mtu: %d\n", c.name, c.domain, c.mtu)
+		if c.six {
+			fmt.Fprintf(&f, "    subnets: [10.60.%d.0/24, 'fd60:%d::/64']\n", c.number, c.number)
+		} else {
+			fmt.Fprintf(&f, "    subnet: 10.60.%d.0/24\n", c.number)
+		}
 		if c.gateway != "" {
 			fmt.Fprintf(&f, "    gateway: %s\n", c.gateway)
 		}
@@ -271,10 +294,10 @@ func (e *editor) yaml() string {
 				f.WriteString("        interfaces: [{cluster: " + strings.Join(s.interfaces, "}, {cluster: ") + "}]\n")
 			}
 			for _, host := range []string{s.name, s.name + "-1", s.name + "-3"} {
-				e.named[host+"."+c.name+".example"] = true
+				e.named[host+"."+c.domain] = true
 			}
 			if alias := strings.Trim(s.keys["aliases"], "[]"); alias != "" {
-				e.named[alias+"."+c.name+".example"] = true
+				e.named[alias+"."+c.domain] = true
 			}
 		}
 	}
