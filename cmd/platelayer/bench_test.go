@@ -204,7 +204,7 @@ func BenchmarkPs(b *testing.B) {
 
 // BenchmarkIdle tells what the keeper of 500 stations costs: while nothing
 // happens, with a health check of every station each 30 s, and while stations
-// fetch from each other by name. One round is 20 s, with PLATELAYER_ENDURE=full
+// fetch from each other by name. One round is 30 s, with PLATELAYER_ENDURE=full
 // ten minutes.
 //
 //	PLATELAYER_ENDURE=full go test -run '^$' -bench Idle -benchtime 1x -timeout 1h ./cmd/platelayer
@@ -224,7 +224,7 @@ func BenchmarkIdle(b *testing.B) {
 			if kind.name == "loaded" {
 				defer r.load()()
 			}
-			round := time.Duration(endurance(20, 600)) * time.Second
+			round := time.Duration(endurance(30, 600)) * time.Second
 			var cpu, wall time.Duration
 			var held footprint
 			for b.Loop() {
