@@ -36,6 +36,8 @@ type change struct {
 	idle     []*member         // do not run
 	kept     []*member
 	roots    []*root // of created
+	// followers are of kept, and are restarted after what they depend on.
+	followers []*member
 }
 
 // change makes a running topology what the request's intent says.
@@ -74,7 +76,7 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 			}
 			return k.launched()
 		}),
-		step("stations", func() error { return errors.Join(refused, c.start(ctx)) }),
+		step("stations", func() error { return unfinished(errors.Join(refused, c.start(ctx))) }),
 	)
 }
 
@@ -114,31 +116,27 @@ func (c *change) begin() error {
 		wanted[c.new.Topology.ContainerName(s)] = true
 	}
 	k.announce(slices.DeleteFunc(slices.Clone(all), func(m *member) bool { return !wanted[m.container()] }))
-	var again []*member
+	choice := choose(c.new.Topology, c.request.Recreate, c.request.Stations)
 	for _, m := range all {
 		now, _, _ := m.now()
-		same := now.Made == madeFrom(m.definition()) && !c.request.Recreate
 		runs := m.runs(&now)
+		action, _ := choice.due(&now, runs, m.definition())
 		switch {
 		case !wanted[now.Container]:
 			c.removed = append(c.removed, m)
-		case now.State == Created:
+		case action == ActionCreate, now.State == Created && c.changes[now.Station].Action == ActionCreate:
 			c.created = append(c.created, m)
-		case runs && !same:
-			again = append(again, m)
-		case runs, same && metNow(&now, topology.CompletedSuccessfully):
+		case action == ActionRecreate && runs:
+			c.replaced = append(c.replaced, m)
+		case action == "":
 			c.kept = append(c.kept, m)
 			m.phase(PhaseKept, "", 0)
 		default:
 			c.idle = append(c.idle, m)
 		}
 	}
-	// A follower may be one that the file has no longer, or that has ended or
-	// started since it was looked at: each member is in one list.
-	c.replaced = slices.DeleteFunc(k.withFollowers(again), func(m *member) bool {
-		return slices.Contains(c.removed, m) || slices.Contains(c.idle, m)
-	})
-	c.kept = slices.DeleteFunc(c.kept, func(m *member) bool { return slices.Contains(c.replaced, m) })
+	// Those that ask to be restarted with others are, once these are ready.
+	c.followers = slices.DeleteFunc(k.withFollowers(c.replaced), func(m *member) bool { return !slices.Contains(c.kept, m) })
 	return nil
 }
 
@@ -154,7 +152,7 @@ func (c *change) check(ctx context.Context) error {
 	}
 	var bad IntegrityError
 	errs := []error{checkSeals(ctx, c.roots)}
-	for _, m := range slices.Concat(c.replaced, c.idle) {
+	for _, m := range slices.Concat(c.replaced, c.idle, c.followers) {
 		errs = append(errs, k.rehearse(ctx, k.newRoot(m)))
 	}
 	var others []error
@@ -209,6 +207,9 @@ func (c *change) stop() error {
 		m.phase(PhaseRemoved, "", 0)
 	}
 	for _, m := range slices.Concat(c.replaced, c.idle) {
+		if ch, ok := c.changes[m.definition().ID()]; ok {
+			m.event(Event{Kind: EventChanged, Detail: strings.Join(ch.Reasons, "; ")})
+		}
 		if c.request.Recreate || m.definition().Writable == "memory" { // what it had on disk is another root's
 			errs = append(errs, k.forgetLayer(m.container()))
 		}
@@ -217,6 +218,12 @@ func (c *change) stop() error {
 	k.reorder() // without the removed
 	k.mu.Unlock()
 	return errors.Join(errs...)
+}
+
+// anew tells whether a station was asked to be started without what it wrote.
+func (c *change) anew(m *member) bool {
+	o := choose(c.new.Topology, c.request.Recreate, c.request.Stations)
+	return o.anew == nil || o.anew[m.definition().ID()]
 }
 
 // rewire brings the namespaces that the plans differ in to the new plan. To
@@ -308,5 +315,12 @@ func (c *change) start(ctx context.Context) error {
 	for _, m := range begun {
 		m.begin(nil, nil, 0)
 	}
-	return c.k.allReady(ctx, slices.Concat(c.created, begun))
+	if err := c.k.allReady(ctx, slices.Concat(c.created, begun)); err != nil {
+		return err
+	}
+	if err := c.k.again(ctx, c.followers); err != nil {
+		return err
+	}
+	c.k.event(Event{Kind: EventUp})
+	return nil
 }

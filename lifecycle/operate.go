@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"platelayer/containers/native"
 )
@@ -21,13 +22,13 @@ func (k *keeper) operate(ctx context.Context, r *request) error {
 	}
 	switch r.Op {
 	case opStart:
-		return k.startStopped(ctx, k.withNeeds(members))
+		return unfinished(k.startStopped(ctx, k.withNeeds(members)))
 	case opStop:
 		k.announce(members)
 		k.endAll(members, Stopped)
 		return nil
 	case opRestart:
-		return k.restart(ctx, k.withFollowers(members))
+		return unfinished(k.restart(ctx, members))
 	case opPause:
 		return k.freeze(members, true)
 	case opUnpause:
@@ -62,17 +63,31 @@ func (k *keeper) startStopped(ctx context.Context, members []*member) error {
 	return k.startAll(ctx, idle, nil)
 }
 
-// restart ends the members and starts them again, on the layers they wrote.
+// restart ends the members and starts them again, on the layers they wrote, and
+// after them those that ask to be restarted with them.
 func (k *keeper) restart(ctx context.Context, members []*member) error {
-	k.announce(members)
+	all := k.withFollowers(members)
+	k.announce(all)
 	// One that could not start again is not stopped either.
-	for _, m := range members {
+	for _, m := range all {
 		if err := k.rehearse(ctx, k.newRoot(m)); err != nil {
 			if refused := new(IntegrityError); errors.As(err, &refused) {
 				m.event(Event{Kind: EventIntegrity, Detail: err.Error()})
 			}
 			return err
 		}
+	}
+	if err := k.again(ctx, members); err != nil {
+		return err
+	}
+	followers := slices.DeleteFunc(all, func(m *member) bool { return slices.Contains(members, m) })
+	return k.again(ctx, followers)
+}
+
+// again ends members and starts them anew.
+func (k *keeper) again(ctx context.Context, members []*member) error {
+	if len(members) == 0 {
+		return nil
 	}
 	k.endAll(members, Waiting)
 	return k.startAll(ctx, members, nil)

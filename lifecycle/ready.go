@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"platelayer/containers/native"
@@ -137,7 +138,9 @@ func (k *keeper) await(ctx context.Context, m *member) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if !d.Optional {
+			if d.Optional {
+				m.k.tell(Progress{Notice: fmt.Sprintf("%s starts without %s: %v", m.definition().ID(), d.Station, err)})
+			} else {
 				return &DependencyError{Station: m.definition().ID(), On: d.Station, Wish: wish(d.Condition), Err: err}
 			}
 		}
@@ -176,6 +179,7 @@ func (e *DependencyError) Unwrap() error { return e.Err }
 // allReady waits until every member is ready and has stayed so for a moment.
 // The first that never will be ends it.
 func (k *keeper) allReady(ctx context.Context, members []*member) error {
+	members = slices.DeleteFunc(slices.Clone(members), k.optional)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, m := range members {
@@ -194,6 +198,22 @@ func (k *keeper) allReady(ctx context.Context, members []*member) error {
 		return k.unready(context.Cause(ctx), err, members)
 	}
 	return nil
+}
+
+// optional tells whether others depend on a member, and all of them can do
+// without.
+func (k *keeper) optional(m *member) bool {
+	id, found := m.definition().ID(), false
+	others, _ := k.chosen(nil)
+	for _, other := range others {
+		for _, d := range other.definition().DependsOn {
+			if d.Station == id && !d.Optional {
+				return false
+			}
+			found = found || d.Station == id
+		}
+	}
+	return found
 }
 
 // unready is the error of members that did not become ready: of the station

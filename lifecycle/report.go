@@ -116,6 +116,20 @@ func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("not ready after %s:\n  %s", e.After, strings.Join(e.Waiting, "\n  "))
 }
 
+// Unfinished is a change of a running topology, or a start of its stations, that
+// was made and whose stations did not all become ready.
+type Unfinished struct{ Err error }
+
+func (e *Unfinished) Error() string { return e.Err.Error() }
+func (e *Unfinished) Unwrap() error { return e.Err }
+
+func unfinished(err error) error {
+	if refused := new(IntegrityError); err == nil || errors.As(err, &refused) {
+		return err
+	}
+	return &Unfinished{err}
+}
+
 // failure carries an error across the processes without losing its type.
 type failure struct {
 	Message   string          `json:"message"`
@@ -123,7 +137,9 @@ type failure struct {
 	Integrity *IntegrityError `json:"integrity,omitempty"`
 	Timeout   *TimeoutError   `json:"timeout,omitempty"`
 	Feature   string          `json:"feature,omitempty"`
-	Busy      string          `json:"busy,omitempty"` // the name of a topology on which another is at work
+	// Unfinished: what could be done has been.
+	Unfinished bool   `json:"unfinished,omitempty"`
+	Busy       string `json:"busy,omitempty"` // the name of a topology on which another is at work
 }
 
 func encodeFailure(err error) *failure {
@@ -132,6 +148,7 @@ func encodeFailure(err error) *failure {
 	errors.As(err, &f.Integrity)
 	errors.As(err, &f.Timeout)
 	f.Feature = missingFeature(err)
+	f.Unfinished = errors.As(err, new(*Unfinished))
 	if busy := new(Busy); errors.As(err, &busy) {
 		f.Busy = busy.Name
 	}
@@ -174,7 +191,10 @@ func (f *failure) decode() error {
 		typed = &lacking{f.Feature, f.Message}
 	}
 	if typed == nil || typed.Error() != f.Message {
-		return &told{f.Message, typed}
+		typed = &told{f.Message, typed}
+	}
+	if f.Unfinished {
+		typed = &Unfinished{typed}
 	}
 	return typed
 }

@@ -179,8 +179,9 @@ func (m *member) run(ctx context.Context, r *root, running containers.Process, a
 // runs the startup command and the command. One whose seal does not match has
 // not been restarted.
 func (m *member) start(ctx context.Context, r *root, again bool) (_ containers.Process, err error) {
+	made := madeFrom(m.definition())
 	m.set(func(c *ContainerState) {
-		*c = ContainerState{Container: c.Container, Station: c.Station, State: Starting, Restarts: c.Restarts}
+		*c = ContainerState{Container: c.Container, Station: c.Station, State: Starting, Made: made, Restarts: c.Restarts}
 	})
 	defer func() {
 		if err != nil && r != nil {
@@ -347,15 +348,18 @@ func (m *member) again(ctx context.Context, e ending) bool {
 		m.phase(PhaseFailed, "", 0)
 		return false
 	}
-	if e.err != nil {
-		m.event(Event{Kind: EventFailed, Detail: e.err.Error()})
-	} else {
-		m.event(ended(EventDied, exit))
-	}
-	now, _, _ := m.now()
 	m.k.mu.Lock()
 	retired := m.k.retired
 	m.k.mu.Unlock()
+	switch {
+	case e.err != nil:
+		m.event(Event{Kind: EventFailed, Detail: e.err.Error()})
+	case retired:
+		m.event(ended(EventStopped, exit))
+	default:
+		m.event(ended(EventDied, exit))
+	}
+	now, _, _ := m.now()
 	if !retired && (e.unwell || shouldRestart(m.definition().Restart, exit, now.Restarts)) {
 		settle(Restarting)
 		return true

@@ -109,6 +109,7 @@ func (a *app) jsonFlag(c *cobra.Command) *cobra.Command {
 
 func (a *app) printJSON(v any) error {
 	e := json.NewEncoder(a.stdout)
+	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }

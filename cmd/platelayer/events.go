@@ -69,7 +69,7 @@ func eventLine(e lifecycle.Event) string {
 		parts = append(parts, fmt.Sprintf("(code %d)", *e.Code))
 	}
 	if e.Detail != "" {
-		parts = append(parts, harmless(strings.ReplaceAll(e.Detail, "\n", " ")))
+		parts = append(parts, harmless(strings.Join(strings.Fields(e.Detail), " ")))
 	}
 	return strings.Join(parts, "  ")
 }

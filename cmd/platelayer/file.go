@@ -147,7 +147,8 @@ Only root can see what runs.`,
 			if err != nil {
 				return err
 			}
-			if t, err = a.selected(t, only); err != nil {
+			t, chosen, err := a.selected(t, only)
+			if err != nil {
 				return err
 			}
 			plan, err := netplan.Build(t)
@@ -157,7 +158,7 @@ Only root can see what runs.`,
 			var changes []lifecycle.Change
 			up := false
 			if os.Geteuid() == 0 { // nobody else may see what runs
-				if changes, up, err = lifecycle.Pending(a.layout(), t, recreate); err != nil {
+				if changes, up, err = lifecycle.Pending(a.layout(), t, recreate, chosen); err != nil {
 					return err
 				}
 			}
@@ -181,6 +182,7 @@ Only root can see what runs.`,
 	c.Flags().BoolVar(&all, "all", false, "print the whole plan of a running topology too")
 	c.Flags().BoolVar(&recreate, "recreate", false, "as up --recreate")
 	c.Flags().StringSliceVar(&only, "only", nil, "as up --only")
+	c.Flags().StringToIntVar(&a.scale, "scale", nil, "as up --scale")
 	return c
 }
 

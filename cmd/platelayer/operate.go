@@ -224,20 +224,15 @@ func (a *app) rescale(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	var only []string
+	refs := []string{}
 	for ref, n := range a.scale {
 		if n > 0 {
-			only = append(only, ref)
+			refs = append(refs, ref)
 		}
 	}
-	for _, id := range lifecycle.UpStations(a.layout(), all.Name) {
-		if _, err := all.Lookup(id); err == nil {
-			only = append(only, id)
-		}
-	}
-	t, err := all.Select(topology.Selection{Profiles: a.profiles, Only: only})
+	t, only, err := a.selected(all, refs)
 	if err != nil {
 		return err
 	}
-	return a.upAs(ctx, t, lifecycle.UpOptions{File: path})
+	return a.upAs(ctx, t, lifecycle.UpOptions{File: path, Only: only})
 }

@@ -46,10 +46,11 @@ Stations that have stopped are started.`,
 	}
 	flags := c.Flags()
 	flags.BoolVar(&f.options.Keep, "keep", false, "leave what a failed launch made, to look at it")
-	flags.BoolVar(&f.options.Recreate, "recreate", false, "start every station anew, without what it wrote")
+	flags.BoolVar(&f.options.Recreate, "recreate", false, "start stations anew, without what they wrote: all, or those of --only")
 	flags.DurationVar(&f.options.Timeout, "timeout", 0, "give up when not all stations are ready after this time, like 2m")
 	flags.BoolVar(&f.options.AtBoot, "at-boot", false, "have up --marked bring it up again, at the machine's start (docs/platelayer.service)")
 	flags.BoolVar(&f.marked, "marked", false, "bring up what is marked with --at-boot and not up")
+	flags.StringToIntVar(&a.scale, "scale", nil, "run this many of a station, STATION=N")
 	flags.StringSliceVar(&f.only, "only", nil, "bring up only these stations and what they need; what runs stays")
 	flags.BoolVar(&f.attach, "attach", false, "follow the logs; Ctrl-C takes the topology down")
 	return c
@@ -63,10 +64,11 @@ func (a *app) up(ctx context.Context, path string, f upFlags) error {
 	if f.options.File, err = filepath.Abs(path); err != nil {
 		return err
 	}
-	t, err := a.selected(all, f.only)
+	t, only, err := a.selected(all, f.only)
 	if err != nil {
 		return err
 	}
+	f.options.Only = only
 	if err := a.upAs(ctx, t, f.options); err != nil || !f.attach {
 		return err
 	}
@@ -74,17 +76,25 @@ func (a *app) up(ctx context.Context, path string, f upFlags) error {
 	return a.attach(ctx)
 }
 
-// selected is the part of a topology that the profiles and --only ask for. What
-// runs of it already stays.
-func (a *app) selected(all *topology.Topology, only []string) (*topology.Topology, error) {
-	if len(only) > 0 {
-		for _, id := range lifecycle.UpStations(a.layout(), all.Name) {
-			if _, err := all.Lookup(id); err == nil {
-				only = append(only, id)
-			}
+// selected is the part of a topology that the profiles and --only ask for, with
+// what is up of it already. Only is who was named; nil is all.
+func (a *app) selected(all *topology.Topology, refs []string) (part *topology.Topology, only []string, err error) {
+	if refs == nil {
+		part, err = all.Select(topology.Selection{Profiles: a.profiles})
+		return part, nil, err
+	}
+	named, err := lookupAll(all, refs)
+	if err != nil {
+		return nil, nil, err
+	}
+	only = append([]string{}, ids(named)...)
+	for _, id := range lifecycle.UpStations(a.layout(), all.Name) {
+		if _, err := all.Lookup(id); err == nil {
+			refs = append(refs, id)
 		}
 	}
-	return all.Select(topology.Selection{Profiles: a.profiles, Only: only})
+	part, err = all.Select(topology.Selection{Profiles: a.profiles, Only: refs})
+	return part, only, err
 }
 
 // upAs brings a loaded topology up and tells how it went.
@@ -92,6 +102,13 @@ func (a *app) upAs(ctx context.Context, t *topology.Topology, o lifecycle.UpOpti
 	view := newProgress(a, t.Name, "up")
 	defer view.done("")
 	o.Progress = view.tell
+	if a.name == "" {
+		for _, other := range lifecycle.UpFrom(a.layout(), o.File) {
+			if other != t.Name {
+				view.tell(lifecycle.Progress{Notice: fmt.Sprintf("this file is also up as %q, under the name that it had: platelayer down %s", other, other)})
+			}
+		}
+	}
 	result, err := lifecycle.Up(ctx, a.layout(), t, o)
 	var refused *lifecycle.IntegrityError
 	if errors.As(err, &refused) {
