@@ -289,6 +289,11 @@ func (c *change) redefine(ctx context.Context) error {
 		}
 		k.mu.Unlock()
 		if c.unsure || old == nil || !reflect.DeepEqual(old.Healthcheck, s.Healthcheck) {
+			m.set(func(c *ContainerState) {
+				if c.Health = ""; s.Healthcheck != nil {
+					c.Health = healthStarting
+				}
+			})
 			select {
 			case m.redo <- struct{}{}:
 			default:
@@ -315,7 +320,14 @@ func (c *change) start(ctx context.Context) error {
 	for _, m := range begun {
 		m.begin(nil, nil, 0)
 	}
-	if err := c.k.allReady(ctx, slices.Concat(c.created, begun)); err != nil {
+	// Those that go on count too: a new check may find them ill.
+	wanted := slices.Concat(c.created, begun)
+	for _, m := range c.kept {
+		if now, _, _ := m.now(); m.runs(&now) {
+			wanted = append(wanted, m)
+		}
+	}
+	if err := c.k.allReady(ctx, wanted); err != nil {
 		return err
 	}
 	if err := c.k.again(ctx, c.followers); err != nil {

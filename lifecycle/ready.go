@@ -54,6 +54,8 @@ func verdict(c *ContainerState, condition string) (met bool, never string) {
 	switch {
 	case condition == topology.CompletedSuccessfully:
 		return false, ""
+	case condition == ready && c.State == Paused: // on purpose
+		return true, ""
 	case condition == topology.Started, c.Health == "" && condition == ready, c.Health == healthHealthy:
 		return true, ""
 	case c.Health == healthUnhealthy:

@@ -145,17 +145,25 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 	}
 	result.Changes = pending(found.intent, state, intent.Topology, choose(intent.Topology, o.Recreate, o.Only))
 	same := found.intent.Fingerprint == intent.Fingerprint && found.intent.AtBoot == intent.AtBoot && state.Status == StatusUp
-	if same && len(result.Changes) == 0 {
+	if same && len(result.Changes) == 0 && allWell(state) {
 		result.Unchanged = true
 		return nil
 	}
-	result.Changed = true
+	result.Changed = len(result.Changes) > 0 || !same
+	result.Unchanged = !result.Changed
 	r := request{Op: opChange, Intent: intent, Recreate: o.Recreate, Stations: o.Only, Timeout: o.Timeout}
 	err = ask(ctx, l, intent.Topology.Name, r, o.Progress)
 	if ctx.Err() != nil && err != nil {
 		return fmt.Errorf("%w: the keeper goes on with what it has begun", err)
 	}
 	return err
+}
+
+// allWell tells whether every station that runs is ready.
+func allWell(state *State) bool {
+	return !slices.ContainsFunc(state.Stations, func(c *ContainerState) bool {
+		return c.started() && !metNow(c, ready)
+	})
 }
 
 // situation is what there is under a name before `up`.

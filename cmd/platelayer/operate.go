@@ -60,7 +60,16 @@ func (a *app) operation(op lifecycle.Operation, short, did string) *cobra.Comman
 func (a *app) control(ctx context.Context, op lifecycle.Operation, did, name string, which []*topology.Station, all bool, timeout time.Duration) error {
 	view := newProgress(a, name, string(op))
 	defer view.done("")
-	o := lifecycle.ControlOptions{Timeout: timeout, Progress: view.tell}
+	count := len(which)
+	o := lifecycle.ControlOptions{Timeout: timeout, Progress: func(p lifecycle.Progress) {
+		if p.Stations != nil { // those that follow or are needed, too
+			count = len(p.Stations)
+		}
+		if p.Phase == lifecycle.PhaseKept {
+			count--
+		}
+		view.tell(p)
+	}}
 	if !all {
 		o.Stations = ids(which)
 	}
@@ -68,7 +77,7 @@ func (a *app) control(ctx context.Context, op lifecycle.Operation, did, name str
 	if err := lifecycle.Control(ctx, a.layout(), name, op, o); err != nil {
 		return err
 	}
-	view.done(fmt.Sprintf("%s: %s %s in %s", name, plural(len(which), "station"), did, round(time.Since(began))))
+	view.done(fmt.Sprintf("%s: %s %s in %s", name, plural(count, "station"), did, round(time.Since(began))))
 	return nil
 }
 
