@@ -43,6 +43,7 @@ type request struct {
 	Stations []string      `json:"stations,omitempty"` // "cluster/station"; none is all
 	Intent   *Intent       `json:"intent,omitempty"`
 	Recreate bool          `json:"recreate,omitempty"`
+	Only     []string      `json:"only"`              // of change: touch these and what they need; null is all
 	Keep     bool          `json:"keep,omitempty"`    // leave what a failed launch made
 	Timeout  time.Duration `json:"timeout,omitempty"` // nanoseconds; 0 is none
 }

@@ -116,7 +116,7 @@ func (c *change) begin() error {
 		wanted[c.new.Topology.ContainerName(s)] = true
 	}
 	k.announce(slices.DeleteFunc(slices.Clone(all), func(m *member) bool { return !wanted[m.container()] }))
-	choice := choose(c.new.Topology, c.request.Recreate, c.request.Stations)
+	choice := choose(c.new.Topology, c.request.Recreate, c.request.Only)
 	for _, m := range all {
 		now, _, _ := m.now()
 		runs := m.runs(&now)
@@ -222,7 +222,7 @@ func (c *change) stop() error {
 
 // anew tells whether a station was asked to be started without what it wrote.
 func (c *change) anew(m *member) bool {
-	o := choose(c.new.Topology, c.request.Recreate, c.request.Stations)
+	o := choose(c.new.Topology, c.request.Recreate, c.request.Only)
 	return o.anew == nil || o.anew[m.definition().ID()]
 }
 

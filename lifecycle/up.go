@@ -151,7 +151,7 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 	}
 	result.Changed = len(result.Changes) > 0 || !same
 	result.Unchanged = !result.Changed
-	r := request{Op: opChange, Intent: intent, Recreate: o.Recreate, Stations: o.Only, Timeout: o.Timeout}
+	r := request{Op: opChange, Intent: intent, Recreate: o.Recreate, Only: o.Only, Timeout: o.Timeout}
 	err = ask(ctx, l, intent.Topology.Name, r, o.Progress)
 	if ctx.Err() != nil && err != nil {
 		return fmt.Errorf("%w: the keeper goes on with what it has begun", err)
