@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -22,10 +23,19 @@ func (k *keeper) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var begin []*member // once all are known to run or not
 	for _, m := range members {
-		if err := k.adoptStation(m); err != nil {
+		again, err := k.adoptStation(ctx, m)
+		if err != nil {
 			return err
 		}
+		if again {
+			begin = append(begin, m)
+		}
+	}
+	for _, m := range begin {
+		c, _, _ := m.now()
+		m.begin(nil, nil, c.Restarts)
 	}
 	if err := k.adoptBackbone(ctx); err != nil {
 		k.tell(Progress{Notice: fmt.Sprintf("the backbone does not answer yet: %v", err)})
@@ -35,24 +45,27 @@ func (k *keeper) adopt(ctx context.Context) error {
 	return k.flush() // who asked for a keeper reads the state next
 }
 
-func (k *keeper) adoptStation(m *member) error {
+// adoptStation takes over a station that runs, and tells of one that doesn't
+// whether it is to be started.
+func (k *keeper) adoptStation(ctx context.Context, m *member) (again bool, err error) {
 	c, _, _ := m.now()
 	if c.alive() {
 		process, err := native.OpenContainer(c.Process, k.cgroup(c.Container))
 		if err == nil {
-			output, err := k.collect(k.newRoot(m))
-			if err != nil {
-				return err
-			}
-			output.release() // the station holds its streams open itself
-			k.mu.Lock()
-			m.process, m.output = process, output
-			if c.Made == "" { // format 1 did not say
-				m.state.Made = madeFrom(m.station)
-			}
-			k.mu.Unlock()
-			m.begin(nil, process, c.Restarts)
-			return nil
+			return false, k.takeOver(m, process)
+		}
+		if !errors.Is(err, os.ErrProcessDone) {
+			return false, err
+		}
+	}
+	if err := k.endUnknown(ctx, c.Container); err != nil {
+		return false, err
+	}
+	switch c.State {
+	case Waiting, Starting, Running, Paused, Restarting:
+		if k.stray(m) {
+			m.set(func(c *ContainerState) { c.State, c.Health = Stopped, "" })
+			return false, nil
 		}
 	}
 	switch c.State {
@@ -60,13 +73,47 @@ func (k *keeper) adoptStation(m *member) error {
 		m.set(func(c *ContainerState) { c.State, c.Exit, c.Health = Exited, nil, "" })
 		m.event(Event{Kind: EventDied, Detail: "while it had no keeper"})
 		if s := m.definition(); !shouldRestart(s.Restart, nil, c.Restarts) {
-			return nil
+			return false, nil
 		}
 		m.event(Event{Kind: EventRestarted})
-		m.begin(nil, nil, c.Restarts+1)
+		m.forgetPast(c.Restarts + 1)
+		return true, nil
 	case Waiting, Starting, Restarting:
-		m.begin(nil, nil, c.Restarts)
+		m.forgetPast(c.Restarts)
+		return true, nil
 	}
+	return false, nil
+}
+
+// endUnknown ends what runs in a container that the state says is not running:
+// the earlier keeper may have ended between a start and its record, and two
+// processes would share one root. The cgroup goes too: some kernels that have
+// cgroup.kill go on killing what is born in a cgroup on which it was used.
+func (k *keeper) endUnknown(ctx context.Context, container string) error {
+	if err := native.KillCgroup(ctx, k.cgroup(container)); err != nil {
+		return err
+	}
+	return native.RemoveCgroup(k.cgroup(container))
+}
+
+// takeOver begins a life of a station that runs already.
+func (k *keeper) takeOver(m *member, process containers.Process) error {
+	output, err := k.collect(k.newRoot(m))
+	if err != nil {
+		return err
+	}
+	output.release() // the station holds its streams open itself
+	k.mu.Lock()
+	m.process, m.output = process, output
+	if m.state.Made == "" { // format 1 did not say
+		m.state.Made = madeFrom(m.station)
+	}
+	c := *m.state
+	k.mu.Unlock()
+	if c.State != Paused { // the earlier keeper may have ended within a pause
+		_ = native.Freeze(k.cgroup(c.Container), false)
+	}
+	m.begin(nil, process, c.Restarts)
 	return nil
 }
 

@@ -43,6 +43,7 @@ type request struct {
 	Stations []string      `json:"stations,omitempty"` // "cluster/station"; none is all
 	Intent   *Intent       `json:"intent,omitempty"`
 	Recreate bool          `json:"recreate,omitempty"`
+	Only     []string      `json:"only"`              // of change: touch these and what they need; null is all
 	Keep     bool          `json:"keep,omitempty"`    // leave what a failed launch made
 	Timeout  time.Duration `json:"timeout,omitempty"` // nanoseconds; 0 is none
 }
@@ -213,13 +214,18 @@ func newCaller(conn net.Conn) *caller {
 	c := &caller{conn: conn, queue: make(chan reply, 4096), closed: make(chan struct{})}
 	go func() {
 		defer close(c.closed)
+		out := bufio.NewWriter(conn)
 		for r := range c.queue {
 			line, err := json.Marshal(r)
 			if err != nil {
 				continue
 			}
 			conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
-			if _, err := conn.Write(append(line, '\n')); err != nil {
+			_, err = out.Write(append(line, '\n'))
+			if err == nil && len(c.queue) == 0 { // those of 500 stations go in a few pieces
+				err = out.Flush()
+			}
+			if err != nil {
 				conn.Close() // and the rest of the queue goes nowhere
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -25,15 +26,18 @@ type change struct {
 	// unsure: an earlier change was interrupted, so nobody knows what of it is
 	// done, and everything is compared with the kernel.
 	unsure   bool
-	status   string // before
-	recorded bool   // the new intent is on disk
-	changes  map[string]Change
-	created  []*member // never ran
-	removed  []*member // the file has them no longer
-	replaced []*member // run, and are ended and started again
-	idle     []*member // do not run
+	status   string            // before
+	recorded bool              // the new intent is on disk
+	changes  map[string]Change // of stations
+	moved    map[string]bool   // clusters that differ: with them the names their stations know
+	created  []*member         // never ran
+	removed  []*member         // the file has them no longer
+	replaced []*member         // run, and are ended and started again
+	idle     []*member         // do not run
 	kept     []*member
 	roots    []*root // of created
+	// followers are of kept, and are restarted after what they depend on.
+	followers []*member
 }
 
 // change makes a running topology what the request's intent says.
@@ -58,12 +62,21 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 	// nobody. Only the wait for readiness is given up.
 	going := context.WithoutCancel(ctx)
 	step = stepper(going, k.tell)
+	var refused error // of a limit, say: no reason to leave stations stopped
 	return firstError(
 		step("stop", c.stop),
 		step("wiring", func() error { return c.rewire(going) }),
-		step("definitions", func() error { return c.redefine(going) }),
-		step("up", k.launched),
-		step("stations", func() error { return c.start(ctx) }),
+		step("definitions", func() error {
+			refused = c.redefine(going)
+			return nil
+		}),
+		step("up", func() error {
+			if refused != nil {
+				return nil // still changing: the next `up` tries it again
+			}
+			return k.launched()
+		}),
+		step("stations", func() error { return unfinished(errors.Join(refused, c.start(ctx))) }),
 	)
 }
 
@@ -75,6 +88,9 @@ func (c *change) begin() error {
 		return err
 	}
 	c.new.Launched = true
+	if err := outdate(k.layout, c.old.Topology, c.new.Topology); err != nil {
+		return err
+	}
 	if err := write(k.layout.intent(k.name), c.new, true); err != nil {
 		return err
 	}
@@ -82,10 +98,13 @@ func (c *change) begin() error {
 	if err := k.intend(c.new); err != nil {
 		return err
 	}
-	c.changes = map[string]Change{}
+	c.changes, c.moved = map[string]Change{}, map[string]bool{}
 	for _, ch := range compare(c.old.Topology, c.new.Topology) {
-		if ch.Object == "station" {
+		switch ch.Object {
+		case "station":
 			c.changes[ch.Name] = ch
+		case "cluster":
+			c.moved[ch.Name] = true
 		}
 	}
 	all, err := k.chosen(nil)
@@ -97,30 +116,27 @@ func (c *change) begin() error {
 		wanted[c.new.Topology.ContainerName(s)] = true
 	}
 	k.announce(slices.DeleteFunc(slices.Clone(all), func(m *member) bool { return !wanted[m.container()] }))
-	var again []*member
+	choice := choose(c.new.Topology, c.request.Recreate, c.request.Only)
 	for _, m := range all {
 		now, _, _ := m.now()
-		same := now.Made == madeFrom(m.definition()) && !c.request.Recreate
+		runs := m.runs(&now)
+		action, _ := choice.due(&now, runs, m.definition())
 		switch {
 		case !wanted[now.Container]:
 			c.removed = append(c.removed, m)
-		case now.State == Created:
+		case action == ActionCreate, now.State == Created && c.changes[now.Station].Action == ActionCreate:
 			c.created = append(c.created, m)
-		case now.alive() && !same:
-			again = append(again, m)
-		case now.alive(), same && metNow(&now, topology.CompletedSuccessfully):
+		case action == ActionRecreate && runs:
+			c.replaced = append(c.replaced, m)
+		case action == "":
 			c.kept = append(c.kept, m)
 			m.phase(PhaseKept, "", 0)
 		default:
 			c.idle = append(c.idle, m)
 		}
 	}
-	// A follower may be one that the file has no longer, or that has ended or
-	// started since it was looked at: each member is in one list.
-	c.replaced = slices.DeleteFunc(k.withFollowers(again), func(m *member) bool {
-		return slices.Contains(c.removed, m) || slices.Contains(c.idle, m)
-	})
-	c.kept = slices.DeleteFunc(c.kept, func(m *member) bool { return slices.Contains(c.replaced, m) })
+	// Those that ask to be restarted with others are, once these are ready.
+	c.followers = slices.DeleteFunc(k.withFollowers(c.replaced), func(m *member) bool { return !slices.Contains(c.kept, m) })
 	return nil
 }
 
@@ -136,7 +152,7 @@ func (c *change) check(ctx context.Context) error {
 	}
 	var bad IntegrityError
 	errs := []error{checkSeals(ctx, c.roots)}
-	for _, m := range slices.Concat(c.replaced, c.idle) {
+	for _, m := range slices.Concat(c.replaced, c.idle, c.followers) {
 		errs = append(errs, k.rehearse(ctx, k.newRoot(m)))
 	}
 	var others []error
@@ -162,6 +178,7 @@ func (c *change) withdraw() error {
 	if c.recorded {
 		errs = append(errs, write(k.layout.intent(k.name), c.old, true))
 	}
+	errs = append(errs, restore(k.layout, c.new.Topology))
 	for _, m := range c.created {
 		errs = append(errs, k.forget(m))
 	}
@@ -179,7 +196,7 @@ func (c *change) withdraw() error {
 // stop ends what the file no longer has and what must be made anew.
 func (c *change) stop() error {
 	k := c.k
-	k.endAll(slices.Concat(c.removed, c.replaced, c.idle))
+	k.endAll(slices.Concat(c.removed, c.replaced, c.idle), Waiting)
 	var errs []error
 	for _, m := range c.removed {
 		errs = append(errs, k.forget(m))
@@ -190,7 +207,10 @@ func (c *change) stop() error {
 		m.phase(PhaseRemoved, "", 0)
 	}
 	for _, m := range slices.Concat(c.replaced, c.idle) {
-		if c.request.Recreate || c.otherRoot(m) {
+		if ch, ok := c.changes[m.definition().ID()]; ok {
+			m.event(Event{Kind: EventChanged, Detail: strings.Join(ch.Reasons, "; ")})
+		}
+		if c.request.Recreate || m.definition().Writable == "memory" { // what it had on disk is another root's
 			errs = append(errs, k.forgetLayer(m.container()))
 		}
 	}
@@ -200,33 +220,34 @@ func (c *change) stop() error {
 	return errors.Join(errs...)
 }
 
-// otherRoot tells whether a station's layer was written on another root: it
-// means nothing on the new one.
-func (c *change) otherRoot(m *member) bool {
-	s := m.definition()
-	for _, old := range stations(c.old.Topology) {
-		if old.ID() == s.ID() {
-			return old.Rootfs != s.Rootfs || old.Writable != s.Writable
-		}
-	}
-	return false
+// anew tells whether a station was asked to be started without what it wrote.
+func (c *change) anew(m *member) bool {
+	o := choose(c.new.Topology, c.request.Recreate, c.request.Only)
+	return o.anew == nil || o.anew[m.definition().ID()]
 }
 
-// rewire brings the namespaces that the plans differ in to the new plan.
+// rewire brings the namespaces that the plans differ in to the new plan. To
+// list what the kernel has of hundreds is the most of what a change costs.
 func (c *change) rewire(ctx context.Context) error {
 	k := c.k
-	var touched []string
-	if c.unsure {
-		touched = k.plan.NetNSNames()
-	} else {
+	touched, gone := k.plan.NetNSNames(), true
+	if !c.unsure {
+		touched, gone = nil, false
 		for _, d := range netplan.Diff(c.oldPlan, k.plan) {
-			if d.Verb == "change" {
+			if d.Verb == netplan.VerbChange {
 				touched = append(touched, d.NetNS)
 			}
+			// Of the fabric, it may be a bridge.
+			gone = gone || d.Verb == netplan.VerbRemove || d.NetNS == k.plan.Fabric.NetNS
 		}
 	}
-	if err := kernel.Converge(ctx, k.plan, k.kernelOptions(), touched); err != nil {
-		return err
+	if len(touched) > 0 {
+		if err := kernel.Converge(ctx, k.plan, k.kernelOptions(), touched); err != nil {
+			return err
+		}
+	}
+	if !gone {
+		return nil
 	}
 	return kernel.Prune(k.plan, k.kernelOptions())
 }
@@ -241,6 +262,10 @@ func (c *change) redefine(ctx context.Context) error {
 	}
 	for _, m := range c.kept {
 		s := m.definition()
+		ch, changed := c.changes[s.ID()]
+		if !changed && !c.moved[s.Cluster] && !c.unsure {
+			continue
+		}
 		now, _, _ := m.now()
 		old := olds[s.ID()]
 		if !now.alive() {
@@ -263,11 +288,18 @@ func (c *change) redefine(ctx context.Context) error {
 			m.output.setLimits(s.Logging)
 		}
 		k.mu.Unlock()
-		select {
-		case m.redo <- struct{}{}:
-		default:
+		if c.unsure || old == nil || !reflect.DeepEqual(old.Healthcheck, s.Healthcheck) {
+			m.set(func(c *ContainerState) {
+				if c.Health = ""; s.Healthcheck != nil {
+					c.Health = healthStarting
+				}
+			})
+			select {
+			case m.redo <- struct{}{}:
+			default:
+			}
 		}
-		if ch, ok := c.changes[s.ID()]; ok {
+		if changed {
 			m.event(Event{Kind: EventChanged, Detail: strings.Join(ch.Reasons, "; ")})
 		}
 	}
@@ -288,5 +320,19 @@ func (c *change) start(ctx context.Context) error {
 	for _, m := range begun {
 		m.begin(nil, nil, 0)
 	}
-	return c.k.allReady(ctx, slices.Concat(c.created, begun))
+	// Those that go on count too: a new check may find them ill.
+	wanted := slices.Concat(c.created, begun)
+	for _, m := range c.kept {
+		if now, _, _ := m.now(); m.runs(&now) {
+			wanted = append(wanted, m)
+		}
+	}
+	if err := c.k.allReady(ctx, wanted); err != nil {
+		return err
+	}
+	if err := c.k.again(ctx, c.followers); err != nil {
+		return err
+	}
+	c.k.event(Event{Kind: EventUp})
+	return nil
 }

@@ -100,9 +100,8 @@ func stopAll(ctx context.Context, l Layout, name string, progress func(Progress)
 		began := time.Now()
 		c := states[t.ContainerName(s)]
 		progress(Progress{Station: s.ID(), Phase: PhaseStopping})
-		if c.State == Paused {
-			_ = native.Freeze(cgroup(name)+"/"+c.Container, false)
-		}
+		// Whatever the state says: its keeper may have ended within a pause.
+		_ = native.Freeze(cgroup(name)+"/"+c.Container, false)
 		stop(ctx, s, c.Process)
 		progress(Progress{Station: s.ID(), Phase: PhaseStopped, Took: time.Since(began)})
 	})
@@ -183,6 +182,9 @@ func Undo(l Layout, name string) error {
 		return err
 	}
 	defer unlock()
+	if found, err := look(l, name); err == nil && found.running {
+		return nil // another `up` was faster
+	}
 	intent, err := readIntent(l, name)
 	return undo(l, name, err == nil && intent.Launched)
 }

@@ -48,7 +48,10 @@ func follow(ctx context.Context, drain func() error, wake wakeups, again func() 
 	const patience = 200 * time.Millisecond
 	for {
 		err := followWhile(ctx, drain, wake)
-		if err != nil || ctx.Err() != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		for wake = nil; wake == nil; {

@@ -264,19 +264,20 @@ func (k *keeper) become(status string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.state.Status = status
-	return k.record(true)
+	return k.record()
 }
 
 // flush writes the state now: who asked for a change sees it.
 func (k *keeper) flush() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.record(false)
+	return k.record()
 }
 
-// record writes the state where it has changed. What can't be written, to a
-// full disk for example, is tried again. The keeper's mutex is held.
-func (k *keeper) record(sync bool) error {
+// record writes the state where it has changed; not synced, for it means
+// nothing after a crash of the machine. What can't be written, to a full disk
+// for example, is tried again. The keeper's mutex is held.
+func (k *keeper) record() error {
 	data, err := json.Marshal(&k.state)
 	if err != nil {
 		return fmt.Errorf("cannot encode the state of %q: %w", k.name, err)
@@ -285,7 +286,7 @@ func (k *keeper) record(sync bool) error {
 		return nil
 	}
 	k.written = nil
-	if err := write(k.layout.state(k.name), json.RawMessage(data), sync); err != nil {
+	if err := writeData(k.layout.state(k.name), data, false); err != nil {
 		time.AfterFunc(time.Second, k.touch)
 		return err
 	}
@@ -306,7 +307,7 @@ func (k *keeper) recordChanges() {
 	const gather = 20 * time.Millisecond
 	for range k.dirty {
 		k.mu.Lock()
-		_ = k.record(false)
+		_ = k.record()
 		for w := range k.watchers {
 			w.say(reply{Changed: true})
 		}

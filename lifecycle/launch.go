@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -35,6 +36,9 @@ func stepper(ctx context.Context, tell func(Progress)) func(string, func() error
 			err = do()
 		}
 		failed = err != nil
+		if late := new(TimeoutError); errors.As(err, &late) && len(late.Waiting) == 0 {
+			late.Waiting = []string{"the step " + name + " was not done"}
+		}
 		if !failed {
 			tell(Progress{Step: name, Took: time.Since(began)})
 		}
@@ -55,7 +59,6 @@ func (k *keeper) launched() error {
 			return err
 		}
 	}
-	k.event(Event{Kind: EventUp})
 	return k.become(StatusUp)
 }
 

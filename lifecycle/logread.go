@@ -71,7 +71,15 @@ func Logs(ctx context.Context, l Layout, name string, o LogOptions, emit func(Re
 		ctx, cancel = context.WithDeadline(ctx, o.Until)
 		defer cancel()
 	}
-	drain := func() error { return merge(tails, emit) }
+	// A station that writes faster than the caller reads must not keep it here.
+	drain := func() error {
+		return merge(tails, func(r Record) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return emit(r)
+		})
+	}
 	return follow(ctx, drain, wake, reconnect(l, name))
 }
 

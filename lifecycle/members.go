@@ -2,9 +2,12 @@ package lifecycle
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"platelayer/containers/native"
 	"platelayer/topology"
 )
 
@@ -40,7 +43,8 @@ func (k *keeper) reorder() {
 			continue
 		}
 		if m.station == nil { // nobody knows any more how it wants to be stopped
-			m.station = &topology.Station{Name: c.Container, StopSignal: "SIGTERM", StopGracePeriod: 10 * time.Second}
+			cluster, name, _ := strings.Cut(strings.TrimPrefix(c.Container, t.Name+"."), ".")
+			m.station = &topology.Station{Cluster: cluster, Name: name, StopSignal: "SIGTERM", StopGracePeriod: 10 * time.Second}
 		}
 		members = append(members, m)
 	}
@@ -48,6 +52,14 @@ func (k *keeper) reorder() {
 	for _, m := range members {
 		k.state.Stations = append(k.state.Stations, m.state)
 	}
+}
+
+// stray tells whether the file has the member no longer, and an earlier
+// keeper left it to be stopped. Nobody knows what it would be started from.
+func (k *keeper) stray(m *member) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !slices.Contains(stations(k.intent.Topology), m.station)
 }
 
 func newMember(k *keeper, c *ContainerState) *member {
@@ -64,6 +76,17 @@ func (m *member) present() bool {
 		}
 	}
 	return m.state.started()
+}
+
+// runs tells whether the member, in the given state, has a process that runs.
+func (m *member) runs(c *ContainerState) bool {
+	m.k.mu.Lock()
+	process := m.process
+	m.k.mu.Unlock()
+	if p, ok := process.(native.Runner); ok {
+		return c.started() && p.Running()
+	}
+	return c.alive()
 }
 
 // member finds a station's member by its id; nil is none.
@@ -143,8 +166,9 @@ func (k *keeper) closure(members []*member, more func(*member) []*member) []*mem
 	return all
 }
 
-// endAll stops members, dependents before what they depend on.
-func (k *keeper) endAll(members []*member) {
+// endAll stops members, dependents before what they depend on, and leaves them
+// in the state.
+func (k *keeper) endAll(members []*member, state string) {
 	byID := map[string]*member{}
 	var list []*topology.Station
 	for _, m := range members {
@@ -152,7 +176,7 @@ func (k *keeper) endAll(members []*member) {
 		byID[s.ID()] = m
 		list = append(list, s)
 	}
-	dependentsFirst(list, func(s *topology.Station) { byID[s.ID()].end() })
+	dependentsFirst(list, func(s *topology.Station) { byID[s.ID()].end(state) })
 }
 
 // dependentsFirst calls do for each station, independent ones at the same

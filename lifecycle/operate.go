@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"slices"
 
 	"platelayer/containers/native"
 )
@@ -20,13 +22,13 @@ func (k *keeper) operate(ctx context.Context, r *request) error {
 	}
 	switch r.Op {
 	case opStart:
-		return k.startStopped(ctx, k.withNeeds(members))
+		return unfinished(k.startStopped(ctx, k.withNeeds(members)))
 	case opStop:
 		k.announce(members)
-		k.endAll(members)
+		k.endAll(members, Stopped)
 		return nil
 	case opRestart:
-		return k.restart(ctx, k.withFollowers(members))
+		return unfinished(k.restart(ctx, members))
 	case opPause:
 		return k.freeze(members, true)
 	case opUnpause:
@@ -55,17 +57,19 @@ func (k *keeper) startStopped(ctx context.Context, members []*member) error {
 			m.phase(PhaseKept, "", 0)
 			continue
 		}
-		m.end() // one that waits for its next try makes it now
+		m.end(Waiting) // one that waits for its next try makes it now
 		idle = append(idle, m)
 	}
 	return k.startAll(ctx, idle, nil)
 }
 
-// restart ends the members and starts them again, on the layers they wrote.
+// restart ends the members and starts them again, on the layers they wrote, and
+// after them those that ask to be restarted with them.
 func (k *keeper) restart(ctx context.Context, members []*member) error {
-	k.announce(members)
+	all := k.withFollowers(members)
+	k.announce(all)
 	// One that could not start again is not stopped either.
-	for _, m := range members {
+	for _, m := range all {
 		if err := k.rehearse(ctx, k.newRoot(m)); err != nil {
 			if refused := new(IntegrityError); errors.As(err, &refused) {
 				m.event(Event{Kind: EventIntegrity, Detail: err.Error()})
@@ -73,7 +77,19 @@ func (k *keeper) restart(ctx context.Context, members []*member) error {
 			return err
 		}
 	}
-	k.endAll(members)
+	if err := k.again(ctx, members); err != nil {
+		return err
+	}
+	followers := slices.DeleteFunc(all, func(m *member) bool { return slices.Contains(members, m) })
+	return k.again(ctx, followers)
+}
+
+// again ends members and starts them anew.
+func (k *keeper) again(ctx context.Context, members []*member) error {
+	if len(members) == 0 {
+		return nil
+	}
+	k.endAll(members, Waiting)
 	return k.startAll(ctx, members, nil)
 }
 
@@ -91,20 +107,24 @@ func (k *keeper) freeze(members []*member, frozen bool) error {
 			}
 			continue
 		}
+		// It may end at any time, and what it has come to then stays.
+		become := func(state string) {
+			m.set(func(c *ContainerState) {
+				if c.started() {
+					c.State = state
+				}
+			})
+		}
 		// Noted first: a check that fails meanwhile does not count.
 		if frozen {
-			m.set(func(c *ContainerState) { c.State = to })
+			become(to)
 		}
 		if err := native.Freeze(k.cgroup(c.Container), frozen); err != nil {
-			m.set(func(c *ContainerState) { c.State = from })
+			become(from)
 			errs = append(errs, fmt.Errorf("cannot %s %q: %w", map[bool]string{true: "pause", false: "unpause"}[frozen], c.Container, err))
 			continue
 		}
-		m.set(func(c *ContainerState) {
-			if c.started() {
-				c.State = to
-			}
-		})
+		become(to)
 		m.event(Event{Kind: kind})
 	}
 	return errors.Join(errs...)
@@ -136,13 +156,21 @@ func (m *member) alive() bool {
 	return m.present()
 }
 
-// forget removes what a stopped member wrote, its logs and its cgroup.
+// forget removes what a stopped member wrote, its logs, its output streams and
+// its cgroup.
 func (k *keeper) forget(m *member) error {
 	c, _, _ := m.now()
 	if err := native.RemoveCgroup(k.cgroup(c.Container)); err != nil {
 		return err
 	}
-	return errors.Join(k.forgetLayer(c.Container), removeLogs(logPath(k.layout, k.name, c.Container)))
+	errs := []error{k.forgetLayer(c.Container), removeLogs(logPath(k.layout, k.name, c.Container))}
+	for _, which := range []string{"stdout", "stderr"} {
+		err := os.Remove(stream(k.layout, k.name, c.Container, which))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("cannot remove an output stream of %q: %w", c.Container, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (k *keeper) forgetLayer(container string) error {

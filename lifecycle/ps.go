@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"platelayer/containers/native"
@@ -203,6 +204,15 @@ func UpStations(l Layout, name string) []string {
 		ids = append(ids, s.ID())
 	}
 	return ids
+}
+
+// UpFrom lists the topologies that are up from a file, absolute.
+func UpFrom(l Layout, file string) []string {
+	all, _ := names(l)
+	return slices.DeleteFunc(all, func(name string) bool {
+		i, err := readIntent(l, name)
+		return err != nil || i.File != file || !runs(l, name)
+	})
 }
 
 // FileOf is the file that a topology was brought up from.

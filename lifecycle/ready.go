@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"platelayer/containers/native"
@@ -53,6 +54,8 @@ func verdict(c *ContainerState, condition string) (met bool, never string) {
 	switch {
 	case condition == topology.CompletedSuccessfully:
 		return false, ""
+	case condition == ready && c.State == Paused: // on purpose
+		return true, ""
 	case condition == topology.Started, c.Health == "" && condition == ready, c.Health == healthHealthy:
 		return true, ""
 	case c.Health == healthUnhealthy:
@@ -137,7 +140,9 @@ func (k *keeper) await(ctx context.Context, m *member) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if !d.Optional {
+			if d.Optional {
+				m.k.tell(Progress{Notice: fmt.Sprintf("%s starts without %s: %v", m.definition().ID(), d.Station, err)})
+			} else {
 				return &DependencyError{Station: m.definition().ID(), On: d.Station, Wish: wish(d.Condition), Err: err}
 			}
 		}
@@ -176,6 +181,7 @@ func (e *DependencyError) Unwrap() error { return e.Err }
 // allReady waits until every member is ready and has stayed so for a moment.
 // The first that never will be ends it.
 func (k *keeper) allReady(ctx context.Context, members []*member) error {
+	members = slices.DeleteFunc(slices.Clone(members), k.optional)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, m := range members {
@@ -194,6 +200,22 @@ func (k *keeper) allReady(ctx context.Context, members []*member) error {
 		return k.unready(context.Cause(ctx), err, members)
 	}
 	return nil
+}
+
+// optional tells whether others depend on a member, and all of them can do
+// without.
+func (k *keeper) optional(m *member) bool {
+	id, found := m.definition().ID(), false
+	others, _ := k.chosen(nil)
+	for _, other := range others {
+		for _, d := range other.definition().DependsOn {
+			if d.Station == id && !d.Optional {
+				return false
+			}
+			found = found || d.Station == id
+		}
+	}
+	return found
 }
 
 // unready is the error of members that did not become ready: of the station
@@ -244,7 +266,8 @@ func (k *keeper) settle(ctx context.Context, members []*member) error {
 		for _, m := range members {
 			c, failure, _ := m.now()
 			met, never := verdict(&c, ready)
-			proven := c.Restarts == 0 || !c.alive() || time.Since(c.StartedAt) > proof
+			// One that has ended without being noted is about to be.
+			proven := !c.started() || c.alive() && (c.Restarts == 0 || time.Since(c.StartedAt) > proof)
 			calm = calm && met && proven && !(busy && native.Busy(c.Process))
 			if never != "" {
 				problems = append(problems, m.why(&c, failure, never))

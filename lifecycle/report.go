@@ -116,6 +116,20 @@ func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("not ready after %s:\n  %s", e.After, strings.Join(e.Waiting, "\n  "))
 }
 
+// Unfinished is a change of a running topology, or a start of its stations, that
+// was made and whose stations did not all become ready.
+type Unfinished struct{ Err error }
+
+func (e *Unfinished) Error() string { return e.Err.Error() }
+func (e *Unfinished) Unwrap() error { return e.Err }
+
+func unfinished(err error) error {
+	if refused := new(IntegrityError); err == nil || errors.As(err, &refused) {
+		return err
+	}
+	return &Unfinished{err}
+}
+
 // failure carries an error across the processes without losing its type.
 type failure struct {
 	Message   string          `json:"message"`
@@ -123,7 +137,9 @@ type failure struct {
 	Integrity *IntegrityError `json:"integrity,omitempty"`
 	Timeout   *TimeoutError   `json:"timeout,omitempty"`
 	Feature   string          `json:"feature,omitempty"`
-	Busy      string          `json:"busy,omitempty"` // the name of a topology on which another is at work
+	// Unfinished: what could be done has been.
+	Unfinished bool   `json:"unfinished,omitempty"`
+	Busy       string `json:"busy,omitempty"` // the name of a topology on which another is at work
 }
 
 func encodeFailure(err error) *failure {
@@ -132,6 +148,7 @@ func encodeFailure(err error) *failure {
 	errors.As(err, &f.Integrity)
 	errors.As(err, &f.Timeout)
 	f.Feature = missingFeature(err)
+	f.Unfinished = errors.As(err, new(*Unfinished))
 	if busy := new(Busy); errors.As(err, &busy) {
 		f.Busy = busy.Name
 	}
@@ -156,24 +173,40 @@ func stationErrors(err error) []*StationError {
 }
 
 func (f *failure) decode() error {
+	var typed error
 	switch {
 	case f.Integrity != nil:
-		return f.Integrity
+		typed = f.Integrity
 	case f.Timeout != nil:
-		return f.Timeout
+		typed = f.Timeout
 	case len(f.Stations) > 0:
 		errs := make([]error, len(f.Stations))
 		for i, s := range f.Stations {
 			errs[i] = s
 		}
-		return errors.Join(errs...)
+		typed = errors.Join(errs...)
 	case f.Busy != "":
-		return &Busy{f.Busy}
+		typed = &Busy{f.Busy}
 	case f.Feature != "":
-		return &lacking{f.Feature, f.Message}
+		typed = &lacking{f.Feature, f.Message}
 	}
-	return errors.New(f.Message)
+	if typed == nil || typed.Error() != f.Message {
+		typed = &told{f.Message, typed}
+	}
+	if f.Unfinished {
+		typed = &Unfinished{typed}
+	}
+	return typed
 }
+
+// told is the keeper's error in its own words, with what is known of its type.
+type told struct {
+	message string
+	err     error // nil where it has none that matters
+}
+
+func (e *told) Error() string { return e.message }
+func (e *told) Unwrap() error { return e.err }
 
 // lacking is an error of the keeper's about a feature that the machine lacks.
 type lacking struct{ feature, message string }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"time"
 
 	"platelayer/backbone"
@@ -53,20 +54,26 @@ func (k *keeper) startBackbone(ctx context.Context, r *root) error {
 	if err != nil {
 		return err
 	}
-	defer theirs.Close()
 	r.spec.ExtraFiles = []*os.File{theirs}
 	output, err := k.collect(r)
 	if err != nil {
-		ours.Close()
-		return err
+		return errors.Join(err, ours.Close(), theirs.Close())
 	}
 	defer output.release()
 	process, err := k.start(ctx, r)
+	theirs.Close() // the backbone alone holds it now: its end is seen
 	if err != nil {
 		ours.Close()
 		return err
 	}
-	return k.serveBackbone(ctx, process, ours)
+	if err := k.serveBackbone(ctx, process, ours); err != nil {
+		// It would keep its addresses from the next one.
+		if process.Signal(9) == nil {
+			process.Wait()
+		}
+		return err
+	}
+	return nil
 }
 
 // serveBackbone talks to a running backbone and waits until it works from the
@@ -76,17 +83,20 @@ func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, 
 	if err != nil {
 		return err
 	}
+	config := k.dnsConfig()
+	serving, stop := context.WithCancel(context.Background())
 	ready, failed := make(chan struct{}), make(chan error, 1)
 	go func() {
-		failed <- talk.Serve(context.Background(), k.dnsConfig(), func() { close(ready) })
+		defer stop()
+		failed <- talk.Serve(serving, config, func() { close(ready) })
 	}()
 	select {
 	case <-ready:
 	case <-ctx.Done():
-		conn.Close()
+		stop()
 		return context.Cause(ctx)
 	case <-time.After(backbonePatience):
-		conn.Close()
+		stop()
 		return fmt.Errorf("the backbone of %q does not answer", k.name)
 	case err := <-failed:
 		name := k.state.Backbone.Container
@@ -102,6 +112,10 @@ func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, 
 	k.mu.Unlock()
 	k.touch()
 	go k.keepBackbone(process)
+	// A change of the plan since it was handed over found no backbone.
+	if !reflect.DeepEqual(config, k.dnsConfig()) && k.configureBackbone(ctx) != nil {
+		process.Signal(9) // the next one works from it
+	}
 	return nil
 }
 
@@ -177,16 +191,25 @@ func (k *keeper) adoptBackbone(ctx context.Context) error {
 			}
 		}
 	}
+	// One that the earlier keeper started and did not record goes too.
+	if err := k.endUnknown(ctx, c.Container); err != nil {
+		return err
+	}
 	return k.renewBackbone(ctx)
 }
 
-// configureBackbone has the backbone answer from the present plan.
+// configureBackbone has the backbone answer from the present plan. One that has
+// ended does so when it is back.
 func (k *keeper) configureBackbone(ctx context.Context) error {
 	k.mu.Lock()
-	talk := k.backbone.talk
+	r := k.backbone
 	k.mu.Unlock()
-	if talk == nil {
-		return errors.New("cannot configure the backbone: it does not run")
+	if r.talk == nil {
+		return nil
 	}
-	return talk.Update(ctx, k.dnsConfig())
+	err := r.talk.Update(ctx, k.dnsConfig())
+	if err != nil && !native.Alive(r.process.Ref()) {
+		return nil
+	}
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"platelayer/containers"
 	"platelayer/containers/image"
@@ -110,11 +111,9 @@ func Verify(ctx context.Context, l Layout, t *topology.Topology, which []*topolo
 			}
 		}
 	}
-	var stopped []*topology.Station
 	for _, s := range which {
 		ref, ok := running[t.ContainerName(s)]
 		if !ok {
-			stopped = append(stopped, s)
 			continue
 		}
 		root, err := native.OpenRoot(ref)
@@ -127,7 +126,28 @@ func Verify(ctx context.Context, l Layout, t *topology.Topology, which []*topolo
 			return checked, err
 		}
 	}
-	if err := assembled(ctx, l, t, stopped, verify); err != nil {
+	// What runs has copies of its own of what is sealed: a change of the
+	// machine's files shows at the next start only.
+	seen := map[string]bool{}
+	for _, b := range bad {
+		seen[b.Container+b.Path] = true
+	}
+	err = assembled(ctx, l, t, which, func(s *topology.Station, root *os.File) error {
+		container := t.ContainerName(s)
+		_, runs := running[container]
+		if !runs {
+			return verify(s, root)
+		}
+		found, err := check(ctx, container, s, root)
+		for _, b := range found {
+			if !seen[b.Container+b.Path] {
+				b.Detail = strings.TrimPrefix(b.Detail+"; what runs has the sealed one still, and would not start again", "; ")
+				bad = append(bad, b)
+			}
+		}
+		return err
+	})
+	if err != nil {
 		return checked, err
 	}
 	if len(bad) > 0 {

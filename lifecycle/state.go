@@ -196,13 +196,18 @@ func (e *OtherFormat) Error() string {
 	return fmt.Sprintf("%s has format %d, this program knows %d: a newer platelayer wrote it", e.Path, e.Theirs, e.Ours)
 }
 
-// write puts v into path at once or not at all. The file and its folder are
-// synced when it must survive a crash of the machine.
+// write puts v into path as writeData does.
 func write(path string, v any, sync bool) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("cannot encode %s: %w", path, err)
 	}
+	return writeData(path, data, sync)
+}
+
+// writeData puts data into path at once or not at all. The file and its folder
+// are synced when it must survive a crash of the machine.
+func writeData(path string, data []byte, sync bool) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
@@ -219,11 +224,16 @@ func write(path string, v any, sync bool) error {
 		os.Remove(f.Name())
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
-	if sync {
-		if dir, err := os.Open(filepath.Dir(path)); err == nil {
-			dir.Sync()
-			dir.Close()
-		}
+	if !sync {
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("cannot write %s for good: %w", path, err)
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil {
+		return fmt.Errorf("cannot write %s for good: %w", path, err)
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
 	"time"
 
@@ -26,6 +25,7 @@ type member struct {
 
 	stop    context.CancelFunc // asks the life to end; nil without one
 	done    chan struct{}      // closed when the life has ended
+	after   string             // the state that a life which is asked to end comes to
 	process containers.Process // nil unless it runs
 	output  *collection
 	redo    chan struct{} // its definition has changed
@@ -75,7 +75,7 @@ func (m *member) begin(r *root, running containers.Process, restarts int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	m.k.mu.Lock()
-	m.stop, m.done = cancel, done
+	m.stop, m.done, m.after = cancel, done, Stopped
 	if m.k.retired && running == nil {
 		cancel()
 	}
@@ -99,10 +99,13 @@ func (m *member) forgetPast(restarts int) {
 	})
 }
 
-// end asks the life to stop the station and waits until it has.
-func (m *member) end() {
+// end asks the life to stop the station and waits until it has. The state is
+// what it comes to: Stopped, or Waiting where it is started again at once, so
+// that who waits for it goes on waiting.
+func (m *member) end(state string) {
 	m.k.mu.Lock()
 	stop, done := m.stop, m.done
+	m.after = state
 	m.k.mu.Unlock()
 	if stop != nil {
 		stop()
@@ -110,9 +113,14 @@ func (m *member) end() {
 	}
 	m.set(func(c *ContainerState) {
 		if c.State != Exited && c.State != Refused && c.State != Created {
-			c.State = Stopped
+			c.State = state
 		}
 	})
+}
+
+// stopped notes that the life ends because it was asked to.
+func (m *member) stopped() {
+	m.set(func(c *ContainerState) { c.State = m.after })
 }
 
 // live is one life: from the wait for dependencies to an end for good.
@@ -139,7 +147,7 @@ func (m *member) live(ctx context.Context, r *root, running containers.Process) 
 		select {
 		case <-time.After(pauses.next(time.Since(began))):
 		case <-ctx.Done():
-			m.set(func(c *ContainerState) { c.State = Stopped })
+			m.stopped()
 			m.event(Event{Kind: EventStopped})
 			return
 		}
@@ -171,8 +179,9 @@ func (m *member) run(ctx context.Context, r *root, running containers.Process, a
 // runs the startup command and the command. One whose seal does not match has
 // not been restarted.
 func (m *member) start(ctx context.Context, r *root, again bool) (_ containers.Process, err error) {
+	made := madeFrom(m.definition())
 	m.set(func(c *ContainerState) {
-		*c = ContainerState{Container: c.Container, Station: c.Station, State: Starting, Restarts: c.Restarts}
+		*c = ContainerState{Container: c.Container, Station: c.Station, State: Starting, Made: made, Restarts: c.Restarts}
 	})
 	defer func() {
 		if err != nil && r != nil {
@@ -328,7 +337,7 @@ func (m *member) again(ctx context.Context, e ending) bool {
 	}
 	if ctx.Err() != nil {
 		e.err = nil // that it was stopped
-		settle(Stopped)
+		settle(m.after)
 		m.event(ended(EventStopped, e.exit))
 		m.phase(PhaseStopped, "", 0)
 		return false
@@ -339,15 +348,18 @@ func (m *member) again(ctx context.Context, e ending) bool {
 		m.phase(PhaseFailed, "", 0)
 		return false
 	}
-	if e.err != nil {
-		m.event(Event{Kind: EventFailed, Detail: e.err.Error()})
-	} else {
-		m.event(ended(EventDied, exit))
-	}
-	now, _, _ := m.now()
 	m.k.mu.Lock()
 	retired := m.k.retired
 	m.k.mu.Unlock()
+	switch {
+	case e.err != nil:
+		m.event(Event{Kind: EventFailed, Detail: e.err.Error()})
+	case retired:
+		m.event(ended(EventStopped, exit))
+	default:
+		m.event(ended(EventDied, exit))
+	}
+	now, _, _ := m.now()
 	if !retired && (e.unwell || shouldRestart(m.definition().Restart, exit, now.Restarts)) {
 		settle(Restarting)
 		return true
@@ -364,7 +376,7 @@ func (m *member) again(ctx context.Context, e ending) bool {
 // fail notes why the station does not run, for good.
 func (m *member) fail(ctx context.Context, err error) {
 	if ctx.Err() != nil {
-		m.set(func(c *ContainerState) { c.State = Stopped })
+		m.stopped()
 		m.phase(PhaseStopped, "", 0)
 		return
 	}
@@ -452,11 +464,10 @@ func (k *keeper) logTail(container string) []string {
 // prepare assembles a container's root and tells its notices.
 func (k *keeper) prepare(ctx context.Context, r *root) error {
 	layered := false
-	if dir := r.spec.Root.WritableDir; dir != "" {
-		_, err := os.Stat(dir)
-		layered = err == nil
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("cannot make the writable layer of %q: %w", r.spec.Name, err)
+	if r.spec.Root.WritableDir != "" {
+		var err error
+		if layered, err = layer(k.layout, k.name, r.spec.Name); err != nil {
+			return err
 		}
 	}
 	if layered && r.station != nil && len(r.station.Integrity.Paths) > 0 {

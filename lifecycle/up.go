@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"slices"
 	"time"
 
 	"platelayer/containers"
@@ -19,7 +21,8 @@ import (
 type UpOptions struct {
 	File     string        // the topology file, absolute
 	Keep     bool          // leave what a failed launch made
-	Recreate bool          // start every station anew, without what it wrote
+	Recreate bool          // start stations anew, without what they wrote
+	Only     []string      // of a topology that is up, touch these ("cluster/station") and what they need; nil is all
 	AtBoot   bool          // bring it up at the machine's start too
 	Timeout  time.Duration // for all stations to be ready; 0 is none
 	// Progress is told each finished step and each notice.
@@ -70,17 +73,27 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	return result, err
 }
 
-// launchAnew starts a keeper that makes everything.
+// launchAnew starts a keeper that makes everything, and follows it until the
+// topology is up or has failed.
 func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions) error {
 	if err := clearAway(l, intent.Topology.Name, found, o); err != nil {
 		return err
 	}
 	if found.asleep {
 		intent.Launched, intent.AtBoot = !o.Recreate, intent.AtBoot || found.intent.AtBoot
+		if err := outdate(l, found.intent.Topology, intent.Topology); err != nil {
+			return err
+		}
 	}
 	err := record(l, intent)
 	if err == nil {
-		err = launchInKeeper(ctx, l, intent, o)
+		var conn net.Conn
+		if conn, err = startKeeper(l, intent); err == nil {
+			// After the undoing: a keeper whose caller is gone undoes by itself.
+			defer conn.Close()
+			r := request{Op: opLaunch, Keep: o.Keep, Timeout: o.Timeout}
+			err = converse(ctx, conn, intent.Topology.Name, r, o.Progress)
+		}
 	}
 	if err != nil && !o.Keep {
 		if undo := undo(l, intent.Topology.Name, intent.Launched); undo != nil {
@@ -88,17 +101,6 @@ func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent,
 		}
 	}
 	return err
-}
-
-// launchInKeeper starts a keeper and follows it until the topology is up or
-// has failed.
-func launchInKeeper(ctx context.Context, l Layout, i *Intent, o UpOptions) error {
-	conn, err := startKeeper(l, i)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return converse(ctx, conn, i.Topology.Name, request{Op: opLaunch, Keep: o.Keep, Timeout: o.Timeout}, o.Progress)
 }
 
 // launch is the keeper's half of up, in the order of DESIGN.md section 5.
@@ -116,7 +118,13 @@ func (k *keeper) launch(ctx context.Context) error {
 		step("seals", func() error { return checkSeals(ctx, roots) }),
 		step("backbone", func() error { return k.startBackbone(ctx, roots[0]) }),
 		step("stations", func() error { return k.startAll(ctx, k.members, roots[1:]) }),
-		step("state", k.launched),
+		step("state", func() error {
+			if err := k.launched(); err != nil {
+				return err
+			}
+			k.event(Event{Kind: EventUp})
+			return nil
+		}),
 	)
 }
 
@@ -135,15 +143,27 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 	if err != nil {
 		return err
 	}
-	result.Changes = pending(found.intent, state, intent.Topology, o.Recreate)
+	result.Changes = pending(found.intent, state, intent.Topology, choose(intent.Topology, o.Recreate, o.Only))
 	same := found.intent.Fingerprint == intent.Fingerprint && found.intent.AtBoot == intent.AtBoot && state.Status == StatusUp
-	if same && len(result.Changes) == 0 {
+	if same && len(result.Changes) == 0 && allWell(state) {
 		result.Unchanged = true
 		return nil
 	}
-	result.Changed = true
-	r := request{Op: opChange, Intent: intent, Recreate: o.Recreate, Timeout: o.Timeout}
-	return ask(ctx, l, intent.Topology.Name, r, o.Progress)
+	result.Changed = len(result.Changes) > 0 || !same
+	result.Unchanged = !result.Changed
+	r := request{Op: opChange, Intent: intent, Recreate: o.Recreate, Only: o.Only, Timeout: o.Timeout}
+	err = ask(ctx, l, intent.Topology.Name, r, o.Progress)
+	if ctx.Err() != nil && err != nil {
+		return fmt.Errorf("%w: the keeper goes on with what it has begun", err)
+	}
+	return err
+}
+
+// allWell tells whether every station that runs is ready.
+func allWell(state *State) bool {
+	return !slices.ContainsFunc(state.Stations, func(c *ContainerState) bool {
+		return c.started() && !metNow(c, ready)
+	})
 }
 
 // situation is what there is under a name before `up`.
@@ -265,9 +285,61 @@ func needRoot(what string) error {
 	return &containers.Unsupported{Feature: "root privilege", Err: fmt.Errorf("only root can %s", what)}
 }
 
+// choice is what `up` was asked to do besides what the file says: with which
+// stations, and which of them are started anew. nil is all.
+type choice struct{ start, anew map[string]bool }
+
+// choose reads the choice from the stations that were named; nil is all. What
+// they need is started with them.
+func choose(t *topology.Topology, recreate bool, named []string) choice {
+	c := choice{anew: map[string]bool{}}
+	if recreate && named == nil {
+		c.anew = nil
+	}
+	if named == nil {
+		return c
+	}
+	needs := map[string][]string{}
+	for _, s := range stations(t) {
+		for _, d := range s.DependsOn {
+			needs[s.ID()] = append(needs[s.ID()], d.Station)
+		}
+	}
+	c.start = map[string]bool{}
+	for queue := slices.Clone(named); len(queue) > 0; queue = queue[1:] {
+		if id := queue[0]; !c.start[id] {
+			c.start[id] = true
+			queue = append(queue, needs[id]...)
+		}
+	}
+	for _, id := range named {
+		c.anew[id] = recreate
+	}
+	return c
+}
+
+// due tells what `up` does with a station that is in state c and runs or not,
+// and why; "" is nothing. What its file changes in place is not looked at.
+func (o choice) due(c *ContainerState, runs bool, s *topology.Station) (Action, string) {
+	chosen := o.start == nil || o.start[s.ID()]
+	anew := o.anew == nil || o.anew[s.ID()]
+	same := c.Made == madeFrom(s)
+	switch {
+	case c.State == Created && chosen:
+		return ActionCreate, ""
+	case anew:
+		return ActionRecreate, "asked for: what it wrote is thrown away"
+	case runs && !same:
+		return ActionRecreate, "an earlier change was interrupted"
+	case runs, same && c.State == Restarting, same && metNow(c, topology.CompletedSuccessfully), !chosen:
+		return "", ""
+	}
+	return ActionStart, "it is " + c.State
+}
+
 // pending lists what `up` would do to a topology: what its file says anew, and
 // the stations that do not run.
-func pending(have *Intent, state *State, want *topology.Topology, recreate bool) []Change {
+func pending(have *Intent, state *State, want *topology.Topology, o choice) []Change {
 	changes := compare(have.Topology, want)
 	index := map[string]int{}
 	for i, c := range changes {
@@ -282,21 +354,23 @@ func pending(have *Intent, state *State, want *topology.Topology, recreate bool)
 	for _, s := range stations(want) {
 		c := byName[want.ContainerName(s)]
 		i, listed := index[s.ID()]
+		if c == nil || (listed && changes[i].Action == ActionCreate) {
+			continue
+		}
+		if listed && changes[i].Action == ActionRecreate && (c.alive() || c.Made == "") {
+			continue
+		}
+		action, why := o.due(c, c.alive(), s)
+		if action == "" {
+			continue
+		}
 		change := Change{Object: "station", Name: s.ID()}
 		if listed {
 			change = changes[i]
 		}
-		switch {
-		case c == nil || change.Action == ActionCreate || change.Action == ActionRecreate:
-			continue
-		case recreate:
-			change.Action, change.Reasons = ActionRecreate, append(change.Reasons, "asked for")
-		case c.alive() && c.Made != "" && c.Made != madeFrom(s):
-			change.Action, change.Reasons = ActionRecreate, append(change.Reasons, "an earlier change was interrupted")
-		case c.alive(), c.Made == madeFrom(s) && metNow(c, topology.CompletedSuccessfully):
-			continue
-		default:
-			change.Action, change.Reasons = ActionStart, append(change.Reasons, "it is "+c.State)
+		change.Action = action
+		if why != "" {
+			change.Reasons = append(change.Reasons, why)
 		}
 		if listed {
 			changes[i] = change
@@ -309,12 +383,12 @@ func pending(have *Intent, state *State, want *topology.Topology, recreate bool)
 
 // Pending tells what `up` would do to a running topology; up is false where
 // none runs under the name.
-func Pending(l Layout, t *topology.Topology, recreate bool) (changes []Change, up bool, err error) {
+func Pending(l Layout, t *topology.Topology, recreate bool, only []string) (changes []Change, up bool, err error) {
 	found, err := look(l, t.Name)
 	if err != nil || !found.running {
 		return nil, false, err
 	}
-	return pending(found.intent, found.state, t, recreate), true, nil
+	return pending(found.intent, found.state, t, choose(t, recreate, only)), true, nil
 }
 
 // runs tells whether the machine still has processes of the topology's.

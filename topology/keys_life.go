@@ -6,7 +6,7 @@ func dependencyKeys() []key {
 			def: "`service_started`",
 			doc: "What to wait for: that the command runs, that the `healthcheck` succeeds, or that the command has ended without an error."},
 		{name: "restart", shape: shape{form: formBoolean}, example: "restart: true", def: "false",
-			doc: "Whether to restart this station too when `platelayer restart` restarts the other."},
+			doc: "Whether to restart this station too when a command or an edit restarts the other. A repair by the other's policy does not."},
 		{name: "required", shape: shape{form: formBoolean}, example: "required: false", def: "true",
 			doc: "With `false` this station starts also when the other fails, is not selected, or is not in the file."},
 	}
@@ -20,7 +20,7 @@ func healthKeys() []key {
 			doc: "The command: exit code 0 is well. `[CMD, PROGRAM, ...]` runs a program, a text or `[CMD-SHELL, TEXT]` runs `/bin/sh -c TEXT`, " +
 				"`[NONE]` is no healthcheck."},
 		{name: "interval", shape: time, example: "interval: 5s", def: "`30s`",
-			doc: "How long to wait between two checks, at least `1ms`."},
+			doc: "How long to wait between two checks, at least `1ms`. Until the first success they come closer together, so that `up` need not wait for this."},
 		{name: "timeout", shape: time, example: "timeout: 2s", def: "`30s`",
 			doc: "How long a check may take before it counts as failed, at least `1ms`."},
 		{name: "retries", shape: shape{form: formInteger}, example: "retries: 5", def: "3",
@@ -32,7 +32,7 @@ func healthKeys() []key {
 		{name: "disable", shape: shape{form: formBoolean}, example: "disable: true", def: "false",
 			doc: "No healthcheck, whatever the other keys say; for taking back what a merge key brings."},
 		{name: "on_unhealthy", shape: oneOf("report", "restart"), example: "on_unhealthy: restart", def: "`report`",
-			doc: "What to do when the station becomes unhealthy: only tell, or restart it."},
+			doc: "What to do when the station becomes unhealthy: only tell, or restart it, whatever its `restart` says."},
 	}
 }
 

@@ -12,7 +12,7 @@ func stationKeys() []key {
 				"own and nearly empty, so that dpkg and apt find no packages there. Otherwise a folder with a " +
 				"root file system; a relative one starts at the file's folder."},
 		{name: "writable", shape: oneOf("disk", "memory"), example: "writable: memory", def: "`disk`",
-			doc: "Where the station's writes go. The root file system itself is never written to."},
+			doc: "Where the station's writes go. What is on `disk` outlives restarts, edits and a reboot, but not `down`; `memory` is empty at each start. The root file system itself is never written to."},
 		{name: "address", shape: address, example: "address: 10.20.0.5", def: "a stable automatic one",
 			doc: "The station's address in its cluster."},
 		{name: "addresses", shape: list("a list of IP addresses", address), example: `addresses: [10.20.0.5, "fd20::5"]`,
@@ -58,7 +58,7 @@ func stationKeys() []key {
 		{name: "restart", shape: either("no, always, on-failure, on-failure:N or unless-stopped", text(""), shape{form: formBoolean}),
 			example: "restart: on-failure:5", def: "`no`",
 			doc: "What happens when the command ends by itself. `always` and `unless-stopped` start it again, `on-failure` only after a failure, " +
-				"`on-failure:N` at most N times."},
+				"`on-failure:N` at most N times. The pauses between grow from 0.1 s to a minute; `stop` is respected by all."},
 		{name: "stop_signal", shape: text("a signal's name or number"), example: "stop_signal: SIGQUIT", def: "`SIGTERM`",
 			doc: "The signal that asks the station to stop."},
 		{name: "stop_grace_period", shape: text("a time like 10s or 1m30s"), example: "stop_grace_period: 1m30s", def: "`10s`",
@@ -69,7 +69,7 @@ func stationKeys() []key {
 			doc: "The most processes and threads the station may have; `-1` is no limit."},
 		{name: "replicas", shape: shape{form: formInteger}, example: "replicas: 3", def: "the station itself, without a number",
 			doc: "How many of the station there are, from 0 to 1000: NAME-1, NAME-2 and so on, with addresses of their own. All of them answer to " +
-				"the DNS name NAME, and `depends_on` takes NAME for all of them. Another number moves no address; `up --scale` overrides it."},
+				"the DNS name NAME, and `depends_on` takes NAME for all of them. Another number moves no address; `platelayer scale` overrides it."},
 		{name: "scale", shape: shape{form: formInteger}, example: "scale: 3", def: "see `replicas`",
 			doc: "Compose's older word for `replicas`."},
 		{name: "deploy", shape: object("a mapping of replicas", deployLevel), example: "deploy: {replicas: 3}", def: "see `replicas`",
@@ -81,7 +81,7 @@ func stationKeys() []key {
 		{name: "labels", shape: either("a mapping of names to values or a list of NAME=value",
 			table("", shape{form: formAny, is: "a value", null: true}), list("", text("NAME=value"))),
 			example: "labels: {com.example.team: web}", def: "none",
-			doc: "Notes of your own on the station, for `inspect` and for selecting stations."},
+			doc: "Notes of your own on the station, shown by `inspect`."},
 		{name: "logging", shape: object("a mapping of driver and options", loggingLevel),
 			example: `logging: {options: {max-size: 50m, max-file: "3"}}`, def: "at most 2 files of 10m",
 			doc: "How much of the station's output is kept."},

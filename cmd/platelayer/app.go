@@ -17,6 +17,13 @@ import (
 
 const defaultFile = "platelayer.yaml"
 
+// stationHelp ends the help of commands for stations of a running topology.
+const stationHelp = `
+
+A station is named NAME, CLUSTER/NAME or TOPOLOGY.CLUSTER.NAME. The name of one
+with replicas, or of a group, means all of them. The topology is that of the file
+in this folder, of -f or -n, or the only one that is up.`
+
 // app is what every command shares: the streams and the flags that all have.
 type app struct {
 	stdin, stdout, stderr *os.File
@@ -102,6 +109,7 @@ func (a *app) jsonFlag(c *cobra.Command) *cobra.Command {
 
 func (a *app) printJSON(v any) error {
 	e := json.NewEncoder(a.stdout)
+	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -174,6 +175,95 @@ func (h *copyOfHello) reboot() {
 	} {
 		if err != nil {
 			h.t.Fatal(err)
+		}
+	}
+}
+
+// TestLinks wants whatever the documents link to.
+func TestLinks(t *testing.T) {
+	var documents []string
+	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/decisions/*.md", "../../examples/*/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no documents %s: %v", pattern, err)
+		}
+		documents = append(documents, found...)
+	}
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
+	anchors := func(path string) (all []string) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range heading.FindAllStringSubmatch(string(data), -1) {
+			plain := regexp.MustCompile("[^a-z0-9 _-]").ReplaceAllString(strings.ToLower(h[1]), "")
+			all = append(all, strings.ReplaceAll(plain, " ", "-"))
+		}
+		return all
+	}
+	for _, path := range documents {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range link.FindAllStringSubmatch(string(data), -1) {
+			target, anchor, _ := strings.Cut(match[1], "#")
+			if strings.Contains(target, "://") {
+				continue
+			}
+			to := path
+			if target != "" {
+				to = filepath.Join(filepath.Dir(path), target)
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s links to %s: %v", path, match[1], err)
+			} else if anchor != "" && !slices.Contains(anchors(to), anchor) {
+				t.Errorf("%s links to %s, which has no such heading", path, match[1])
+			}
+		}
+	}
+}
+
+// TestLifeIsComplete wants every event, and every key that up compares, in
+// docs/life.md, the keys in the column that says what becomes of the process.
+func TestLifeIsComplete(t *testing.T) {
+	data, err := os.ReadFile("../../docs/life.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	life := string(data)
+	source := func(path, pattern string) [][]string {
+		t.Helper()
+		code, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(pattern).FindAllStringSubmatch(string(code), -1)
+		if len(found) == 0 {
+			t.Fatalf("%s has no %s", path, pattern)
+		}
+		return found
+	}
+	_, events, _ := strings.Cut(life, "| `event` | |")
+	events, _, _ = strings.Cut(events, "\n\n")
+	for _, e := range source("../../lifecycle/events.go", `EventKind = "(\w+)"`) {
+		if !strings.Contains(events, "`"+e[1]+"`") {
+			t.Errorf("docs/life.md does not explain the event %s", e[1])
+		}
+	}
+	_, table, _ := strings.Cut(life, "| In place | Recreate |\n|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	column := map[string]string{}
+	for row := range strings.Lines(table) {
+		for i, cell := range strings.Split(strings.Trim(row, "|\n"), "|") {
+			column[[]string{"false", "true"}[i]] += cell
+		}
+	}
+	for _, f := range source("../../lifecycle/compare_fields.go", `\{"(\w+)", \w+, (true|false), func`) {
+		key := strings.Replace(f[1], "manifest", "integrity", 1)
+		if !strings.Contains(column[f[2]], "`"+key+"`") {
+			t.Errorf("docs/life.md does not say of %s whether it replaces the process: %s", key, f[2])
 		}
 	}
 }

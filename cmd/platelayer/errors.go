@@ -86,9 +86,12 @@ func classify(err error) (code int, hint string) {
 		busy      *lifecycle.Busy
 		unknown   *lifecycle.NotKnown
 		selection *topology.SelectionError
+		unready   *lifecycle.Unfinished
 	)
 	switch {
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
+	case errors.As(err, &usage):
+		return exitUsage, "platelayer COMMAND --help says how it is used"
+	case strings.HasPrefix(err.Error(), "unknown command"):
 		return exitUsage, "platelayer --help lists the commands"
 	case errors.As(err, &file):
 		if errors.Is(err, fs.ErrNotExist) {
@@ -98,13 +101,13 @@ func classify(err error) (code int, hint string) {
 	case errors.As(err, &refused) && refused.Verified:
 		return exitIntegrity, "if the change is meant, seal it anew with: platelayer seal"
 	case errors.As(err, &refused):
-		return exitIntegrity, "nothing was started; if the change is meant, seal it anew with: platelayer seal"
+		return exitIntegrity, "nothing was started or changed; if the change is meant, seal it anew with: platelayer seal"
 	case errors.As(err, &selection):
 		return exitInvalid, "enable its profile with --profile NAME, or name the station with --only"
-	case errors.As(err, &station):
-		return exitStation, "look at it with: platelayer up --keep, then platelayer logs"
-	case errors.As(err, &late):
-		return exitStation, "look at it with: platelayer up --keep, then platelayer logs"
+	case errors.As(err, &unready) && (errors.As(err, &station) || errors.As(err, &late)):
+		return exitStation, "all else is as asked for; platelayer logs STATION tells more, and up or start tries it again"
+	case errors.As(err, &station), errors.As(err, &late):
+		return exitStation, "look at it with: platelayer logs; a launch that was undone stays with: platelayer up --keep"
 	case errors.As(err, &dynamic):
 		return exitUnsupported, "build it with CGO_ENABLED=0"
 	case lifecycle.Unsupported(err):

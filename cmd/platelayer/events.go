@@ -20,6 +20,8 @@ func (a *app) eventsCommand() *cobra.Command {
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "events [STATION...]",
 		Short: "Print what happened to stations: started, died, healthy, restarted, changed ...",
+		Long: `Print what happened to the topology and its stations since the last down.
+With stations named, only what happened to them.` + stationHelp,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if o.Since, err = parseMoment(since, time.Now()); err != nil {
 				return &usageError{fmt.Errorf("--since %w", err)}
@@ -45,9 +47,10 @@ func (a *app) eventsCommand() *cobra.Command {
 			})
 		},
 	})
+	c.Flags().Lookup("json").Usage = "print each event as a line of JSON"
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens from now on")
-	c.Flags().StringVar(&since, "since", "", "only later ones: a time, or how long ago, like 10m")
-	c.Flags().StringVar(&until, "until", "", "only earlier ones: a time, or how long ago")
+	c.Flags().StringVar(&since, "since", "", "print only what is not older: 10m, 2006-01-02T15:04:05 or with a zone, or seconds since 1970")
+	c.Flags().StringVar(&until, "until", "", "print only what is older; takes the same as --since")
 	return c
 }
 
@@ -66,7 +69,7 @@ func eventLine(e lifecycle.Event) string {
 		parts = append(parts, fmt.Sprintf("(code %d)", *e.Code))
 	}
 	if e.Detail != "" {
-		parts = append(parts, harmless(strings.ReplaceAll(e.Detail, "\n", " ")))
+		parts = append(parts, harmless(strings.Join(strings.Fields(e.Detail), " ")))
 	}
 	return strings.Join(parts, "  ")
 }

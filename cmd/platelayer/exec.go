@@ -26,6 +26,11 @@ func (a *app) execCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "exec STATION COMMAND [ARG...]",
 		Short: "Run a command in a running station",
+		Long: `Run a command in a running station. Flags come before the station's name. The
+exit code is the command's, or 125 where there was none: the station does not
+run; 126: the command cannot be executed; 127: it is not there.` + stationHelp,
+		Example: `  platelayer exec www1 sh
+  platelayer exec -u postgres backend/db psql -c 'SELECT 1'`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return &usageError{errors.New("exec needs a station and a command")}

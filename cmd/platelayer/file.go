@@ -134,14 +134,21 @@ func (a *app) planCommand() *cobra.Command {
 	)
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "plan [FILE]",
-		Short: "Print what up would do: the network as iproute2 says it, or the changes to a running topology",
-		Args:  atMost(1),
+		Short: "Print what up would do, and do nothing",
+		Long: `Print what up would do, and do nothing: the whole network, in the words of
+iproute2; or, where the topology runs, what of it would change, and why:
+
+  + create   ~ change in place   ! recreate   > start   - remove
+
+Only root can see what runs.`,
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := a.load(a.path(args))
 			if err != nil {
 				return err
 			}
-			if t, err = a.selected(t, only); err != nil {
+			t, chosen, err := a.selected(t, only)
+			if err != nil {
 				return err
 			}
 			plan, err := netplan.Build(t)
@@ -151,7 +158,7 @@ func (a *app) planCommand() *cobra.Command {
 			var changes []lifecycle.Change
 			up := false
 			if os.Geteuid() == 0 { // nobody else may see what runs
-				if changes, up, err = lifecycle.Pending(a.layout(), t, recreate); err != nil {
+				if changes, up, err = lifecycle.Pending(a.layout(), t, recreate, chosen); err != nil {
 					return err
 				}
 			}
@@ -175,6 +182,7 @@ func (a *app) planCommand() *cobra.Command {
 	c.Flags().BoolVar(&all, "all", false, "print the whole plan of a running topology too")
 	c.Flags().BoolVar(&recreate, "recreate", false, "as up --recreate")
 	c.Flags().StringSliceVar(&only, "only", nil, "as up --only")
+	c.Flags().StringToIntVar(&a.scale, "scale", nil, "as up --scale")
 	return c
 }
 

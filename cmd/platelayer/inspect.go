@@ -9,9 +9,10 @@ import (
 )
 
 func (a *app) inspectCommand() *cobra.Command {
-	return a.jsonFlag(&cobra.Command{
+	c := a.jsonFlag(&cobra.Command{
 		Use:   "inspect [STATION]",
 		Short: "Print all there is to know about a topology or a station, as JSON",
+		Long:  "Print all there is to know about a topology or a station, as JSON." + stationHelp,
 		Args:  atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name, which, err := a.stationsOf(args)
@@ -32,4 +33,6 @@ func (a *app) inspectCommand() *cobra.Command {
 			return a.printJSON(found)
 		},
 	})
+	c.Flags().Lookup("json").Usage = "changes nothing: it is JSON anyway"
+	return c
 }

@@ -43,6 +43,8 @@ func (a *app) sealCommand() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
 		Use:   "seal [STATION...]",
 		Short: "Write the checksums that sealed files must match",
+		Long: `Write the checksums that sealed files must match, into the manifest of each
+station. No station named means all with a seal.`,
 		RunE: func(c *cobra.Command, refs []string) error {
 			t, which, err := a.loadSealed(refs)
 			if err != nil {
@@ -77,6 +79,8 @@ func (a *app) verifyCommand() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
 		Use:   "verify [STATION...]",
 		Short: "Check the seals of a running or stopped topology",
+		Long: `Check the seals of stations, inside those that run and on newly assembled roots
+of the others. No station named means all with a seal.`,
 		RunE: func(c *cobra.Command, refs []string) error {
 			t, which, err := a.loadSealed(refs)
 			if err != nil {

@@ -28,6 +28,7 @@ func (a *app) logsCommand() *cobra.Command {
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "logs [STATION...]",
 		Short: "Print what stations wrote to their output",
+		Long:  "Print what stations wrote to their output.\nNo station named means all." + stationHelp,
 		RunE: func(c *cobra.Command, args []string) error {
 			now := time.Now()
 			var err error
@@ -44,6 +45,7 @@ func (a *app) logsCommand() *cobra.Command {
 		},
 	})
 	flags := c.Flags()
+	flags.Lookup("json").Usage = "print each record as a line of JSON"
 	flags.BoolVarP(&o.Follow, "follow", "f", false, "go on with what they write from now on")
 	flags.StringVar(&tail, "tail", "all", "print only this many of each station's last lines")
 	flags.StringVar(&since, "since", "", "print only what is not older: 10m, 2006-01-02T15:04:05 or with a zone, or seconds since 1970")

@@ -20,7 +20,7 @@ func (a *app) startCommand() *cobra.Command {
 }
 
 func (a *app) stopCommand() *cobra.Command {
-	return a.operation(lifecycle.Stop, "Stop stations and keep them stopped; what they wrote stays", "stopped")
+	return a.operation(lifecycle.Stop, "Stop stations until start, restart or up; what they wrote stays", "stopped")
 }
 
 func (a *app) restartCommand() *cobra.Command {
@@ -42,6 +42,7 @@ func (a *app) operation(op lifecycle.Operation, short, did string) *cobra.Comman
 	c := &cobra.Command{
 		Use:   string(op) + " [STATION...]",
 		Short: short,
+		Long:  short + ".\nNo station named means all." + stationHelp,
 		RunE: func(c *cobra.Command, args []string) error {
 			name, which, err := a.stationsOf(args)
 			if err != nil {
@@ -51,7 +52,7 @@ func (a *app) operation(op lifecycle.Operation, short, did string) *cobra.Comman
 		},
 	}
 	if op == lifecycle.Start || op == lifecycle.Restart {
-		c.Flags().DurationVar(&timeout, "timeout", 0, "give up when not all of them are ready after this time")
+		c.Flags().DurationVar(&timeout, "timeout", 0, "give up when not all of them are ready after this time, like 2m")
 	}
 	return c
 }
@@ -59,7 +60,16 @@ func (a *app) operation(op lifecycle.Operation, short, did string) *cobra.Comman
 func (a *app) control(ctx context.Context, op lifecycle.Operation, did, name string, which []*topology.Station, all bool, timeout time.Duration) error {
 	view := newProgress(a, name, string(op))
 	defer view.done("")
-	o := lifecycle.ControlOptions{Timeout: timeout, Progress: view.tell}
+	count := len(which)
+	o := lifecycle.ControlOptions{Timeout: timeout, Progress: func(p lifecycle.Progress) {
+		if p.Stations != nil { // those that follow or are needed, too
+			count = len(p.Stations)
+		}
+		if p.Phase == lifecycle.PhaseKept {
+			count--
+		}
+		view.tell(p)
+	}}
 	if !all {
 		o.Stations = ids(which)
 	}
@@ -67,7 +77,7 @@ func (a *app) control(ctx context.Context, op lifecycle.Operation, did, name str
 	if err := lifecycle.Control(ctx, a.layout(), name, op, o); err != nil {
 		return err
 	}
-	view.done(fmt.Sprintf("%s: %s %s in %s", name, plural(len(which), "station"), did, round(time.Since(began))))
+	view.done(fmt.Sprintf("%s: %s %s in %s", name, plural(count, "station"), did, round(time.Since(began))))
 	return nil
 }
 
@@ -115,6 +125,9 @@ func (a *app) killCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "kill [STATION...]",
 		Short: "Send a signal to stations, as a crash would; their restart policy applies",
+		Long: `Send a signal to the first process of stations. What becomes of one that ends is
+its restart policy's decision, as after a crash; to keep it down use stop.
+No station named means all.` + stationHelp,
 		RunE: func(_ *cobra.Command, args []string) error {
 			number, ok := topology.SignalNumber(sig)
 			if !ok {
@@ -136,6 +149,8 @@ func (a *app) rmCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rm [STATION...]",
 		Short: "Throw away what stopped stations wrote, and their logs; start makes them anew",
+		Long: `Throw away what stopped stations wrote, and their logs; start makes them anew.
+No station named means all that do not run.` + stationHelp,
 		RunE: func(c *cobra.Command, args []string) error {
 			name, which, err := a.stationsOf(args)
 			if err != nil {
@@ -182,6 +197,8 @@ func (a *app) scaleCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "scale STATION=N...",
 		Short: "Run another number of a station's replicas, until the next up",
+		Long: `Run another number of a station's replicas than the file says, until the next up.
+No other station is touched, and no address moves.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return &usageError{errors.New("scale needs STATION=N")}
@@ -216,20 +233,15 @@ func (a *app) rescale(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	var only []string
+	refs := []string{}
 	for ref, n := range a.scale {
 		if n > 0 {
-			only = append(only, ref)
+			refs = append(refs, ref)
 		}
 	}
-	for _, id := range lifecycle.UpStations(a.layout(), all.Name) {
-		if _, err := all.Lookup(id); err == nil {
-			only = append(only, id)
-		}
-	}
-	t, err := all.Select(topology.Selection{Profiles: a.profiles, Only: only})
+	t, only, err := a.selected(all, refs)
 	if err != nil {
 		return err
 	}
-	return a.upAs(ctx, t, lifecycle.UpOptions{File: path})
+	return a.upAs(ctx, t, lifecycle.UpOptions{File: path, Only: only})
 }

@@ -15,7 +15,7 @@ import (
 func (a *app) psCommand() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
 		Use:   "ps [FILE|NAME]",
-		Short: "List a topology's stations",
+		Short: "List a topology's stations, their health and restarts",
 		Args:  atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name, err := a.target(args)

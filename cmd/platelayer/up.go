@@ -30,7 +30,13 @@ func (a *app) upCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "up [FILE]",
 		Short: "Bring a topology up, or change a running one to what its file says now",
-		Args:  atMost(1),
+		Long: `Bring a topology up, and return when every station runs, and is healthy where it
+has a healthcheck. Whatever fails is undone.
+
+A running topology is changed to what its file says now. Only what differs is
+touched (platelayer plan tells what), and stations keep what they wrote.
+Stations that have stopped are started.`,
+		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if f.marked {
 				return a.upMarked(c.Context())
@@ -40,11 +46,12 @@ func (a *app) upCommand() *cobra.Command {
 	}
 	flags := c.Flags()
 	flags.BoolVar(&f.options.Keep, "keep", false, "leave what a failed launch made, to look at it")
-	flags.BoolVar(&f.options.Recreate, "recreate", false, "start every station anew, without what it wrote")
-	flags.DurationVar(&f.options.Timeout, "timeout", 0, "give up when not all stations are ready after this time")
-	flags.BoolVar(&f.options.AtBoot, "at-boot", false, "mark it: up --marked, at the machine's start, brings it up again")
-	flags.BoolVar(&f.marked, "marked", false, "bring all marked topologies up that are not")
-	flags.StringSliceVar(&f.only, "only", nil, "bring up only these stations and what they need")
+	flags.BoolVar(&f.options.Recreate, "recreate", false, "start stations anew, without what they wrote: all, or those of --only")
+	flags.DurationVar(&f.options.Timeout, "timeout", 0, "give up when not all stations are ready after this time, like 2m")
+	flags.BoolVar(&f.options.AtBoot, "at-boot", false, "have up --marked bring it up again, at the machine's start (docs/platelayer.service)")
+	flags.BoolVar(&f.marked, "marked", false, "bring up what is marked with --at-boot and not up")
+	flags.StringToIntVar(&a.scale, "scale", nil, "run this many of a station, STATION=N")
+	flags.StringSliceVar(&f.only, "only", nil, "bring up only these stations and what they need; what runs stays")
 	flags.BoolVar(&f.attach, "attach", false, "follow the logs; Ctrl-C takes the topology down")
 	return c
 }
@@ -57,10 +64,11 @@ func (a *app) up(ctx context.Context, path string, f upFlags) error {
 	if f.options.File, err = filepath.Abs(path); err != nil {
 		return err
 	}
-	t, err := a.selected(all, f.only)
+	t, only, err := a.selected(all, f.only)
 	if err != nil {
 		return err
 	}
+	f.options.Only = only
 	if err := a.upAs(ctx, t, f.options); err != nil || !f.attach {
 		return err
 	}
@@ -68,17 +76,25 @@ func (a *app) up(ctx context.Context, path string, f upFlags) error {
 	return a.attach(ctx)
 }
 
-// selected is the part of a topology that the profiles and --only ask for. What
-// runs of it already stays.
-func (a *app) selected(all *topology.Topology, only []string) (*topology.Topology, error) {
-	if len(only) > 0 {
-		for _, id := range lifecycle.UpStations(a.layout(), all.Name) {
-			if _, err := all.Lookup(id); err == nil {
-				only = append(only, id)
-			}
+// selected is the part of a topology that the profiles and --only ask for, with
+// what is up of it already. Only is who was named; nil is all.
+func (a *app) selected(all *topology.Topology, refs []string) (part *topology.Topology, only []string, err error) {
+	if refs == nil {
+		part, err = all.Select(topology.Selection{Profiles: a.profiles})
+		return part, nil, err
+	}
+	named, err := lookupAll(all, refs)
+	if err != nil {
+		return nil, nil, err
+	}
+	only = append([]string{}, ids(named)...)
+	for _, id := range lifecycle.UpStations(a.layout(), all.Name) {
+		if _, err := all.Lookup(id); err == nil {
+			refs = append(refs, id)
 		}
 	}
-	return all.Select(topology.Selection{Profiles: a.profiles, Only: only})
+	part, err = all.Select(topology.Selection{Profiles: a.profiles, Only: refs})
+	return part, only, err
 }
 
 // upAs brings a loaded topology up and tells how it went.
@@ -86,6 +102,13 @@ func (a *app) upAs(ctx context.Context, t *topology.Topology, o lifecycle.UpOpti
 	view := newProgress(a, t.Name, "up")
 	defer view.done("")
 	o.Progress = view.tell
+	if a.name == "" {
+		for _, other := range lifecycle.UpFrom(a.layout(), o.File) {
+			if other != t.Name {
+				view.tell(lifecycle.Progress{Notice: fmt.Sprintf("this file is also up as %q, under the name that it had: platelayer down %s", other, other)})
+			}
+		}
+	}
 	result, err := lifecycle.Up(ctx, a.layout(), t, o)
 	var refused *lifecycle.IntegrityError
 	if errors.As(err, &refused) {
@@ -167,7 +190,10 @@ func (a *app) downCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "down [FILE|NAME]",
 		Short: "Take a topology down and leave the machine as it was",
-		Args:  atMost(1),
+		Long: `Take a topology down: stop its stations, dependents first, and remove everything
+of it, also what stations wrote and their logs. Its name is enough, and so is a
+file that has changed since. It works after any crash.`,
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name, err := a.target(args)
 			if err != nil {

@@ -86,8 +86,8 @@ func (p *process) control(f func(fd int) error) error {
 	return ferr
 }
 
-// running tells whether the process still runs; one that was waited for doesn't.
-func (p *process) running() bool {
+// Running tells whether the process still runs; one that was waited for doesn't.
+func (p *process) Running() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended {

@@ -24,10 +24,18 @@ func refOf(pid int) (containers.ProcessRef, error) {
 }
 
 func readStat(pid int) (state byte, start uint64, err error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	// Asked of hundreds at once: os.ReadFile takes twice as long.
+	var buffer [1024]byte // field 22 ends far before
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, 0, fmt.Errorf("cannot identify process %d: %w", pid, err)
 	}
+	n, err := unix.Read(fd, buffer[:])
+	closeFD(fd)
+	if err != nil {
+		return 0, 0, fmt.Errorf("cannot identify process %d: %w", pid, err)
+	}
+	b := buffer[:n]
 	// The name in field 2 may hold anything, parentheses too.
 	i := bytes.LastIndexByte(b, ')')
 	fields := bytes.Fields(b[i+1:])

@@ -42,7 +42,7 @@ func (c *container) RunBefore(ctx context.Context, args []string) (containers.Pr
 }
 
 func (c *container) run(args []string) (*process, error) {
-	if c.before != nil && c.before.running() {
+	if c.before != nil && c.before.Running() {
 		return nil, fmt.Errorf("cannot start %s: the command before it still runs", c.spec.Name)
 	}
 	var p *process
