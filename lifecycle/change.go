@@ -210,7 +210,7 @@ func (c *change) stop() error {
 		if ch, ok := c.changes[m.definition().ID()]; ok {
 			m.event(Event{Kind: EventChanged, Detail: strings.Join(ch.Reasons, "; ")})
 		}
-		if c.request.Recreate || m.definition().Writable == "memory" { // what it had on disk is another root's
+		if c.anew(m) || m.definition().Writable == "memory" { // what it had on disk is another root's
 			errs = append(errs, k.forgetLayer(m.container()))
 		}
 	}

@@ -68,7 +68,7 @@ func verdict(c *ContainerState, condition string) (met bool, never string) {
 // never will be, or is ctx's.
 func (m *member) reach(ctx context.Context, condition string) error {
 	for {
-		c, failure, changed := m.now()
+		c, changed, failure := m.now()
 		met, never := verdict(&c, condition)
 		if never == "it is unhealthy" && m.definition().Healthcheck != nil && m.definition().Healthcheck.RestartUnhealthy {
 			never = ""
@@ -264,7 +264,7 @@ func (k *keeper) settle(ctx context.Context, members []*member) error {
 		busy := time.Since(began) < busiest
 		var problems []error
 		for _, m := range members {
-			c, failure, _ := m.now()
+			c, _, failure := m.now()
 			met, never := verdict(&c, ready)
 			// One that has ended without being noted is about to be.
 			proven := !c.started() || c.alive() && (c.Restarts == 0 || time.Since(c.StartedAt) > proof)
