@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"strings"
 
 	"platelayer/containers/image"
@@ -74,19 +75,21 @@ func (a *app) finish(err error) int {
 // classify gives an error's exit code and what the user can do about it.
 func classify(err error) (code int, hint string) {
 	var (
-		usage     *usageError
-		file      *fileError
-		refused   *lifecycle.IntegrityError
-		station   *lifecycle.StationError
-		dynamic   image.DynamicError
-		late      *lifecycle.TimeoutError
-		lost      *lifecycle.KeeperEnded
-		other     *lifecycle.OtherAPI
-		down      *lifecycle.NotUp
-		busy      *lifecycle.Busy
-		unknown   *lifecycle.NotKnown
-		selection *topology.SelectionError
-		unready   *lifecycle.Unfinished
+		usage      *usageError
+		file       *fileError
+		refused    *lifecycle.IntegrityError
+		station    *lifecycle.StationError
+		dynamic    image.DynamicError
+		late       *lifecycle.TimeoutError
+		lost       *lifecycle.KeeperEnded
+		other      *lifecycle.OtherAPI
+		down       *lifecycle.NotUp
+		busy       *lifecycle.Busy
+		unknown    *lifecycle.NotKnown
+		selection  *topology.SelectionError
+		unready    *lifecycle.Unfinished
+		newer      *lifecycle.OtherFormat
+		unreadable *lifecycle.Unreadable
 	)
 	switch {
 	case errors.As(err, &usage):
@@ -123,6 +126,13 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "platelayer up replaces the keeper and leaves its stations alone"
 	case errors.As(err, &down):
 		return exitFailed, "bring it up with: platelayer up -n " + down.Name + " FILE"
+	case errors.As(err, &newer):
+		return exitFailed, "use that platelayer, or remove the topology with what its stations wrote: platelayer down " + newer.Name
+	case errors.As(err, &unreadable) && filepath.Base(unreadable.Path) == "state.json":
+		return exitFailed, fmt.Sprintf("platelayer down %s removes it with what its stations wrote; to keep that, remove %s, and up starts them anew",
+			unreadable.Name, unreadable.Path)
+	case errors.As(err, &unreadable):
+		return exitFailed, "platelayer down " + unreadable.Name + " removes it with what its stations wrote"
 	case errors.As(err, &busy):
 		return exitFailed, "wait for it to finish and try again"
 	case errors.As(err, &unknown):
