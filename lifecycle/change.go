@@ -309,6 +309,7 @@ func (c *change) redefine(ctx context.Context) error {
 // start begins lives of all that does not run and waits until they are ready.
 func (c *change) start(ctx context.Context) error {
 	begun := slices.Concat(c.replaced, c.idle)
+	c.k.owe(c.followers)
 	for _, m := range slices.Concat(c.created, begun) {
 		m.forgetPast(0)
 	}
@@ -330,7 +331,7 @@ func (c *change) start(ctx context.Context) error {
 	if err := c.k.allReady(ctx, wanted); err != nil {
 		return err
 	}
-	if err := c.k.again(ctx, c.followers); err != nil {
+	if err := c.k.settleDebts(ctx); err != nil {
 		return err
 	}
 	c.k.event(Event{Kind: EventUp})

@@ -97,7 +97,7 @@ func (m *member) why(c *ContainerState, failure error, never string) error {
 	case c.Health == healthUnhealthy:
 		e.Message = "is unhealthy"
 		if c.HealthSaid != "" {
-			e.Message += ": its health check said: " + c.HealthSaid
+			e.Message += ": its health check said: " + shortened(c.HealthSaid)
 		}
 	case c.Exit != nil && c.Exit.Code != 0:
 		e.Exit = c.Exit
@@ -109,6 +109,15 @@ func (m *member) why(c *ContainerState, failure error, never string) error {
 		e.Message = "is not ready: " + never
 	}
 	return e
+}
+
+// shortened is what fits into a message of what a station said; inspect has more.
+func shortened(text string) string {
+	const most = 300 // characters
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most]) + " ..."
+	}
+	return text
 }
 
 func ordinal(n int) string {
@@ -232,7 +241,7 @@ func (k *keeper) unready(cause, err error, members []*member) error {
 					text += ", " + c.Health
 				}
 				if c.HealthSaid != "" {
-					text += ": " + c.HealthSaid
+					text += ": " + shortened(c.HealthSaid)
 				}
 				late.Waiting = append(late.Waiting, text)
 			}

@@ -64,7 +64,7 @@ func (a *app) finish(err error) int {
 		fmt.Fprintln(a.stderr, strings.TrimRight(problems.Error(), "\n"))
 		return exitInvalid
 	}
-	fmt.Fprintf(a.stderr, "platelayer: %v\n", err)
+	fmt.Fprintf(a.stderr, "platelayer: %s\n", harmless(err.Error()))
 	code, hint := classify(err)
 	if hint != "" {
 		fmt.Fprintf(a.stderr, "hint: %s\n", hint)
@@ -89,10 +89,11 @@ func classify(err error) (code int, hint string) {
 		selection  *topology.SelectionError
 		unready    *lifecycle.Unfinished
 		newer      *lifecycle.OtherFormat
+		elsewhere  *lifecycle.Elsewhere
 		unreadable *lifecycle.Unreadable
 	)
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
 		return exitUsage, "platelayer COMMAND --help says how it is used"
 	case strings.HasPrefix(err.Error(), "unknown command"):
 		return exitUsage, "platelayer --help lists the commands"
@@ -126,6 +127,8 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "platelayer up replaces the keeper and leaves its stations alone"
 	case errors.As(err, &down):
 		return exitFailed, "bring it up with: platelayer up -n " + down.Name + " FILE"
+	case errors.As(err, &elsewhere):
+		return exitFailed, "bring a copy up under another name with -n"
 	case errors.As(err, &newer):
 		return exitFailed, "use that platelayer, or remove the topology with what its stations wrote: platelayer down " + newer.Name
 	case errors.As(err, &unreadable) && filepath.Base(unreadable.Path) == "state.json":
@@ -134,7 +137,7 @@ func classify(err error) (code int, hint string) {
 	case errors.As(err, &unreadable):
 		return exitFailed, "platelayer down " + unreadable.Name + " removes it with what its stations wrote"
 	case errors.As(err, &busy):
-		return exitFailed, "wait for it to finish and try again"
+		return exitFailed, "wait for it to finish, or interrupt it, and try again"
 	case errors.As(err, &unknown):
 		return exitFailed, "platelayer ls lists the topologies"
 	}

@@ -177,25 +177,26 @@ func OpenRoot(ref containers.ProcessRef) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// IgnoresSignal tells whether a process 1 neither catches nor blocks sig: the
-// kernel drops such a signal, so waiting for its effect is in vain.
+// IgnoresSignal tells whether a process 1 has done nothing about sig: the kernel
+// drops such a signal (pid_namespaces(7)), so waiting for its effect is in vain.
+// One that it ignores on purpose asks for the time to finish.
 func IgnoresSignal(ref containers.ProcessRef, sig syscall.Signal) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(ref.Pid) + "/status")
 	if err != nil || !Alive(ref) || sig < 1 || sig > 64 {
 		return false
 	}
-	var caught uint64
+	var known uint64
 	for line := range strings.Lines(string(b)) {
 		name, value, _ := strings.Cut(line, ":")
-		if name == "SigCgt" || name == "SigBlk" {
+		if name == "SigCgt" || name == "SigBlk" || name == "SigIgn" {
 			mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
 			if err != nil {
 				return false
 			}
-			caught |= mask
+			known |= mask
 		}
 	}
-	return caught&(1<<(sig-1)) == 0
+	return known&(1<<(sig-1)) == 0
 }
 
 // OpenPTY makes a terminal in the container's own devpts, whose names mean
