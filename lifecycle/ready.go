@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -22,6 +23,9 @@ const proof = time.Second
 // ready is the condition that `up` waits for: healthy where there is a health
 // check, started otherwise; one that has done its work is ready too.
 const ready = "ready"
+
+// ill is why an unhealthy station is not ready.
+const ill = "it is unhealthy"
 
 // verdict tells whether a station is as a condition asks, or why it never will
 // be.
@@ -59,7 +63,7 @@ func verdict(c *ContainerState, condition string) (met bool, never string) {
 	case condition == topology.Started, c.Health == "" && condition == ready, c.Health == healthHealthy:
 		return true, ""
 	case c.Health == healthUnhealthy:
-		return false, "it is unhealthy"
+		return false, ill
 	}
 	return false, ""
 }
@@ -70,8 +74,8 @@ func (m *member) reach(ctx context.Context, condition string) error {
 	for {
 		c, changed, failure := m.now()
 		met, never := verdict(&c, condition)
-		if never == "it is unhealthy" && m.definition().Healthcheck != nil && m.definition().Healthcheck.RestartUnhealthy {
-			never = ""
+		if check := m.definition().Healthcheck; never == ill && check != nil && check.RestartUnhealthy {
+			never = "" // it is started again
 		}
 		switch {
 		case met:
@@ -190,7 +194,8 @@ func (e *DependencyError) Unwrap() error { return e.Err }
 // allReady waits until every member is ready and has stayed so for a moment.
 // The first that never will be ends it.
 func (k *keeper) allReady(ctx context.Context, members []*member) error {
-	members = slices.DeleteFunc(slices.Clone(members), k.optional)
+	optional := k.optional()
+	members = slices.DeleteFunc(slices.Clone(members), func(m *member) bool { return optional[m.definition().ID()] })
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, m := range members {
@@ -211,20 +216,22 @@ func (k *keeper) allReady(ctx context.Context, members []*member) error {
 	return nil
 }
 
-// optional tells whether others depend on a member, and all of them can do
-// without.
-func (k *keeper) optional(m *member) bool {
-	id, found := m.definition().ID(), false
-	others, _ := k.chosen(nil)
-	for _, other := range others {
-		for _, d := range other.definition().DependsOn {
-			if d.Station == id && !d.Optional {
-				return false
+// optional are the stations that others depend on, all of which can do without.
+func (k *keeper) optional() map[string]bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	optional, needed := map[string]bool{}, map[string]bool{}
+	for _, m := range k.members {
+		for _, d := range m.station.DependsOn {
+			if d.Optional {
+				optional[d.Station] = true
+			} else {
+				needed[d.Station] = true
 			}
-			found = found || d.Station == id
 		}
 	}
-	return found
+	maps.DeleteFunc(optional, func(id string, _ bool) bool { return needed[id] })
+	return optional
 }
 
 // unready is the error of members that did not become ready: of the station
