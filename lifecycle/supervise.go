@@ -466,7 +466,7 @@ func (k *keeper) prepare(ctx context.Context, r *root) error {
 	layered := false
 	if r.spec.Root.WritableDir != "" {
 		var err error
-		if layered, err = layer(k.layout, k.name, r.spec.Name); err != nil {
+		if layered, err = layer(k.layout, k.name, r.spec.Name, rootOf(r.station)); err != nil {
 			return err
 		}
 	}
