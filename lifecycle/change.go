@@ -210,7 +210,7 @@ func (c *change) stop() error {
 		if ch, ok := c.changes[m.definition().ID()]; ok {
 			m.event(Event{Kind: EventChanged, Detail: strings.Join(ch.Reasons, "; ")})
 		}
-		if c.request.Recreate || m.definition().Writable == "memory" { // what it had on disk is another root's
+		if c.anew(m) || m.definition().Writable == "memory" { // what it had on disk is another root's
 			errs = append(errs, k.forgetLayer(m.container()))
 		}
 	}
@@ -309,6 +309,7 @@ func (c *change) redefine(ctx context.Context) error {
 // start begins lives of all that does not run and waits until they are ready.
 func (c *change) start(ctx context.Context) error {
 	begun := slices.Concat(c.replaced, c.idle)
+	c.k.owe(c.followers)
 	for _, m := range slices.Concat(c.created, begun) {
 		m.forgetPast(0)
 	}
@@ -330,7 +331,7 @@ func (c *change) start(ctx context.Context) error {
 	if err := c.k.allReady(ctx, wanted); err != nil {
 		return err
 	}
-	if err := c.k.again(ctx, c.followers); err != nil {
+	if err := c.k.settleDebts(ctx); err != nil {
 		return err
 	}
 	c.k.event(Event{Kind: EventUp})

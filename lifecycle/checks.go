@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"syscall"
@@ -82,7 +83,12 @@ func (c *checkup) observe(r checked) string {
 	if state.State != Paused {
 		changed = c.health.observe(r.ok, now)
 	}
-	c.timer.Reset(c.health.next(now))
+	pause := c.health.next(now)
+	if changed && c.health.state() == healthHealthy {
+		// Stations that start together are not checked together for ever.
+		pause = pause/2 + rand.N(pause/2+1)
+	}
+	c.timer.Reset(pause)
 	said := ""
 	if !r.ok {
 		said = r.said

@@ -158,16 +158,23 @@ func clear(l Layout, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
+	options := kernel.Options{PinDir: l.pins(name), NetNSDir: l.NetNS}
+	// Cgroups go by name alone: with the name they belong to another --root.
+	ours := kernel.Elsewhere(options, name+".fabric") == ""
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := native.KillCgroup(ctx, cgroup(name)); err != nil {
-		return fmt.Errorf("cannot end the processes of %q: %w", name, err)
+	if ours {
+		if err := native.KillCgroup(ctx, cgroup(name)); err != nil {
+			return fmt.Errorf("cannot end the processes of %q: %w", name, err)
+		}
 	}
-	if err := kernel.Remove(kernel.Options{PinDir: l.pins(name), NetNSDir: l.NetNS}); err != nil {
+	if err := kernel.Remove(options); err != nil {
 		return fmt.Errorf("cannot remove the network of %q: %w", name, err)
 	}
-	if err := native.RemoveCgroup(cgroup(name)); err != nil {
-		return fmt.Errorf("cannot remove the cgroups of %q: %w", name, err)
+	if ours {
+		if err := native.RemoveCgroup(cgroup(name)); err != nil {
+			return fmt.Errorf("cannot remove the cgroups of %q: %w", name, err)
+		}
 	}
 	if err := os.RemoveAll(l.run(name)); err != nil {
 		return fmt.Errorf("cannot remove %s: %w", l.run(name), err)

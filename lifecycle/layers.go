@@ -11,9 +11,10 @@ import (
 )
 
 // A station's layer means something on the root that it was written on only.
-// Where a file asks for another root, its layers are marked before that file
-// counts, and a marked one is thrown away before it is used again: whatever
-// ends in between, no layer meets the wrong root.
+// Where a file asks for another root, its layers are marked with that before
+// the file counts, and one is thrown away before it is used on the root that it
+// is marked with: whatever ends in between, no layer meets the wrong root, and
+// none is lost to a file that never counted.
 
 func outdated(l Layout, name, container string) string {
 	return filepath.Join(l.writable(name, container), ".outdated")
@@ -31,13 +32,16 @@ func outdate(l Layout, old, new *topology.Topology) error {
 		if was == nil || (was.Rootfs == s.Rootfs && was.Writable == s.Writable) {
 			continue
 		}
-		err := os.WriteFile(outdated(l, new.Name, new.ContainerName(s)), nil, 0o600)
+		err := os.WriteFile(outdated(l, new.Name, new.ContainerName(s)), []byte(rootOf(s)), 0o600)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // no layer, nothing to mark
 			return fmt.Errorf("cannot mark the writable layer of %q: %w", s.ID(), err)
 		}
 	}
 	return nil
 }
+
+// rootOf tells what a layer of the station is written on.
+func rootOf(s *topology.Station) string { return s.Writable + " on " + s.Rootfs }
 
 // restore takes the marks away that outdate made for a change that does not
 // come about.
@@ -51,10 +55,11 @@ func restore(l Layout, t *topology.Topology) error {
 	return errors.Join(errs...)
 }
 
-// layer makes a container's writable layer, or finds the one it wrote before.
-func layer(l Layout, name, container string) (found bool, err error) {
+// layer makes a container's writable layer, or finds the one that it wrote
+// before on the same root.
+func layer(l Layout, name, container, root string) (found bool, err error) {
 	dir := l.writable(name, container)
-	if _, err := os.Lstat(outdated(l, name, container)); err == nil {
+	if mark, err := os.ReadFile(outdated(l, name, container)); err == nil && string(mark) == root {
 		// The mark goes last: what is half removed is still outdated.
 		entries, err := os.ReadDir(dir)
 		if err != nil {

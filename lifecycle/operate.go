@@ -60,7 +60,10 @@ func (k *keeper) startStopped(ctx context.Context, members []*member) error {
 		m.end(Waiting) // one that waits for its next try makes it now
 		idle = append(idle, m)
 	}
-	return k.startAll(ctx, idle, nil)
+	if err := k.startAll(ctx, idle, nil); err != nil {
+		return err
+	}
+	return k.settleDebts(ctx)
 }
 
 // restart ends the members and starts them again, on the layers they wrote, and
@@ -77,11 +80,31 @@ func (k *keeper) restart(ctx context.Context, members []*member) error {
 			return err
 		}
 	}
+	k.owe(slices.DeleteFunc(all, func(m *member) bool { return slices.Contains(members, m) }))
 	if err := k.again(ctx, members); err != nil {
 		return err
 	}
-	followers := slices.DeleteFunc(all, func(m *member) bool { return slices.Contains(members, m) })
-	return k.again(ctx, followers)
+	return k.settleDebts(ctx)
+}
+
+// owe notes that members are to be restarted once what they depend on is ready:
+// that may take until a later command.
+func (k *keeper) owe(members []*member) {
+	for _, m := range members {
+		m.set(func(c *ContainerState) { c.Owed = true })
+	}
+}
+
+// settleDebts restarts the members that this is owed to.
+func (k *keeper) settleDebts(ctx context.Context) error {
+	all, err := k.chosen(nil)
+	if err != nil {
+		return err
+	}
+	return k.again(ctx, slices.DeleteFunc(all, func(m *member) bool {
+		c, _, _ := m.now()
+		return !c.Owed || !m.runs(&c)
+	}))
 }
 
 // again ends members and starts them anew.

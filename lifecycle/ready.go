@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -22,6 +23,9 @@ const proof = time.Second
 // ready is the condition that `up` waits for: healthy where there is a health
 // check, started otherwise; one that has done its work is ready too.
 const ready = "ready"
+
+// ill is why an unhealthy station is not ready.
+const ill = "it is unhealthy"
 
 // verdict tells whether a station is as a condition asks, or why it never will
 // be.
@@ -59,7 +63,7 @@ func verdict(c *ContainerState, condition string) (met bool, never string) {
 	case condition == topology.Started, c.Health == "" && condition == ready, c.Health == healthHealthy:
 		return true, ""
 	case c.Health == healthUnhealthy:
-		return false, "it is unhealthy"
+		return false, ill
 	}
 	return false, ""
 }
@@ -68,10 +72,10 @@ func verdict(c *ContainerState, condition string) (met bool, never string) {
 // never will be, or is ctx's.
 func (m *member) reach(ctx context.Context, condition string) error {
 	for {
-		c, failure, changed := m.now()
+		c, changed, failure := m.now()
 		met, never := verdict(&c, condition)
-		if never == "it is unhealthy" && m.definition().Healthcheck != nil && m.definition().Healthcheck.RestartUnhealthy {
-			never = ""
+		if check := m.definition().Healthcheck; never == ill && check != nil && check.RestartUnhealthy {
+			never = "" // it is started again
 		}
 		switch {
 		case met:
@@ -97,7 +101,7 @@ func (m *member) why(c *ContainerState, failure error, never string) error {
 	case c.Health == healthUnhealthy:
 		e.Message = "is unhealthy"
 		if c.HealthSaid != "" {
-			e.Message += ": its health check said: " + c.HealthSaid
+			e.Message += ": its health check said: " + shortened(c.HealthSaid)
 		}
 	case c.Exit != nil && c.Exit.Code != 0:
 		e.Exit = c.Exit
@@ -109,6 +113,15 @@ func (m *member) why(c *ContainerState, failure error, never string) error {
 		e.Message = "is not ready: " + never
 	}
 	return e
+}
+
+// shortened is what fits into a message of what a station said; inspect has more.
+func shortened(text string) string {
+	const most = 300 // characters
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most]) + " ..."
+	}
+	return text
 }
 
 func ordinal(n int) string {
@@ -181,7 +194,8 @@ func (e *DependencyError) Unwrap() error { return e.Err }
 // allReady waits until every member is ready and has stayed so for a moment.
 // The first that never will be ends it.
 func (k *keeper) allReady(ctx context.Context, members []*member) error {
-	members = slices.DeleteFunc(slices.Clone(members), k.optional)
+	optional := k.optional()
+	members = slices.DeleteFunc(slices.Clone(members), func(m *member) bool { return optional[m.definition().ID()] })
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, m := range members {
@@ -202,20 +216,22 @@ func (k *keeper) allReady(ctx context.Context, members []*member) error {
 	return nil
 }
 
-// optional tells whether others depend on a member, and all of them can do
-// without.
-func (k *keeper) optional(m *member) bool {
-	id, found := m.definition().ID(), false
-	others, _ := k.chosen(nil)
-	for _, other := range others {
-		for _, d := range other.definition().DependsOn {
-			if d.Station == id && !d.Optional {
-				return false
+// optional are the stations that others depend on, all of which can do without.
+func (k *keeper) optional() map[string]bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	optional, needed := map[string]bool{}, map[string]bool{}
+	for _, m := range k.members {
+		for _, d := range m.station.DependsOn {
+			if d.Optional {
+				optional[d.Station] = true
+			} else {
+				needed[d.Station] = true
 			}
-			found = found || d.Station == id
 		}
 	}
-	return found
+	maps.DeleteFunc(optional, func(id string, _ bool) bool { return needed[id] })
+	return optional
 }
 
 // unready is the error of members that did not become ready: of the station
@@ -232,7 +248,7 @@ func (k *keeper) unready(cause, err error, members []*member) error {
 					text += ", " + c.Health
 				}
 				if c.HealthSaid != "" {
-					text += ": " + c.HealthSaid
+					text += ": " + shortened(c.HealthSaid)
 				}
 				late.Waiting = append(late.Waiting, text)
 			}
@@ -264,7 +280,7 @@ func (k *keeper) settle(ctx context.Context, members []*member) error {
 		busy := time.Since(began) < busiest
 		var problems []error
 		for _, m := range members {
-			c, failure, _ := m.now()
+			c, _, failure := m.now()
 			met, never := verdict(&c, ready)
 			// One that has ended without being noted is about to be.
 			proven := !c.started() || c.alive() && (c.Restarts == 0 || time.Since(c.StartedAt) > proof)

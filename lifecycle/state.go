@@ -86,11 +86,13 @@ type ContainerState struct {
 	EndedAt   time.Time             `json:"ended_at,omitzero"`
 	Exit      *containers.Exit      `json:"exit,omitempty"`
 	// Health is "" without a health check.
-	Health      string `json:"health,omitempty"`
-	HealthSaid  string `json:"health_said,omitempty"` // by the last failed check
-	Restarts    int    `json:"restarts,omitempty"`    // by its policy, since a command started it
-	Reason      string `json:"reason,omitempty"`      // why it does not run
-	Made        string `json:"made,omitempty"`        // what it was started from: madeFrom
+	Health     string `json:"health,omitempty"`
+	HealthSaid string `json:"health_said,omitempty"` // by the last failed check
+	Restarts   int    `json:"restarts,omitempty"`    // by its policy, since a command started it
+	Reason     string `json:"reason,omitempty"`      // why it does not run
+	// Owed: what it asks to be restarted with was, and it has not been yet.
+	Owed        bool   `json:"owed,omitempty"`
+	Made        string `json:"made,omitempty"` // what it was started from: madeFrom
 	MemoryBytes int64  `json:"memory_bytes,omitempty"`
 }
 

@@ -42,10 +42,10 @@ func (m *member) set(change func(c *ContainerState)) {
 }
 
 // now is a copy of the member's state and the channel of its next change.
-func (m *member) now() (ContainerState, error, <-chan struct{}) {
+func (m *member) now() (ContainerState, <-chan struct{}, error) {
 	m.k.mu.Lock()
 	defer m.k.mu.Unlock()
-	return *m.state, m.failure, m.changed
+	return *m.state, m.changed, m.failure
 }
 
 func (m *member) definition() *topology.Station {
@@ -466,7 +466,7 @@ func (k *keeper) prepare(ctx context.Context, r *root) error {
 	layered := false
 	if r.spec.Root.WritableDir != "" {
 		var err error
-		if layered, err = layer(k.layout, k.name, r.spec.Name); err != nil {
+		if layered, err = layer(k.layout, k.name, r.spec.Name, rootOf(r.station)); err != nil {
 			return err
 		}
 	}

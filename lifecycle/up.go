@@ -76,7 +76,11 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 // launchAnew starts a keeper that makes everything, and follows it until the
 // topology is up or has failed.
 func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions) error {
-	if err := clearAway(l, intent.Topology.Name, found, o); err != nil {
+	name := intent.Topology.Name
+	if path := kernel.Elsewhere(kernel.Options{PinDir: l.pins(name), NetNSDir: l.NetNS}, name+".fabric"); path != "" {
+		return &Elsewhere{name, path}
+	}
+	if err := clearAway(l, name, found, o); err != nil {
 		return err
 	}
 	if found.asleep {
@@ -166,6 +170,13 @@ func allWell(state *State) bool {
 	})
 }
 
+// Elsewhere is a name that a topology of another state folder has.
+type Elsewhere struct{ Name, Path string }
+
+func (e *Elsewhere) Error() string {
+	return fmt.Sprintf("the name %q is taken: %s belongs to a topology under another --root, or to another program", e.Name, e.Path)
+}
+
 // situation is what there is under a name before `up`.
 type situation struct {
 	intent  *Intent
@@ -194,7 +205,7 @@ func look(l Layout, name string) (*situation, error) {
 	case f.state != nil && anyAlive(f.state) && (f.state.Status == StatusUp || f.state.Status == StatusChanging):
 		f.running = true
 	case f.state != nil && anyAlive(f.state) && f.state.Status == StatusFailed:
-		return nil, fmt.Errorf("topology %q is here already, in state %q: take it down first", name, f.state.Status)
+		return nil, fmt.Errorf("topology %q is here already, in state %q: take it down first (platelayer down %s)", name, f.state.Status, name)
 	case f.intent.Launched:
 		f.asleep = true
 	default:
@@ -361,6 +372,9 @@ func pending(have *Intent, state *State, want *topology.Topology, o choice) []Ch
 			continue
 		}
 		action, why := o.due(c, c.alive(), s)
+		if action == "" && c.Owed && c.alive() {
+			action, why = ActionRecreate, "it asks to be restarted with what it depends on"
+		}
 		if action == "" {
 			continue
 		}

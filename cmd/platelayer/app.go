@@ -91,7 +91,11 @@ func (a *app) command() *cobra.Command {
 }
 
 func (a *app) layout() lifecycle.Layout {
-	l := lifecycle.NewLayout(a.root)
+	root := a.root
+	if abs, err := filepath.Abs(root); err == nil && root != "" {
+		root = abs // the keeper works in another folder
+	}
+	l := lifecycle.NewLayout(root)
 	if a.run != "" {
 		l.Run = a.run
 	}

@@ -68,7 +68,8 @@ func (d *badDay) must(args ...string) string {
 	d.Helper()
 	text, err := d.run(args...)
 	if err != nil {
-		d.Fatalf("%v: %v\n%s", args, err, text)
+		words, _ := os.ReadFile(filepath.Join(d.root, "lib/topologies", d.name, "logs/keeper.log"))
+		d.Fatalf("%v: %v\n%s\nthe keeper's last words: %s", args, err, text, words)
 	}
 	return text
 }
@@ -125,7 +126,7 @@ clusters:
   lan:
     subnet: 203.0.113.0/24
     stations:
-      stays: {rootfs: ./root, address: 203.0.113.11, command: [/bin/busybox, sleep, "100000"]}
+      stays: {rootfs: ./root, address: 203.0.113.11, stop_grace_period: 0s, command: [/bin/busybox, sleep, "100000"]}
       moves: {rootfs: ./root, address: 203.0.113.12, stop_grace_period: 0s, command: [/bin/busybox, sleep, "100000"]}
       again: {rootfs: ./root, address: 203.0.113.13, stop_grace_period: 0s, command: [/bin/busybox, sleep, "100000"], environment: {COLOUR: red}}
       old: {rootfs: ./root, stop_grace_period: 0s, command: [/bin/busybox, sleep, "100000"]}
@@ -136,7 +137,7 @@ clusters:
   lan:
     subnet: 203.0.113.0/24
     stations:
-      stays: {rootfs: ./root, address: 203.0.113.11, command: [/bin/busybox, sleep, "100000"]}
+      stays: {rootfs: ./root, address: 203.0.113.11, stop_grace_period: 0s, command: [/bin/busybox, sleep, "100000"]}
       moves: {rootfs: ./root, address: 203.0.113.22, stop_grace_period: 0s, command: [/bin/busybox, sleep, "100000"], mem_limit: 64m}
       again: {rootfs: ./root, address: 203.0.113.13, stop_grace_period: 0s, command: [/bin/busybox, sleep, "100000"], environment: {COLOUR: green}}
   far:
@@ -153,43 +154,27 @@ func TestKilledInAChange(t *testing.T) {
 	d := newBadDay(t, "", betweenThese)
 	d.must("up", "a.yaml")
 	stays := d.stations()["stays"]
-	for _, s := range []string{"stays", "moves", "again"} {
+	written := []string{"stays", "moves", "again"}
+	for _, s := range written {
 		d.must("exec", s, "/bin/busybox", "touch", "/precious")
 	}
-	began := time.Now()
-	d.must("up", "b.yaml")
-	length := time.Since(began)
-
-	seed := uint64(time.Now().UnixNano())
-	random := rand.New(rand.NewPCG(seed, seed))
-	t.Logf("seed %d, a change takes %v", seed, length)
+	kill := d.killer("up", "b.yaml")
 	interrupted := 0
 	for round := range 30 {
-		file := []string{"a.yaml", "b.yaml"}[round%2]
-		up := d.command("up", file)
-		if err := up.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(random.Int64N(int64(length) * 5 / 4)))
-		what := round / 2 % 3
-		if what != 0 {
-			for _, pid := range members(t, "platelayer/"+d.name+"/keeper") {
-				syscall.Kill(pid, syscall.SIGKILL)
-			}
-		}
-		if what != 1 {
-			up.Process.Kill()
-		}
-		if up.Wait() != nil {
+		file, what := []string{"a.yaml", "b.yaml"}[round%2], round/2%3
+		if kill(what, "up", file) {
 			interrupted++
 		}
 		d.must("up", file)
 		d.checkIs(file)
+		for _, s := range written {
+			d.must("exec", s, "/bin/busybox", "test", "-e", "/precious")
+		}
 		if now := d.stations()["stays"]; now != stays {
 			t.Errorf("the station that stays was %v and is %v", stays, now)
 		}
 		if t.Failed() {
-			t.Fatalf("in round %d, %s, killed %s", round, file, []string{"up", "its keeper", "up and its keeper"}[what])
+			t.Fatalf("in round %d, %s, killed %s", round, file, victims[what])
 		}
 	}
 	t.Logf("%d of 30 changes were interrupted", interrupted)
@@ -197,6 +182,76 @@ func TestKilledInAChange(t *testing.T) {
 	if left := leftOf(t, d.name, d.root); left != "" {
 		t.Errorf("left: %s", left)
 	}
+}
+
+// TestKilledInARestart does the same to `restart` and, later, `down`. After
+// either, `up` makes of what it finds what the file says.
+func TestKilledInARestart(t *testing.T) {
+	d := newBadDay(t, "", betweenThese)
+	for _, command := range []string{"restart", "down"} {
+		d.must("up", "a.yaml")
+		kill := d.killer(command)
+		interrupted := 0
+		for round := range 15 {
+			d.must("up", "a.yaml")
+			if kill(round%3, command) {
+				interrupted++
+			}
+			d.must("up", "a.yaml")
+			d.checkIs("a.yaml")
+			if t.Failed() {
+				t.Fatalf("in round %d of %s, killed %s", round, command, victims[round%3])
+			}
+		}
+		t.Logf("%d of 15 commands %s were interrupted", interrupted, command)
+	}
+	d.must("down")
+	if left := leftOf(t, d.name, d.root); left != "" {
+		t.Errorf("left: %s", left)
+	}
+}
+
+var victims = []string{"the command", "its keeper", "the command and its keeper"}
+
+// killer runs a command to its end, and gives a function that runs others and
+// ends one of victims by SIGKILL meanwhile, at a random moment.
+func (d *badDay) killer(args ...string) func(victim int, args ...string) (interrupted bool) {
+	began := time.Now()
+	d.must(args...)
+	length := time.Since(began)
+	seed := uint64(began.UnixNano())
+	random := rand.New(rand.NewPCG(seed, seed))
+	d.Logf("seed %d, %v takes %v", seed, args, length)
+	return func(victim int, args ...string) bool {
+		c := d.command(args...)
+		if err := c.Start(); err != nil {
+			d.Fatal(err)
+		}
+		time.Sleep(time.Duration(random.Int64N(int64(length) * 5 / 4)))
+		if victim != 0 {
+			for _, pid := range members(d, "platelayer/"+d.name+"/keeper") {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if victim != 1 {
+			c.Process.Kill()
+		}
+		err := c.Wait()
+		d.wait("what was killed has ended", func() bool {
+			return !slices.ContainsFunc(members(d, "platelayer/"+d.name+"/keeper"), dying)
+		})
+		return err != nil
+	}
+}
+
+// dying tells whether a process has been sent SIGKILL and has not ended yet: on
+// a busy machine it takes a moment (proc_pid_status(5), ShdPnd).
+func dying(pid int) bool {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, rest, _ := strings.Cut(string(text), "\nShdPnd:")
+	var pending uint64
+	fmt.Sscanf(rest, "%x", &pending)
+	return pending&(1<<(syscall.SIGKILL-1)) != 0
 }
 
 // checkIs makes sure that the topology is what one of betweenThese says.
@@ -218,9 +273,6 @@ func (d *badDay) checkIs(file string) {
 	}
 	if slices.Sort(have); !slices.Equal(have, want) {
 		d.Errorf("up is done, and there are %v", have)
-	}
-	for _, s := range []string{"stays", "moves", "again"} {
-		d.must("exec", s, "/bin/busybox", "test", "-e", "/precious")
 	}
 	if env := d.must("exec", "again", "/bin/busybox", "env"); !strings.Contains(env, "COLOUR="+colour) {
 		d.Errorf("up is done, and again has\n%s", env)

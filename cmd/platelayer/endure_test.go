@@ -385,7 +385,7 @@ func network(t testing.TB, space string) string {
 	for _, args := range [][]string{
 		{"-o", "addr", "show"}, {"route", "show", "table", "all"}, {"-4", "rule"}, {"-6", "rule"}, {"-o", "link", "show"},
 	} {
-		text, err := exec.Command("ip", append([]string{"-n", space}, args...)...).CombinedOutput()
+		text, err := exec.Command("ip", append([]string{"-n", space}, args...)...).Output()
 		if err != nil {
 			t.Fatalf("ip -n %s %v: %v\n%s", space, args, err, text)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"strings"
 
 	"platelayer/containers/image"
@@ -63,7 +64,7 @@ func (a *app) finish(err error) int {
 		fmt.Fprintln(a.stderr, strings.TrimRight(problems.Error(), "\n"))
 		return exitInvalid
 	}
-	fmt.Fprintf(a.stderr, "platelayer: %v\n", err)
+	fmt.Fprintf(a.stderr, "platelayer: %s\n", harmless(err.Error()))
 	code, hint := classify(err)
 	if hint != "" {
 		fmt.Fprintf(a.stderr, "hint: %s\n", hint)
@@ -74,22 +75,25 @@ func (a *app) finish(err error) int {
 // classify gives an error's exit code and what the user can do about it.
 func classify(err error) (code int, hint string) {
 	var (
-		usage     *usageError
-		file      *fileError
-		refused   *lifecycle.IntegrityError
-		station   *lifecycle.StationError
-		dynamic   image.DynamicError
-		late      *lifecycle.TimeoutError
-		lost      *lifecycle.KeeperEnded
-		other     *lifecycle.OtherAPI
-		down      *lifecycle.NotUp
-		busy      *lifecycle.Busy
-		unknown   *lifecycle.NotKnown
-		selection *topology.SelectionError
-		unready   *lifecycle.Unfinished
+		usage      *usageError
+		file       *fileError
+		refused    *lifecycle.IntegrityError
+		station    *lifecycle.StationError
+		dynamic    image.DynamicError
+		late       *lifecycle.TimeoutError
+		lost       *lifecycle.KeeperEnded
+		other      *lifecycle.OtherAPI
+		down       *lifecycle.NotUp
+		busy       *lifecycle.Busy
+		unknown    *lifecycle.NotKnown
+		selection  *topology.SelectionError
+		unready    *lifecycle.Unfinished
+		newer      *lifecycle.OtherFormat
+		elsewhere  *lifecycle.Elsewhere
+		unreadable *lifecycle.Unreadable
 	)
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
 		return exitUsage, "platelayer COMMAND --help says how it is used"
 	case strings.HasPrefix(err.Error(), "unknown command"):
 		return exitUsage, "platelayer --help lists the commands"
@@ -123,8 +127,17 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "platelayer up replaces the keeper and leaves its stations alone"
 	case errors.As(err, &down):
 		return exitFailed, "bring it up with: platelayer up -n " + down.Name + " FILE"
+	case errors.As(err, &elsewhere):
+		return exitFailed, "bring a copy up under another name with -n"
+	case errors.As(err, &newer):
+		return exitFailed, "use that platelayer, or remove the topology with what its stations wrote: platelayer down " + newer.Name
+	case errors.As(err, &unreadable) && filepath.Base(unreadable.Path) == "state.json":
+		return exitFailed, fmt.Sprintf("platelayer down %s removes it with what its stations wrote; to keep that, remove %s, and up starts them anew",
+			unreadable.Name, unreadable.Path)
+	case errors.As(err, &unreadable):
+		return exitFailed, "platelayer down " + unreadable.Name + " removes it with what its stations wrote"
 	case errors.As(err, &busy):
-		return exitFailed, "wait for it to finish and try again"
+		return exitFailed, "wait for it to finish, or interrupt it, and try again"
 	case errors.As(err, &unknown):
 		return exitFailed, "platelayer ls lists the topologies"
 	}

@@ -18,12 +18,11 @@ import (
 // by who makes it, on what, and how often before: threads may change the order
 // of calls, but hardly their names.
 type point struct {
-	name      string
-	errno     syscall.Errno
-	caller    int  // process
-	child     bool // which shares its parent's memory, before its execve
-	parent    int
-	container bool // it is to be a container's first process, or is the backbone's
+	name   string
+	errno  syscall.Errno
+	caller int  // process
+	child  bool // which shares its parent's memory, before its execve
+	parent int
 }
 
 // How a point is made to fail.
@@ -113,7 +112,6 @@ func (i *injector) point(c *trappedCall) (point, bool) {
 	call := trappedCalls[uint32(c.nr)]
 	p := point{errno: faultOf(call, c), caller: statusOf(int(c.tid), "Tgid"), parent: statusOf(int(c.tid), "PPid")}
 	p.child = bytes.Equal(line, commandLine(p.parent))
-	p.container = role == "backbone" || role == "keeper" && p.child
 	if p.child {
 		role += "'s child"
 	}

@@ -17,6 +17,21 @@ func (a *app) loadSealed(refs []string) (*topology.Topology, []*topology.Station
 	if err != nil {
 		return nil, nil, err
 	}
+	return sealedOf(t, refs)
+}
+
+// recordedSealed is loadSealed of a topology as it was brought up, where one is
+// named; otherwise of the file.
+func (a *app) recordedSealed(refs []string) (*topology.Topology, []*topology.Station, error) {
+	if a.name != "" && a.file == "" {
+		if t, err := lifecycle.Recorded(a.layout(), a.name); err == nil {
+			return sealedOf(t, refs)
+		}
+	}
+	return a.loadSealed(refs)
+}
+
+func sealedOf(t *topology.Topology, refs []string) (*topology.Topology, []*topology.Station, error) {
 	which, err := lookupAll(t, refs)
 	if err != nil {
 		return nil, nil, err
@@ -82,7 +97,7 @@ func (a *app) verifyCommand() *cobra.Command {
 		Long: `Check the seals of stations, inside those that run and on newly assembled roots
 of the others. No station named means all with a seal.`,
 		RunE: func(c *cobra.Command, refs []string) error {
-			t, which, err := a.loadSealed(refs)
+			t, which, err := a.recordedSealed(refs)
 			if err != nil {
 				return err
 			}
@@ -103,6 +118,10 @@ of the others. No station named means all with a seal.`,
 			}
 			if err != nil {
 				return err
+			}
+			if n == 0 {
+				fmt.Fprintf(a.stdout, "%s: no station has a seal\n", t.Name)
+				return nil
 			}
 			fmt.Fprintf(a.stdout, "%s: %s as sealed\n", t.Name, plural(n, "station"))
 			return nil

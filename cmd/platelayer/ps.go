@@ -82,7 +82,7 @@ func since(t *time.Time) string {
 	if t == nil {
 		return "-"
 	}
-	return time.Since(*t).Round(time.Second).String()
+	return max(0, time.Since(*t)).Round(time.Second).String()
 }
 
 func (a *app) lsCommand() *cobra.Command {

@@ -38,6 +38,12 @@ touched (platelayer plan tells what), and stations keep what they wrote.
 Stations that have stopped are started.`,
 		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if f.options.Timeout < 0 {
+				return &usageError{errors.New("--timeout must not be negative")}
+			}
+			if f.marked && len(args) > 0 {
+				return &usageError{errors.New("--marked takes no file: it brings up what was recorded")}
+			}
 			if f.marked {
 				return a.upMarked(c.Context())
 			}
@@ -52,6 +58,8 @@ Stations that have stopped are started.`,
 	flags.BoolVar(&f.marked, "marked", false, "bring up what is marked with --at-boot and not up")
 	flags.StringToIntVar(&a.scale, "scale", nil, "run this many of a station, STATION=N")
 	flags.StringSliceVar(&f.only, "only", nil, "bring up only these stations and what they need; what runs stays")
+	c.MarkFlagsMutuallyExclusive("marked", "at-boot")
+	c.MarkFlagsMutuallyExclusive("marked", "only")
 	flags.BoolVar(&f.attach, "attach", false, "follow the logs; Ctrl-C takes the topology down")
 	return c
 }
@@ -180,10 +188,13 @@ func (a *app) attach(ctx context.Context) error {
 		down <- a.down(a.name)
 	})
 	err := a.logs(context.Background(), nil, true, -1)
-	if stop() {
-		return err // it ended without us
+	if !stop() {
+		return <-down
 	}
-	return <-down
+	if err != nil { // nobody reads any more
+		return errors.Join(err, a.down(a.name))
+	}
+	return nil // it ended without us
 }
 
 func (a *app) downCommand() *cobra.Command {

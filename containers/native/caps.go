@@ -38,11 +38,10 @@ func (p *program) credentials(u *identity) {
 	mask := capMask()
 	for c := uintptr(0); c <= lastCap; c++ {
 		if mask&(1<<c) == 0 {
-			// EINVAL from a kernel that doesn't know it.
-			p.add("drop a capability", opMayFail, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c)
+			p.add("drop a capability", opMayLackCap, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c)
 		}
 	}
-	p.add("clear the ambient capabilities", opMayFail, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL)
+	p.add("clear the ambient capabilities", 0, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL)
 	p.add("set the securebits", 0, unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, 0)
 	p.add("clear keepcaps", 0, unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 0)
 	p.add("set no_new_privs", 0, unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)

@@ -95,9 +95,11 @@ func (h *hierarchies) delegate(name string) {
 	}
 }
 
+// mkdirCgroup makes the parents too, and again when another topology's end
+// removes our common one meanwhile: ENODEV is from one that is just going.
 func mkdirCgroup(dir string) error {
 	err := unix.Mkdir(dir, 0o755)
-	if err == unix.ENOENT {
+	for try := 0; (err == unix.ENOENT || err == unix.ENODEV) && try < 1000; try++ {
 		if err := mkdirCgroup(filepath.Dir(dir)); err != nil {
 			return err
 		}

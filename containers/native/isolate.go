@@ -83,7 +83,7 @@ func (p *program) finish(f *final) {
 		p.add("enter the working folder", 0, unix.SYS_FCHDIR, uintptr(f.cwd))
 	}
 	for i, fd := range f.files {
-		p.add("hand over a file", 0, unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
+		p.add(fmt.Sprintf("hand over file %d", i), 0, unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
 	}
 	if f.tty {
 		p.add("take the terminal", 0, unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
@@ -118,7 +118,7 @@ func commonSteps() *program {
 	act := &[4]uint64{}
 	for sig := uintptr(1); sig <= 64; sig++ {
 		if sig != uintptr(unix.SIGKILL) && sig != uintptr(unix.SIGSTOP) {
-			p.add("reset a signal", opMayFail, unix.SYS_RT_SIGACTION, sig, mem(p, act), 0, 8)
+			p.add("reset a signal", 0, unix.SYS_RT_SIGACTION, sig, mem(p, act), 0, 8)
 		}
 	}
 	p.add("unblock the signals", 0, unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, mem(p, new(uint64)), 0, 8)

@@ -20,7 +20,12 @@ func (h *hierarchies) enter(name string, spec *containers.Spec, devices int) (*e
 		return nil, err
 	}
 	if h.v2 != "" {
-		if err := mkdirCgroup(filepath.Join(h.v2, name)); err != nil {
+		dir := filepath.Join(h.v2, name)
+		// A clone into a cgroup that cgroup.kill has ever been written to is
+		// killed at birth: Linux 6.18 compares the count of such kills
+		// with that of the parent's cgroup. One in use has not been killed.
+		_ = unix.Rmdir(dir)
+		if err := mkdirCgroup(dir); err != nil {
 			return nil, err
 		}
 	} else if err := h.devicesV1(name); err != nil {

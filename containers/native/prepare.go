@@ -234,9 +234,13 @@ func (c *container) checkTarget(target int, name string) error {
 	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC:
 		return errors.New("the engine mounts its own there")
 	}
-	if fd, err := unix.Openat2(int(c.root.Fd()), name, how); err == nil {
+	fd, err := unix.Openat2(int(c.root.Fd()), name, how)
+	if err == nil {
 		closeFD(fd)
 		return nil // no link on the way: it is where it says
+	}
+	if err != unix.ELOOP {
+		return &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	var st unix.Statx_t
 	if err := unix.Statx(target, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st); err != nil {

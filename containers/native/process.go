@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"sync"
 	"syscall"
 	"time"
@@ -29,18 +30,46 @@ type process struct {
 // newProcess owns pidfd. The runtime's poller waits on it, so that a waiting
 // process costs no thread.
 func newProcess(pid, pidfd int, cg *entry, groups *hierarchies) (*process, error) {
-	if err := unix.SetNonblock(pidfd, true); err != nil {
-		closeFD(pidfd)
-		return nil, fmt.Errorf("cannot prepare a pidfd: %w", err)
+	ref, err := executed(pid)
+	if err == nil {
+		if err = unix.SetNonblock(pidfd, true); err != nil {
+			err = fmt.Errorf("cannot prepare a pidfd: %w", err)
+		}
 	}
-	// A child that we have not waited for keeps its entry in /proc.
-	ref, err := refOf(pid)
 	if err != nil {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+		_ = unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED, nil)
 		closeFD(pidfd)
-		return nil, err
+		return nil, fmt.Errorf("cannot start %s: %w", path.Base(cg.name), err)
 	}
 	return &process{ref: ref, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), cgroup: cg.name, ooms: cg.ooms, groups: groups}, nil
 }
+
+// executed identifies a child whose vfork is over: it has executed its program,
+// or was killed before and ends as if it had run.
+func executed(pid int) (containers.ProcessRef, error) {
+	for {
+		// A child that we have not waited for keeps its entry in /proc.
+		s, err := readStat(pid)
+		if err != nil {
+			return containers.ProcessRef{}, err
+		}
+		if s.flags&forkNoExec == 0 {
+			return containers.ProcessRef{Pid: pid, StartTime: s.start}, nil
+		}
+		if s.flags&exiting != 0 || s.state == 'Z' || s.state == 'X' {
+			return containers.ProcessRef{}, errors.New("it was killed before it could execute its command")
+		}
+		// execve(2) lets the parent go on a moment before it clears the flag.
+		time.Sleep(10 * time.Microsecond)
+	}
+}
+
+// Flags of linux/sched.h.
+const (
+	exiting    = 0x4  // PF_EXITING
+	forkNoExec = 0x40 // PF_FORKNOEXEC
+)
 
 func (p *process) Ref() containers.ProcessRef { return p.ref }
 

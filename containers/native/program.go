@@ -27,10 +27,10 @@ type op struct {
 }
 
 const (
-	opSave    = 1 << iota // keep the result
-	opUse                 // the first argument is the result kept last
-	opMayLack             // a missing path is no failure
-	opMayFail             // no failure is one
+	opSave       = 1 << iota // keep the result
+	opUse                    // the first argument is the result kept last
+	opMayLack                // a missing path is no failure
+	opMayLackCap             // EINVAL: a capability that the kernel doesn't know
 )
 
 // report is how a child tells what failed.

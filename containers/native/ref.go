@@ -16,36 +16,47 @@ import (
 
 // refOf reads a process's start time (proc_pid_stat(5), field 22).
 func refOf(pid int) (containers.ProcessRef, error) {
-	_, start, err := readStat(pid)
+	s, err := readStat(pid)
 	if err != nil {
 		return containers.ProcessRef{}, err
 	}
-	return containers.ProcessRef{Pid: pid, StartTime: start}, nil
+	return containers.ProcessRef{Pid: pid, StartTime: s.start}, nil
 }
 
-func readStat(pid int) (state byte, start uint64, err error) {
+// stat is what we read of proc_pid_stat(5).
+type stat struct {
+	state byte
+	flags uint64 // PF_ of linux/sched.h
+	start uint64 // clock ticks after boot
+}
+
+func readStat(pid int) (s stat, err error) {
 	// Asked of hundreds at once: os.ReadFile takes twice as long.
 	var buffer [1024]byte // field 22 ends far before
 	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, 0, fmt.Errorf("cannot identify process %d: %w", pid, err)
+		return s, fmt.Errorf("cannot identify process %d: %w", pid, err)
 	}
 	n, err := unix.Read(fd, buffer[:])
 	closeFD(fd)
 	if err != nil {
-		return 0, 0, fmt.Errorf("cannot identify process %d: %w", pid, err)
+		return s, fmt.Errorf("cannot identify process %d: %w", pid, err)
 	}
 	b := buffer[:n]
 	// The name in field 2 may hold anything, parentheses too.
 	i := bytes.LastIndexByte(b, ')')
 	fields := bytes.Fields(b[i+1:])
 	if i < 0 || len(fields) < 20 {
-		return 0, 0, fmt.Errorf("cannot identify process %d: unknown format of its stat file", pid)
+		return s, fmt.Errorf("cannot identify process %d: unknown format of its stat file", pid)
 	}
-	if start, err = strconv.ParseUint(string(fields[19]), 10, 64); err != nil {
-		return 0, 0, fmt.Errorf("cannot identify process %d: %w", pid, err)
+	s.state = fields[0][0]
+	if s.flags, err = strconv.ParseUint(string(fields[6]), 10, 64); err != nil {
+		return s, fmt.Errorf("cannot identify process %d: %w", pid, err)
 	}
-	return fields[0][0], start, nil
+	if s.start, err = strconv.ParseUint(string(fields[19]), 10, 64); err != nil {
+		return s, fmt.Errorf("cannot identify process %d: %w", pid, err)
+	}
+	return s, nil
 }
 
 // Self names the calling process.
@@ -62,15 +73,15 @@ func Alive(ref containers.ProcessRef) bool {
 	if ref.Pid <= 0 {
 		return false
 	}
-	state, start, err := readStat(ref.Pid)
-	return err == nil && start == ref.StartTime && state != 'Z' && state != 'X'
+	s, err := readStat(ref.Pid)
+	return err == nil && s.start == ref.StartTime && s.state != 'Z' && s.state != 'X'
 }
 
 // Busy tells whether the process is on a processor, or waits for one or for the
 // disk: it is not yet where it will wait for its work.
 func Busy(ref containers.ProcessRef) bool {
-	state, start, err := readStat(ref.Pid)
-	return err == nil && start == ref.StartTime && (state == 'R' || state == 'D')
+	s, err := readStat(ref.Pid)
+	return err == nil && s.start == ref.StartTime && (s.state == 'R' || s.state == 'D')
 }
 
 // openRef opens a pidfd and makes sure that it is of the process meant: the
@@ -86,7 +97,7 @@ func openRef(ref containers.ProcessRef) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("cannot open process %d: %w", ref.Pid, err)
 	}
-	if _, start, err := readStat(ref.Pid); err != nil || start != ref.StartTime {
+	if s, err := readStat(ref.Pid); err != nil || s.start != ref.StartTime {
 		closeFD(fd)
 		return -1, os.ErrProcessDone
 	}
@@ -166,25 +177,26 @@ func OpenRoot(ref containers.ProcessRef) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// IgnoresSignal tells whether a process 1 neither catches nor blocks sig: the
-// kernel drops such a signal, so waiting for its effect is in vain.
+// IgnoresSignal tells whether a process 1 has done nothing about sig: the kernel
+// drops such a signal (pid_namespaces(7)), so waiting for its effect is in vain.
+// One that it ignores on purpose asks for the time to finish.
 func IgnoresSignal(ref containers.ProcessRef, sig syscall.Signal) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(ref.Pid) + "/status")
 	if err != nil || !Alive(ref) || sig < 1 || sig > 64 {
 		return false
 	}
-	var caught uint64
+	var known uint64
 	for line := range strings.Lines(string(b)) {
 		name, value, _ := strings.Cut(line, ":")
-		if name == "SigCgt" || name == "SigBlk" {
+		if name == "SigCgt" || name == "SigBlk" || name == "SigIgn" {
 			mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
 			if err != nil {
 				return false
 			}
-			caught |= mask
+			known |= mask
 		}
 	}
-	return caught&(1<<(sig-1)) == 0
+	return known&(1<<(sig-1)) == 0
 }
 
 // OpenPTY makes a terminal in the container's own devpts, whose names mean

@@ -164,8 +164,8 @@ func (c *container) folderRoot(s *sources) (int, error) {
 }
 
 // overlay makes an overlay of layers attached in the base, whose names need no
-// escaping. A disk's is volatile: what is written is thrown away at the end,
-// so nothing needs to be synced. What machines may turn on by default is off
+// escaping. A disk's is volatile: otherwise each end of a container would sync
+// the whole file system below (docs/decisions/0015). What machines may turn on by default is off
 // (Documentation/filesystems/overlayfs.rst): with metacopy a sealed file's
 // content would stay in the lower layer, and with index a layer of an earlier
 // run couldn't be used with the new mount of the same lower folders.

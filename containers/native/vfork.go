@@ -72,7 +72,7 @@ func cloneAndRun(args *cloneArgs, ops []op, report *report) (int, syscall.Errno)
 				i += int(o.skip)
 				continue
 			}
-			if o.flags&opMayFail != 0 {
+			if o.flags&opMayLackCap != 0 && e == syscall.EINVAL {
 				continue
 			}
 			report.index = i

@@ -63,6 +63,16 @@ func freeNames(o Options, names []string) error {
 	return nil
 }
 
+// Elsewhere gives the path of a namespace's name that leads to pins of another
+// place than o's, or "": it belongs to somebody else.
+func Elsewhere(o Options, name string) string {
+	path := filepath.Join(o.NetNSDir, name)
+	if _, err := os.Lstat(path); err != nil || pointsInto(path, o.PinDir) {
+		return ""
+	}
+	return path
+}
+
 // pointsInto tells whether path is a symbolic link to a file of dir.
 func pointsInto(path, dir string) bool {
 	target, err := os.Readlink(path)
