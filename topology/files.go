@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -117,7 +118,6 @@ func (l *loader) longTmpfs(s *stationDraft, n *node) {
 // files puts the configs and secrets that a station names into it.
 func (l *loader) files(s *stationDraft) {
 	for _, kind := range []string{"configs", "secrets"} {
-		defined := l.root.get(kind)
 		for _, n := range s.body.get(kind).good() {
 			source := n
 			if n.kind == mapping {
@@ -125,18 +125,11 @@ func (l *loader) files(s *stationDraft) {
 					continue
 				}
 			}
-			definition, known := (*node)(nil), false
-			var names []string
-			for _, p := range defined.all() {
-				names = append(names, p.key)
-				if p.key == source.text {
-					definition, known = p.val, true
-				}
-			}
+			definition, known := l.named[kind][source.text]
 			if !known {
 				if !l.root.spoiled(kind) {
 					hint := fmt.Sprintf("add it at the top: %s: {%s: {file: ./FILE}}", kind, source.text)
-					if guess := nearest(source.text, names); guess != "" {
+					if guess := nearest(source.text, slices.Sorted(maps.Keys(l.named[kind]))); guess != "" {
 						hint = fmt.Sprintf("did you mean %s?", guess)
 					}
 					l.spoil(source, fmt.Sprintf("there is no %s %s", strings.TrimSuffix(kind, "s"), quoted(source.text)), hint)
@@ -173,6 +166,17 @@ func (l *loader) files(s *stationDraft) {
 			if l.claimTarget(s, n, f.Target) {
 				s.out.Files = append(s.out.Files, f)
 			}
+		}
+	}
+}
+
+// indexNames makes what stations name quick to find in a file of very many.
+func (l *loader) indexNames() {
+	l.named = map[string]map[string]*node{}
+	for _, kind := range []string{"volumes", "configs", "secrets"} {
+		l.named[kind] = map[string]*node{}
+		for _, p := range l.root.get(kind).all() {
+			l.named[kind][p.key] = p.val
 		}
 	}
 }

@@ -85,7 +85,7 @@ func foreignStationKeys() map[string]string {
 		network = "use clusters and interfaces: [{cluster: NAME}]"
 	)
 	return map[string]string{
-		"image": rootfs, "build": rootfs, "pull_policy": rootfs, "platform": rootfs, "runtime": rootfs,
+		"image": rootfs, "build": rootfs, "pull_policy": rootfs, "pull_refresh_after": rootfs, "platform": rootfs, "runtime": rootfs,
 		"networks": network, "network_mode": network, "links": network, "external_links": network,
 		"mac_address": "remove it; addresses of the network card follow from the names",
 		"ports":       "remove it; the machine reaches a station at its own address",

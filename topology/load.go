@@ -50,6 +50,7 @@ type loader struct {
 	included  string            // the file that is being parsed, "" for the topology's own
 	folders   map[string]string // where the relative paths of included files start
 	filesRead int
+	named     map[string]map[string]*node // of volumes, configs and secrets, by key and name
 
 	root     *node
 	clusters []*clusterDraft
@@ -69,6 +70,7 @@ func (l *loader) load(data []byte) *Topology {
 		return nil
 	}
 	t := &Topology{Name: l.topologyName(), Dir: l.opt.Dir, Backbone: l.backbone(), Volumes: l.namedVolumes()}
+	l.indexNames()
 	l.checkContents()
 	l.readScale()
 	l.decodeClusters(t.Name)
@@ -134,9 +136,9 @@ type stationDraft struct {
 	replicas int // of a ghost: how many stand in its stead
 	body     *node
 	out      Station
-	legs     []*leg   // eth0, eth1, ...
-	targets  []string // where something is mounted
-	unsure   bool     // its interfaces have problems: say nothing about routes
+	legs     []*leg          // eth0, eth1, ...
+	targets  map[string]bool // where something is mounted
+	unsure   bool            // its interfaces have problems: say nothing about routes
 	routes   []routeDraft
 }
 

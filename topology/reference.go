@@ -47,6 +47,7 @@ The smallest useful file:
 		}
 	}
 	b.WriteString(reuseText())
+	composeTable(&b, table[stationLevel])
 	b.WriteString(closing())
 	return b.String()
 }

@@ -1,5 +1,12 @@
 package topology
 
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
 // fullSections are the levels below a station's keys for limits, files,
 // rights and reuse, and below those of the top level.
 func fullSections() []section {
@@ -43,4 +50,27 @@ func reuseText() string {
   ` + "`entrypoint`, `startup`, `addresses`" + ` and the ` + "`test`" + ` of a healthcheck are replaced whole.
 - ` + "`KEY: !reset null`" + ` takes a value away, ` + "`KEY: !override VALUE`" + ` replaces it whole.
 `
+}
+
+// notCompose are a station's keys that compose's services do not have.
+func notCompose() []string {
+	return []string{"rootfs", "writable", "address", "addresses", "interfaces", "routes", "aliases", "startup", "replicas", "group", "seal", "integrity"}
+}
+
+// composeTable prints what becomes of each key of a compose service.
+func composeTable(b *strings.Builder, keys []key) {
+	all := maps.Clone(foreignKeys(stationLevel))
+	for _, k := range keys {
+		if !slices.Contains(notCompose(), k.name) {
+			all[k.name] = ""
+		}
+	}
+	b.WriteString("\n## Compose keys: taken, refused and why\n\n| Key of a compose service | | |\n|---|---|---|\n")
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		what := "taken"
+		if all[name] != "" {
+			what = "refused"
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", name, what, cell(all[name]))
+	}
 }

@@ -96,11 +96,12 @@ func (r *reuser) extended(body, root *node, open []*node) *node {
 	name, file := n, (*node)(nil)
 	if n.kind == mapping {
 		name, file = n.get("service"), n.get("file")
-		for _, key := range []string{"template", "station"} {
-			if name == nil {
-				name = n.get(key)
-			}
+		if name == nil {
+			name = n.get("template")
 		}
+	}
+	if name == nil && !n.bad && !n.spoiled("service", "template") {
+		r.spoil(n, "extends names nothing", "write extends: NAME, or {service: NAME, file: ./FILE}")
 	}
 	if name == nil || name.kind != scalar || name.pending != nil {
 		return body // told when the form is checked

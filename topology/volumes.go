@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -58,11 +59,14 @@ func (l *loader) volumes(s *stationDraft) {
 
 // claimTarget reports two things mounted at one place.
 func (l *loader) claimTarget(s *stationDraft, n *node, target string) bool {
-	if slices.Contains(s.targets, target) {
+	if s.targets[target] {
 		l.spoil(n, fmt.Sprintf("a second volume at %s", target), "remove one")
 		return false
 	}
-	s.targets = append(s.targets, target)
+	if s.targets == nil {
+		s.targets = map[string]bool{}
+	}
+	s.targets[target] = true
 	return true
 }
 
@@ -193,18 +197,14 @@ func (l *loader) mount(n *node, v Volume, source string, target *node) (Volume, 
 
 // volumeRef reads the name of a volume of the topology.
 func (l *loader) volumeRef(n *node, name string) (string, bool) {
-	var names []string
-	for _, p := range l.root.get("volumes").all() {
-		names = append(names, p.key)
-	}
-	if slices.Contains(names, name) {
+	if _, known := l.named["volumes"][name]; known {
 		return name, true
 	}
 	if l.root.spoiled("volumes") {
 		return "", false
 	}
 	hint := fmt.Sprintf("for a folder beside the file write ./%s; a named volume stands at the top too: volumes: {%s: }", name, name)
-	if guess := nearest(name, names); guess != "" {
+	if guess := nearest(name, slices.Sorted(maps.Keys(l.named["volumes"]))); guess != "" {
 		hint = fmt.Sprintf("did you mean %s?", guess)
 	}
 	l.spoil(n, fmt.Sprintf("there is no volume %s", quoted(name)), hint)
