@@ -34,7 +34,7 @@ const (
 // which station it is.
 func stationFields() []field[topology.Station] {
 	type station = topology.Station
-	return []field[station]{
+	return append([]field[station]{
 		{"rootfs", whole, true, func(s *station) []part {
 			if s.Rootfs == "" {
 				return single("built-in")
@@ -63,10 +63,7 @@ func stationFields() []field[topology.Station] {
 		{"hostname", whole, true, func(s *station) []part { return single(word(s.Hostname)) }},
 		{"volumes", elements, true, func(s *station) []part {
 			return partsOf(s.Volumes, func(v topology.Volume) part {
-				from := "from " + word(v.Source)
-				if v.ReadOnly {
-					from += " read-only"
-				}
+				from := volumeText(v)
 				return part{word(v.Target), from}
 			})
 		}},
@@ -113,7 +110,7 @@ func stationFields() []field[topology.Station] {
 			return all
 		}},
 		{"group", whole, false, func(s *station) []part { return single(word(s.Group)) }},
-	}
+	}, fullFields()...)
 }
 
 func healthcheckParts(s *topology.Station) []part {

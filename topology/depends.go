@@ -28,9 +28,20 @@ func (l *loader) resolveDependencies() {
 			stations = append(stations, s)
 			seen := map[string]bool{}
 			for _, ref := range l.dependencyRefs(s) {
-				for _, on := range l.findStations(ref, c, dir) {
+				found := l.findStations(ref, c, dir)
+				if ref.into != nil && len(found) > 1 {
+					l.report(ref.at, fmt.Sprintf("station %s is several", quoted(ref.text)), "name one of them: "+found[0].out.ID())
+					continue
+				}
+				for _, on := range found {
 					d := ref.Dependency
 					d.Station = on.out.ID()
+					if ref.into != nil {
+						*ref.into = d.Station
+						if seen[d.Station] {
+							continue
+						}
+					}
 					if seen[d.Station] {
 						l.report(ref.at, fmt.Sprintf("station %s is listed twice", d.Station), "remove one")
 						continue
@@ -60,16 +71,16 @@ type reference struct {
 	text      string
 	at        position
 	condition *node // nil where it is the default
+	// into is where pid or ipc keeps the one station it joins: that one starts
+	// first.
+	into *string
 }
 
 func (l *loader) dependencyRefs(s *stationDraft) []reference {
-	n := s.body.get("depends_on")
-	if n == nil {
-		return nil
-	}
 	var refs []reference
-	for _, p := range n.pairs {
-		ref := reference{Dependency{Condition: Started}, p.key, p.at, p.val.get("condition")}
+	n := s.body.get("depends_on")
+	for _, p := range n.all() {
+		ref := reference{Dependency{Condition: Started}, p.key, p.at, p.val.get("condition"), nil}
 		if ref.condition != nil {
 			ref.Condition = ref.condition.text
 		}
@@ -81,10 +92,16 @@ func (l *loader) dependencyRefs(s *stationDraft) []reference {
 		}
 		refs = append(refs, ref)
 	}
-	for _, item := range n.items {
-		if !item.bad {
-			refs = append(refs, reference{Dependency{Condition: Started}, item.text, item.position, nil})
+	for _, item := range n.good() {
+		if n.kind == sequence {
+			refs = append(refs, reference{Dependency{Condition: Started}, item.text, item.position, nil, nil})
 		}
+	}
+	if at := l.sharedWith(s, "pid"); at != nil {
+		refs = append(refs, reference{Dependency{Condition: Started}, at.text, at.position, nil, &s.out.PID})
+	}
+	if at := l.sharedWith(s, "ipc"); at != nil {
+		refs = append(refs, reference{Dependency{Condition: Started}, at.text, at.position, nil, &s.out.IPC})
 	}
 	return refs
 }

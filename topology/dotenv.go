@@ -9,7 +9,20 @@ import (
 // export before them, # comments, single quotes that keep everything, double
 // quotes with \n, \t, \r, \", \\ and \$, and variables from earlier lines. A
 // quoted value may span lines.
-func ParseEnv(data []byte) (map[string]string, error) {
+func ParseEnv(data []byte) (map[string]string, error) { return parseEnv(data, nil, false) }
+
+// parseEnv does the same; variables may come from lookup too, and with bare a
+// line that is only a name takes the value from there.
+func parseEnv(data []byte, lookup func(string) (string, bool), bare bool) (map[string]string, error) {
+	find := func(env map[string]string) func(string) (string, bool) {
+		return func(name string) (string, bool) {
+			v, ok := env[name]
+			if !ok && lookup != nil {
+				v, ok = lookup(name)
+			}
+			return v, ok
+		}
+	}
 	env := map[string]string{}
 	rest := strings.ReplaceAll(strings.TrimPrefix(string(data), "\ufeff"), "\r\n", "\n")
 	for line := 1; rest != ""; {
@@ -22,10 +35,17 @@ func ParseEnv(data []byte) (map[string]string, error) {
 		}
 		name, value, given := strings.Cut(rest, "=")
 		name = strings.TrimSpace(name)
-		if after, ok := strings.CutPrefix(name, "export "); ok {
-			name = strings.TrimSpace(after)
+		if exported, ok := strings.CutPrefix(name, "export "); ok {
+			name = strings.TrimSpace(exported)
 		}
 		switch {
+		case bare && trimmed == leadingName(trimmed):
+			if v, ok := find(nil)(trimmed); ok {
+				env[trimmed] = v
+			}
+			rest = after
+			line++
+			continue
 		case strings.HasPrefix(trimmed, "export ") && !strings.Contains(text, "="):
 			return nil, fmt.Errorf("line %d: export %s has no value", line, strings.TrimSpace(trimmed[7:]))
 		case !given || !strings.Contains(text, "="):
@@ -33,7 +53,7 @@ func ParseEnv(data []byte) (map[string]string, error) {
 		case leadingName(name) != name || name == "":
 			return nil, fmt.Errorf("line %d: %s is not a variable's name", line, quoted(name))
 		}
-		v, end, err := envValue(value, func(n string) (string, bool) { v, ok := env[n]; return v, ok })
+		v, end, err := envValue(value, find(env))
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %s: %w", line, name, err)
 		}

@@ -9,13 +9,8 @@ func foreignKeys(at level) map[string]string {
 		return map[string]string{
 			"services": "stations go below clusters: {NAME: {stations: ...}}",
 			"networks": "a network is a cluster: clusters: {NAME: {subnet: ..., stations: ...}}",
-			"volumes":  "mount a folder instead: volumes: [./FOLDER:/TARGET] in the station",
-			"secrets":  "mount a file instead: volumes: [./FILE:/TARGET:ro] in the station",
-			"configs":  "mount a file instead: volumes: [./FILE:/TARGET:ro] in the station",
 			"version":  "remove it; the format has no version key",
-			"include":  "put everything into one file for now",
 			"models":   "there are no models; remove it",
-			"defaults": "use a YAML anchor and <<: *anchor in each station",
 			"links":    "use a cluster of its own with a /31 subnet for the two stations",
 		}
 	case backboneLevel:
@@ -38,12 +33,21 @@ func foreignKeys(at level) map[string]string {
 		return foreignStationKeys()
 	case volumeLevel:
 		return map[string]string{
-			"bind":        "remove it; a missing source is an error",
 			"consistency": "remove it; it has no effect on Linux",
-			"volume":      "only binds are available: type: bind with source and target",
-			"tmpfs":       "use writable: memory for the whole station",
-			"image":       "only binds are available: type: bind with source and target",
+			"image":       "mount a folder, or a named volume",
+			"cluster":     "there are no cluster volumes; mount a folder",
 		}
+	case bindLevel:
+		return map[string]string{"recursive": "remove it; what is mounted below the source is seen too"}
+	case volumeOptionsLevel:
+		return map[string]string{"labels": "use labels of the volume at the top"}
+	case namedVolumeLevel:
+		return map[string]string{"driver_opts": "a volume is a folder of the machine: for another place write a bind in the station"}
+	case configLevel, secretLevel:
+		const own = "write file: ./FILE; nobody else keeps configs and secrets"
+		return map[string]string{"external": own, "name": own, "labels": own, "driver": own, "driver_opts": own, "template_driver": own}
+	case limitsLevel, reservationsLevel:
+		return map[string]string{"devices": "use devices in the station", "generic_resources": "remove it; there is one machine"}
 	case healthLevel:
 		return map[string]string{
 			"command": "write it as test: [CMD, PROGRAM, ...]",
@@ -59,7 +63,6 @@ func foreignKeys(at level) map[string]string {
 		}
 	case deployLevel:
 		return map[string]string{
-			"resources":      "use mem_limit and pids_limit in the station",
 			"restart_policy": "use restart in the station: restart: on-failure:5",
 			"labels":         "use labels in the station",
 			"mode":           "remove it; there is one machine, so replicas says how many",
@@ -75,16 +78,14 @@ func foreignStationKeys() map[string]string {
 	const (
 		rootfs  = "use rootfs: host or rootfs: FOLDER, or leave both out for the built-in image"
 		memory  = "use mem_limit"
-		cpu     = "remove it; only mem_limit and pids_limit are limits yet"
-		fixed   = "remove it; every station has Docker's default rights less mknod"
+		cpu     = "use cpus: 0.5, or cpuset"
 		own     = "remove it; every station has its own namespaces"
 		label   = "use labels"
 		remove  = "remove it; it has no counterpart here"
 		network = "use clusters and interfaces: [{cluster: NAME}]"
-		file    = "mount a file instead: volumes: [./FILE:/TARGET:ro]"
 	)
 	return map[string]string{
-		"image": rootfs, "build": rootfs, "pull_policy": rootfs, "platform": rootfs, "runtime": rootfs,
+		"image": rootfs, "build": rootfs, "pull_policy": rootfs, "pull_refresh_after": rootfs, "platform": rootfs, "runtime": rootfs,
 		"networks": network, "network_mode": network, "links": network, "external_links": network,
 		"mac_address": "remove it; addresses of the network card follow from the names",
 		"ports":       "remove it; the machine reaches a station at its own address",
@@ -94,24 +95,17 @@ func foreignStationKeys() map[string]string {
 		"domainname":     "use domain in the cluster",
 		"extra_hosts":    "use aliases in the station that is meant",
 		"container_name": "remove it; the name is <topology>.<cluster>.<station>",
-		"env_file":       "use environment: {NAME: value}, or NAME: with the value in .env",
-		"extends":        "use a YAML anchor and <<: *anchor",
 		"develop":        remove, "provider": remove, "models": remove, "gpus": remove, "credential_spec": remove,
 		"isolation": remove, "storage_opt": remove, "use_api_socket": remove, "attach": remove,
 		"driver_opts": remove,
 		"post_start":  "make it part of the command", "pre_stop": "let the command handle stop_signal",
-		"init": "remove it; the command itself is PID 1", "tty": "remove it; platelayer exec gives a terminal",
-		"stdin_open": "remove it; platelayer exec gives a terminal",
-		"tmpfs":      "use writable: memory for the whole station", "read_only": "mount what must not change with :ro",
-		"shm_size": remove, "volumes_from": "repeat the volumes, or use a YAML anchor",
-		"secrets": file, "configs": file, "label_file": label, "annotations": label,
-		"cap_add": fixed, "cap_drop": fixed, "privileged": fixed, "security_opt": fixed, "devices": fixed,
-		"device_cgroup_rules": fixed, "group_add": "use user: USER:GROUP", "sysctls": fixed, "ulimits": fixed,
-		"pid": own, "ipc": own, "uts": own, "userns_mode": own, "cgroup": own, "cgroup_parent": own,
-		"cpus": cpu, "cpuset": cpu, "cpu_count": cpu, "cpu_percent": cpu, "cpu_period": cpu, "cpu_quota": cpu,
-		"cpu_rt_period": cpu, "cpu_rt_runtime": cpu, "cpu_shares": cpu, "blkio_config": cpu,
-		"mem_reservation": memory, "mem_swappiness": memory, "memswap_limit": memory,
-		"oom_kill_disable": memory, "oom_score_adj": memory,
+		"volumes_from": "name the volumes in each station, or use extends",
+		"label_file":   label, "annotations": label,
+		"device_cgroup_rules": "name the devices: devices: [/dev/...]",
+		"uts":                 own, "userns_mode": own, "cgroup": own, "cgroup_parent": own,
+		"cpu_count": cpu, "cpu_percent": cpu, "cpu_period": cpu, "cpu_quota": cpu,
+		"cpu_rt_period": cpu, "cpu_rt_runtime": cpu,
+		"mem_swappiness": memory, "oom_kill_disable": memory,
 	}
 }
 

@@ -38,6 +38,13 @@ func TestHostileFiles(t *testing.T) {
 		"variables":       "name: \"" + strings.Repeat("${A:-", 200_000) + "\"",
 		"more variables":  "name: \"" + strings.Repeat("${A:-}", 200_000) + "\"",
 		"merges":          "x-a: &a {k: v}\nclusters:\n  <<: [" + strings.Repeat("*a,", 100_000) + "]\n",
+		"template chain":  "templates:\n  t0: {tty: true}\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  t%d: {extends: t%d}\n", i+1, i) }) + "clusters: {lan: {stations: {a: {extends: t20000}}}}",
+		"large template":  "templates: {t: {environment: [" + repeat(100_000, func(i int) string { return fmt.Sprintf("A%d=1,", i) }) + "]}}\nclusters:\n  lan:\n    stations:\n" + repeat(10_000, func(i int) string { return fmt.Sprintf("      s%d: {extends: t, environment: [B=1]}\n", i) }),
+		"large defaults":  "defaults: {aliases: [" + repeat(50_000, func(i int) string { return fmt.Sprintf("a%d,", i) }) + "]}\nclusters:\n  lan:\n    stations:\n" + repeat(10_000, func(i int) string { return fmt.Sprintf("      s%d: {aliases: [b]}\n", i) }),
+		"many extends":    "templates:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  t%d: {tty: true}\n", i) }) + "clusters:\n  lan:\n    subnet: 10.0.0.0/8\n    stations:\n" + repeat(10_000, func(i int) string { return fmt.Sprintf("      s%d: {extends: t%d}\n", i, i) }),
+		"many includes":   "include: [" + strings.Repeat("sub/part.yaml, ", 50_000) + "]\nclusters: {lan: }",
+		"volumes":         "volumes:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  v%d:\n", i) }) + "clusters: {lan: {stations: {a: {volumes: [" + repeat(20_000, func(i int) string { return fmt.Sprintf("'v%d:/x%d',", i, i) }) + "]}}}}",
+		"many configs":    "configs:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  v%d: {content: a}\n", i) }) + "clusters: {lan: {stations: {a: {configs: [" + repeat(20_000, func(i int) string { return fmt.Sprintf("v%d,", i) }) + "]}}}}",
 		"long key":        strings.Repeat("a", 500_000) + ": 1",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,13 +1,16 @@
 package topology
 
+import "maps"
+
 // keyTable returns every key of every level. Decoding, the JSON Schema and
 // the reference all read it.
 func keyTable() map[level][]key {
-	return map[level][]key{
-		topologyLevel:   topologyKeys(),
+	keys := fullLevels()
+	maps.Copy(keys, map[level][]key{
+		topologyLevel:   append(topologyKeys(), reuseKeys()...),
 		backboneLevel:   backboneKeys(),
 		clusterLevel:    clusterKeys(),
-		stationLevel:    stationKeys(),
+		stationLevel:    append(stationKeys(), fullKeys()...),
 		interfaceLevel:  interfaceKeys(),
 		routeLevel:      routeKeys(),
 		volumeLevel:     volumeKeys(),
@@ -17,7 +20,8 @@ func keyTable() map[level][]key {
 		logOptionsLevel: logOptionKeys(),
 		deployLevel:     deployKeys(),
 		integrityLevel:  integrityKeys(),
-	}
+	})
+	return keys
 }
 
 const namePattern = "^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$"
@@ -110,10 +114,13 @@ func routeKeys() []key {
 
 func volumeKeys() []key {
 	return []key{
-		{name: "type", required: true, shape: text("bind"), example: "type: bind",
-			doc: "Always `bind` in this version."},
-		{name: "source", required: true, shape: text("a path on the machine"), example: "source: ./site",
-			doc: "A file or folder of the machine. A relative one starts at the file's folder, `~` is your home."},
+		{name: "type", required: true, shape: oneOf("bind", "volume", "tmpfs"), example: "type: bind",
+			doc: "A file or folder of the machine, a volume, or memory."},
+		{name: "source", shape: text("a path on the machine, or a volume's name"), example: "source: ./site", def: "an anonymous volume",
+			doc: "A file or folder of the machine, or the name of a volume. A relative path starts at the file's folder, `~` is your home."},
+		{name: "bind", shape: object("a mapping of a bind's keys", bindLevel), example: "bind: {propagation: rslave}", def: "all defaults", doc: "More about a bind."},
+		{name: "volume", shape: object("a mapping of nocopy and subpath", volumeOptionsLevel), example: "volume: {nocopy: true}", def: "all defaults", doc: "More about a volume."},
+		{name: "tmpfs", shape: object("a mapping of size and mode", tmpfsLevel), example: "tmpfs: {size: 64m}", def: "all defaults", doc: "More about memory."},
 		{name: "target", required: true, shape: text("an absolute path"), example: "target: /srv/site",
 			doc: "Where the station sees it."},
 		{name: "read_only", shape: shape{form: formBoolean}, example: "read_only: true", def: "false",

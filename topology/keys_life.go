@@ -58,5 +58,7 @@ func deployKeys() []key {
 	return []key{
 		{name: "replicas", shape: shape{form: formInteger}, example: "replicas: 3", def: "the station itself, without a number",
 			doc: "As the station's own `replicas`."},
+		{name: "resources", shape: object("a mapping of limits and reservations", resourcesLevel), example: "resources: {limits: {cpus: 0.5}}",
+			def: "see `cpus` and `mem_limit`", doc: "Compose's other place for limits."},
 	}
 }

@@ -16,6 +16,9 @@ type Options struct {
 	Scale map[string]int
 	// LookupEnv gives the values of variables; nil knows none.
 	LookupEnv func(string) (string, bool)
+	// ReadFile reads what the file names (include, extends, env_file) by its
+	// absolute path; nil reads nothing. A missing one is fs.ErrNotExist.
+	ReadFile func(path string) ([]byte, error)
 }
 
 // Load reads a topology file, checks it and fills in what it leaves out. The
@@ -44,6 +47,11 @@ type loader struct {
 	keys     map[level][]key
 	problems Problems
 
+	included  string            // the file that is being parsed, "" for the topology's own
+	folders   map[string]string // where the relative paths of included files start
+	filesRead int
+	named     map[string]map[string]*node // of volumes, configs and secrets, by key and name
+
 	root     *node
 	clusters []*clusterDraft
 	scale    map[*node]int // of Options.Scale, by the station's body
@@ -56,11 +64,14 @@ func (l *loader) load(data []byte) *Topology {
 	if l.root = l.parse(data); l.root == nil {
 		return nil
 	}
+	l.reuse()
 	l.check(l.root, &shape{form: formObject, is: "a mapping with clusters", level: topologyLevel}, "a topology")
 	if l.root.kind != mapping {
 		return nil
 	}
-	t := &Topology{Name: l.topologyName(), Dir: l.opt.Dir, Backbone: l.backbone()}
+	t := &Topology{Name: l.topologyName(), Dir: l.opt.Dir, Backbone: l.backbone(), Volumes: l.namedVolumes()}
+	l.indexNames()
+	l.checkContents()
 	l.readScale()
 	l.decodeClusters(t.Name)
 
@@ -85,7 +96,11 @@ func (l *loader) load(data []byte) *Topology {
 }
 
 func (l *loader) report(at position, message, hint string) {
-	l.problems = append(l.problems, Problem{l.file, max(at.line, 1), max(at.column, 1), message, hint})
+	file := l.file
+	if at.file != "" {
+		file = at.file
+	}
+	l.problems = append(l.problems, Problem{file, max(at.line, 1), max(at.column, 1), message, hint})
 }
 
 // spoil reports a problem of a node and marks the node bad.
@@ -121,8 +136,9 @@ type stationDraft struct {
 	replicas int // of a ghost: how many stand in its stead
 	body     *node
 	out      Station
-	legs     []*leg // eth0, eth1, ...
-	unsure   bool   // its interfaces have problems: say nothing about routes
+	legs     []*leg          // eth0, eth1, ...
+	targets  map[string]bool // where something is mounted
+	unsure   bool            // its interfaces have problems: say nothing about routes
 	routes   []routeDraft
 }
 
@@ -134,7 +150,7 @@ func (l *loader) topologyName() string {
 		l.spoil(n, fmt.Sprintf("%s is not a topology name", quoted(n.text)), hint)
 		return ""
 	case l.opt.Name != "" && !validName(l.opt.Name):
-		l.report(position{1, 1}, fmt.Sprintf("%s (from --name) is not a topology name", quoted(l.opt.Name)), hint)
+		l.report(position{line: 1, column: 1}, fmt.Sprintf("%s (from --name) is not a topology name", quoted(l.opt.Name)), hint)
 		return ""
 	case l.opt.Name != "":
 		return l.opt.Name

@@ -1,7 +1,10 @@
 package topology
 
-// position is a place in the file, counted from 1.
-type position struct{ line, column int }
+// position is a place in a file, counted from 1.
+type position struct {
+	line, column int
+	file         string // of an included one; "" is the topology's own
+}
 
 // kind is what a node is in YAML.
 type kind int
@@ -27,6 +30,9 @@ type node struct {
 	tag   string // of a scalar: !!str, !!int, ...; "" when a variable made it
 	items []*node
 	pairs []pair
+
+	// reset and override are what the tags of these names ask of merging.
+	reset, override bool
 
 	// pending is what is wrong with the scalar itself. It is reported where the
 	// value is used, so that nobody hears about what is ignored.

@@ -24,7 +24,7 @@ const (
 // parse reads one YAML document. It returns nil after reporting what is wrong
 // when there is no document to go on with.
 func (l *loader) parse(data []byte) *node {
-	start := position{1, 1}
+	start := position{line: 1, column: 1}
 	if len(data) > maxBytes {
 		l.report(start, "the file is larger than 4 MiB", "a topology file is a few kilobytes")
 		return nil
@@ -36,7 +36,7 @@ func (l *loader) parse(data []byte) *node {
 		return nil
 	}
 	if next != nil {
-		l.report(position{next.Line, next.Column}, "a second YAML document starts here",
+		l.report(position{line: next.Line, column: next.Column, file: l.included}, "a second YAML document starts here",
 			"a topology is one document: remove everything from the --- on")
 	}
 	if doc == nil || len(doc.Content) == 0 {
@@ -81,7 +81,7 @@ func decodeYAML(data []byte) (first, second *yaml.Node, err error) {
 // place where it has one.
 func yamlError(err error) (position, string) {
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
-	at := position{1, 1}
+	at := position{line: 1, column: 1}
 	if m := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(message); m != nil {
 		if line, err := strconv.Atoi(m[1]); err == nil && line > 0 {
 			at.line = line
@@ -117,7 +117,7 @@ func (e *expander) top(y *yaml.Node) *node {
 }
 
 func (e *expander) expand(y *yaml.Node, depth int) *node {
-	n := &node{position: position{y.Line, y.Column}}
+	n := &node{position: position{line: y.Line, column: y.Column, file: e.included}}
 	e.nodes++
 	switch {
 	case e.full:
@@ -130,6 +130,7 @@ func (e *expander) expand(y *yaml.Node, depth int) *node {
 	case depth > maxDepth:
 		return e.spoil(n, fmt.Sprintf("nested deeper than %d levels", maxDepth), "no part of a topology is that deep")
 	}
+	n.reset, n.override = y.Tag == "!reset", y.Tag == "!override"
 	switch y.Kind {
 	case yaml.AliasNode:
 		if y.Alias == nil || e.open[y.Alias] {
@@ -159,6 +160,11 @@ func (e *expander) expand(y *yaml.Node, depth int) *node {
 
 func (e *expander) scalar(n *node, y *yaml.Node) {
 	n.tag = y.ShortTag()
+	if n.reset || n.override {
+		plain := *y
+		plain.Tag = ""
+		n.tag = plain.ShortTag()
+	}
 	switch n.tag {
 	case "!!null":
 		n.kind = null
@@ -192,7 +198,7 @@ func (e *expander) mapping(n *node, y *yaml.Node, depth int) {
 	var merges []*node
 	for i := 0; i+1 < len(y.Content); i += 2 {
 		k, v := y.Content[i], y.Content[i+1]
-		at := position{k.Line, k.Column}
+		at := position{line: k.Line, column: k.Column, file: e.included}
 		for k.Kind == yaml.AliasNode && k.Alias != nil {
 			k = k.Alias
 		}

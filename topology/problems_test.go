@@ -3,6 +3,8 @@ package topology
 import (
 	"errors"
 	"flag"
+	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"testing"
@@ -14,7 +16,26 @@ func testEnv(name string) (string, bool) {
 	return v, ok
 }
 
-func testOptions() Options { return Options{Dir: "/srv/My Shop", LookupEnv: testEnv} }
+func testOptions() Options {
+	return Options{Dir: "/srv/My Shop", LookupEnv: testEnv, ReadFile: testFile}
+}
+
+// testFile is the file system of every test.
+func testFile(path string) ([]byte, error) {
+	text, ok := map[string]string{
+		"/srv/My Shop/web.env": "A=from file\nB=\"$A, $GREETING\"\nGREETING\n",
+		"/srv/My Shop/sub/part.yaml": "name: part\nvolumes: {data: }\ntemplates: {base: {volumes: [./x:/x], tty: true}}\n" +
+			"defaults: {init: true}\nclusters: {lan: {stations: {p: {extends: base, volumes: [data:/data]}}}}\n",
+		"/srv/My Shop/bad.yaml":    "clusters:\n  lan: {stations: {p: {writable: tape}}}\nnonsense: 1\n",
+		"/srv/My Shop/base.yaml":   "templates: {base: {tty: true}}\n",
+		"/srv/My Shop/loop.yaml":   "include: [f.yaml]\n",
+		"/srv/My Shop/compose.yml": "services: {web: {init: true, environment: [A=1, B=2]}}\n",
+	}[path]
+	if !ok {
+		return nil, fmt.Errorf("open %s: %w", path, fs.ErrNotExist)
+	}
+	return []byte(text), nil
+}
 
 // TestProblems holds each file of testdata/problems.golden against the
 // problems below it.

@@ -29,7 +29,7 @@ The smallest useful file:
 
 ` + "```yaml\nclusters: {lan: {stations: {a: , b: }}}\n```\n")
 	table := keyTable()
-	for _, s := range sections() {
+	for _, s := range append(sections(), fullSections()...) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| Key | Takes | Left out |\n|---|---|---|\n", s.title, s.intro)
 		for _, k := range table[s.at] {
 			left := k.def
@@ -46,6 +46,8 @@ The smallest useful file:
 			b.WriteString("\n```yaml\n" + s.example + "```\n")
 		}
 	}
+	b.WriteString(reuseText())
+	composeTable(&b, table[stationLevel])
 	b.WriteString(closing())
 	return b.String()
 }

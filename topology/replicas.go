@@ -129,7 +129,7 @@ func (l *loader) refuseAddresses(body *node) {
 func (l *loader) readScale() {
 	const from = " (from --scale)"
 	l.scale = map[*node]int{}
-	at := position{1, 1}
+	at := position{line: 1, column: 1}
 	for _, ref := range slices.Sorted(maps.Keys(l.opt.Scale)) {
 		count := l.opt.Scale[ref]
 		if count < 0 || count > maxReplicas {

@@ -54,7 +54,10 @@ func accepted(t *testing.T) map[string]string {
 		}
 		files[path] = string(data)
 	}
-	for _, s := range sections() {
+	for _, s := range append(sections(), fullSections()...) {
+		if s.example == "" {
+			continue
+		}
 		files["section "+s.title] = s.example
 	}
 	for at, keys := range keyTable() {
@@ -89,7 +92,7 @@ func exampleFile(at level, k key) string {
 		}
 		return "clusters: {lan: {" + strings.Join(keys, ", ") + "}}"
 	case stationLevel:
-		return station(k.example)
+		return "templates: {base: {}}\nconfigs: {site: {content: x}}\nsecrets: {key: {content: x}}\n" + station(k.example)
 	case interfaceLevel:
 		if k.name == "cluster" {
 			return station("interfaces: [{" + k.example + "}]")
@@ -100,8 +103,12 @@ func exampleFile(at level, k key) string {
 		return station("routes: [{" + k.example + ", " + other + "}]")
 	case volumeLevel:
 		keys := []string{k.example}
-		for name, other := range map[string]string{"type": "type: bind", "source": "source: ./x", "target": "target: /x"} {
-			if name != k.name {
+		kind := "type: bind"
+		if k.name == "volume" || k.name == "tmpfs" {
+			kind = "type: " + k.name
+		}
+		for name, other := range map[string]string{"type": kind, "source": "source: ./x", "target": "target: /x"} {
+			if name != k.name && (name != "source" || kind == "type: bind") {
 				keys = append(keys, other)
 			}
 		}
@@ -124,6 +131,56 @@ func exampleFile(at level, k key) string {
 			return station("integrity: {" + k.example + "}")
 		}
 		return station("integrity: {paths: [/etc], " + k.example + "}")
+	}
+	return fullExample(at, k, station)
+}
+
+// fullExample does the same for the levels of fullLevels.
+func fullExample(at level, k key, station func(string) string) string {
+	top := func(keys string) string { return keys + "\nclusters: {lan: {stations: {a: }}}" }
+	with := func(others ...string) string {
+		keys := k.example
+		for _, o := range others {
+			if name, _, _ := strings.Cut(o, ":"); name != k.name {
+				keys += ", " + o
+			}
+		}
+		return keys
+	}
+	templates := "templates: {base: {}}\n"
+	switch at {
+	case extendsLevel:
+		return templates + station("extends: {"+with("service: base")+"}")
+	case includeLevel:
+		return top("include: [{" + with("path: []") + "}]")
+	case envFileLevel:
+		return station("env_file: [{" + with("path: ./web.env") + "}]")
+	case namedVolumeLevel:
+		return top("volumes: {data: {" + k.example + "}}")
+	case configLevel, secretLevel:
+		return top(string(at) + "s: {site: {" + k.example + "}}")
+	case fileLevel:
+		return "configs: {site: {content: x}}\n" + station("configs: [{"+with("source: site")+"}]")
+	case bindLevel:
+		return station("volumes: [{type: bind, source: ., target: /x, bind: {" + k.example + "}}]")
+	case volumeOptionsLevel:
+		return "volumes: {data: }\n" + station("volumes: [{type: volume, source: data, target: /x, volume: {"+k.example+"}}]")
+	case tmpfsLevel:
+		return station("volumes: [{type: tmpfs, target: /x, tmpfs: {" + k.example + "}}]")
+	case deviceLevel:
+		return station("devices: [{" + with("source: /dev/fuse") + "}]")
+	case ulimitLevel:
+		return station("ulimits: {nofile: {" + with("soft: 10", "hard: 4096") + "}}")
+	case blkioLevel:
+		return station("blkio_config: {" + k.example + "}")
+	case blkioWeightLevel:
+		return station("blkio_config: {weight_device: [{" + with("path: /dev/sda", "weight: 10") + "}]}")
+	case blkioRateLevel:
+		return station("blkio_config: {device_read_iops: [{" + with("path: /dev/sda", "rate: 10") + "}]}")
+	case resourcesLevel:
+		return station("deploy: {resources: {" + k.example + "}}")
+	case limitsLevel, reservationsLevel:
+		return station("deploy: {resources: {" + string(at) + ": {" + k.example + "}}}")
 	}
 	return ""
 }

@@ -49,19 +49,37 @@ type key struct {
 type level string
 
 const (
-	topologyLevel   level = "topology"
-	backboneLevel   level = "backbone"
-	clusterLevel    level = "cluster"
-	stationLevel    level = "station"
-	interfaceLevel  level = "interface"
-	routeLevel      level = "route"
-	volumeLevel     level = "volume"
-	dependencyLevel level = "dependency"
-	healthLevel     level = "healthcheck"
-	loggingLevel    level = "logging"
-	logOptionsLevel level = "logging_options"
-	deployLevel     level = "deploy"
-	integrityLevel  level = "integrity"
+	topologyLevel      level = "topology"
+	backboneLevel      level = "backbone"
+	clusterLevel       level = "cluster"
+	stationLevel       level = "station"
+	interfaceLevel     level = "interface"
+	routeLevel         level = "route"
+	volumeLevel        level = "volume"
+	dependencyLevel    level = "dependency"
+	healthLevel        level = "healthcheck"
+	loggingLevel       level = "logging"
+	logOptionsLevel    level = "logging_options"
+	deployLevel        level = "deploy"
+	integrityLevel     level = "integrity"
+	extendsLevel       level = "extends"
+	envFileLevel       level = "env_file"
+	includeLevel       level = "include"
+	namedVolumeLevel   level = "named_volume"
+	configLevel        level = "config"
+	secretLevel        level = "secret"
+	fileLevel          level = "file"
+	deviceLevel        level = "device"
+	ulimitLevel        level = "ulimit"
+	blkioLevel         level = "blkio_config"
+	blkioWeightLevel   level = "weight_device"
+	blkioRateLevel     level = "device_rate"
+	resourcesLevel     level = "resources"
+	limitsLevel        level = "limits"
+	reservationsLevel  level = "reservations"
+	bindLevel          level = "bind"
+	volumeOptionsLevel level = "volume_options"
+	tmpfsLevel         level = "tmpfs"
 )
 
 // takesExtensions tells whether x- keys are ignored on the level.
@@ -74,9 +92,9 @@ func (v level) article() string {
 	switch v {
 	case topologyLevel, backboneLevel:
 		return "the " + string(v)
-	case interfaceLevel:
+	case interfaceLevel, includeLevel, envFileLevel:
 		return "an interface"
-	case integrityLevel, loggingLevel, deployLevel:
+	case integrityLevel, loggingLevel, deployLevel, blkioLevel, resourcesLevel, limitsLevel, reservationsLevel, extendsLevel, tmpfsLevel:
 		return string(v)
 	case logOptionsLevel:
 		return "the options of logging"

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,7 +23,7 @@ func (l *loader) station(s *stationDraft) {
 	}
 	out.Entrypoint = l.words(n.get("entrypoint"))
 	out.Command = l.words(n.get("command"))
-	out.Environment = l.environment(n.get("environment"))
+	out.Environment = l.environmentOf(s)
 	out.Hostname = out.Name
 	if h := n.get("hostname"); h != nil {
 		out.Hostname = h.text
@@ -41,12 +41,16 @@ func (l *loader) station(s *stationDraft) {
 			l.spoil(u, fmt.Sprintf("%s is not a user", quoted(u.text)), "write user or user:group, as names or numbers")
 		}
 	}
+	l.process(s)
 	l.volumes(s)
+	l.tmpfs(s)
+	l.files(s)
+	l.security(s)
 	l.startup(s)
 	out.Healthcheck = l.healthcheck(n.get("healthcheck"))
 	out.Restart = l.restart(n.get("restart"))
 	l.stopping(s)
-	l.limits(s)
+	l.resources(s)
 	l.integrity(s)
 	out.Logging = l.logging(n.get("logging"))
 	out.Profiles = l.profiles(n.get("profiles"))
@@ -101,7 +105,7 @@ func (l *loader) machinePath(n *node, p string) (string, bool) {
 	if filepath.IsAbs(p) {
 		return filepath.Clean(p), true
 	}
-	return filepath.Join(l.opt.Dir, p), true
+	return filepath.Join(l.folderOf(n), p), true
 }
 
 // absolute reads a path inside the station: absolute and in its shortest
@@ -134,20 +138,19 @@ func (l *loader) stopping(s *stationDraft) {
 	}
 }
 
-func (l *loader) limits(s *stationDraft) {
-	if n := s.body.get("mem_limit"); n != nil {
-		size, ok := parseBytes(n.text)
-		if !ok {
-			l.spoil(n, fmt.Sprintf("%s is not a size", quoted(n.text)), "write bytes, or a number with k, m or g: 256m")
+// process reads how the station's command is run.
+func (l *loader) process(s *stationDraft) {
+	out := &s.out
+	out.TTY, out.StdinOpen = s.body.get("tty").isTrue(), s.body.get("stdin_open").isTrue()
+	out.Init, out.ReadOnly = s.body.get("init").isTrue(), s.body.get("read_only").isTrue()
+	for _, n := range s.body.get("group_add").good() {
+		if n.text == "" || strings.ContainsAny(n.text, ": \t\n/,") {
+			l.spoil(n, fmt.Sprintf("%s is not a group", quoted(n.text)), "write a name or a number")
+			continue
 		}
-		s.out.MemLimit = size
-	}
-	if n := s.body.get("pids_limit"); n != nil {
-		limit, _ := strconv.ParseInt(n.text, 10, 64)
-		if limit < -1 || limit == 0 {
-			l.spoil(n, fmt.Sprintf("pids_limit cannot be %d", limit), "a positive number, or -1 for no limit")
+		if !slices.Contains(out.GroupAdd, n.text) {
+			out.GroupAdd = append(out.GroupAdd, n.text)
 		}
-		s.out.PidsLimit = max(limit, 0)
 	}
 }
 

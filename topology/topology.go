@@ -17,6 +17,8 @@ type Topology struct {
 	Dir      string    `json:"dir"` // folder of the file; relative paths start here
 	Backbone Backbone  `json:"backbone"`
 	Clusters []Cluster `json:"clusters"`
+	// Volumes are those that stations name, in the order of the file.
+	Volumes []NamedVolume `json:"volumes,omitempty"`
 }
 
 // Backbone is the container that links the clusters.
@@ -190,6 +192,14 @@ type Volume struct {
 	SELinux        string `json:"selinux,omitempty"`     // z or Z
 	NoCopy         bool   `json:"nocopy,omitempty"`      // do not fill a new volume from the root
 	Subpath        string `json:"subpath,omitempty"`     // in a named volume
+}
+
+// NamedVolume is a folder that outlives the stations that use it.
+type NamedVolume struct {
+	Key      string            `json:"key"`                // how stations name it
+	Name     string            `json:"name,omitempty"`     // on the machine; "" is <topology>_<key>
+	External bool              `json:"external,omitempty"` // made and removed by others
+	Labels   map[string]string `json:"labels,omitempty"`
 }
 
 // Resources are limits beside memory and processes.

@@ -20,6 +20,7 @@ func (t *Topology) YAML() ([]byte, error) {
 		w.line(1, "egress", scalarText(t.Backbone.Egress))
 	}
 	w.list(1, "upstream", t.Backbone.Upstream)
+	w.shared(t)
 	w.open(0, "clusters")
 	for i := range t.Clusters {
 		w.cluster(&t.Clusters[i])
@@ -29,7 +30,10 @@ func (t *Topology) YAML() ([]byte, error) {
 
 // writer prints YAML. It is written by hand because the library's block
 // scalars do not give every text back.
-type writer struct{ b strings.Builder }
+type writer struct {
+	b     strings.Builder
+	files int // configs and secrets so far: they have numbers for names
+}
 
 func (w *writer) indent(depth int) { w.b.WriteString(strings.Repeat("  ", depth)) }
 
@@ -115,16 +119,12 @@ func (w *writer) station(s *Station) {
 	w.text(depth, "working_dir", s.WorkingDir)
 	w.text(depth, "user", s.User)
 	w.line(depth, "hostname", scalarText(s.Hostname))
-	if len(s.Volumes) > 0 {
-		w.open(depth, "volumes")
-		for _, v := range s.Volumes {
-			w.line(depth+1, "- type", "bind")
-			w.line(depth+2, "source", scalarText(v.Source))
-			w.line(depth+2, "target", scalarText(v.Target))
-			w.line(depth+2, "read_only", fmt.Sprint(v.ReadOnly))
-		}
-	}
+	w.process(depth, s)
+	w.volumes(depth, s.Volumes)
+	w.mounts(depth, s)
+	w.security(depth, s)
 	w.dependencies(depth, s.DependsOn)
+	w.joined(depth, s)
 	w.someOf(depth, "startup", s.Startup)
 	if s.Healthcheck != nil {
 		w.healthcheck(depth, s.Healthcheck)
@@ -140,6 +140,7 @@ func (w *writer) station(s *Station) {
 	if s.PidsLimit != 0 {
 		w.line(depth, "pids_limit", fmt.Sprint(s.PidsLimit))
 	}
+	w.resources(depth, s)
 	if len(s.Integrity.Paths) > 0 {
 		w.open(depth, "integrity")
 		w.list(depth+1, "paths", s.Integrity.Paths)
