@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"platelayer/lifecycle"
+	"platelayer/topology"
+)
+
+// composeNames are the files that compose looks for, in its order.
+var composeNames = [...]string{"compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"}
+
+func (a *app) importCommand() *cobra.Command {
+	var out string
+	var force bool
+	c := &cobra.Command{
+		Use:   "import [COMPOSEFILE]",
+		Short: "Write a topology file from a compose file",
+		Long: `Write a topology file from a compose file: each of its networks becomes a
+cluster, each service a station. What can't be carried over is left out and
+listed on stderr, with what to do instead.`,
+		Args: atMost(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			path, err := composeFile(args)
+			if err != nil {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return &fileError{path, err}
+			}
+			text, left, err := topology.Import(path, data)
+			if err != nil {
+				return err
+			}
+			if out == "-" {
+				_, err = a.stdout.Write(text)
+			} else {
+				err = a.writeNew(out, text, force)
+			}
+			if err != nil {
+				return err
+			}
+			if len(left) > 0 && !a.quiet {
+				fmt.Fprintln(a.stderr, strings.TrimRight(left.Error(), "\n"))
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&out, "output", "o", defaultFile, "the file to write; - is stdout")
+	c.Flags().BoolVar(&force, "force", false, "replace a file that is there")
+	return c
+}
+
+func composeFile(args []string) (string, error) {
+	if len(args) > 0 {
+		return args[0], nil
+	}
+	for _, name := range composeNames {
+		if _, err := os.Stat(name); err == nil {
+			return name, nil
+		}
+	}
+	return "", &usageError{fmt.Errorf("no compose file in this folder (%s): name one", strings.Join(composeNames[:], ", "))}
+}
+
+// writeNew writes a file for the invoking user, and not over another.
+func (a *app) writeNew(path string, text []byte, force bool) error {
+	flags := os.O_CREATE | os.O_WRONLY | os.O_EXCL
+	if force {
+		flags = os.O_CREATE | os.O_WRONLY | os.O_TRUNC
+	}
+	f, err := os.OpenFile(path, flags, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return &usageError{fmt.Errorf("%s is there already: write another with -o, or replace it with --force", path)}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	uid, gid := lifecycle.Invoker()
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Chown(uid, gid), f.Close()); err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	abs, err := filepath.Abs(path)
+	if err == nil && !a.quiet {
+		fmt.Fprintf(a.stderr, "wrote %s\n", abs)
+	}
+	return nil
+}
