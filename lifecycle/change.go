@@ -147,7 +147,13 @@ func (c *change) check(ctx context.Context) error {
 	for _, m := range c.created {
 		c.roots = append(c.roots, k.newRoot(m))
 	}
-	if err := each(c.roots, func(r *root) error { return k.prepare(ctx, r) }); err != nil {
+	prepare := func(r *root) error {
+		if joins(r.station) {
+			return k.rehearse(ctx, r)
+		}
+		return k.prepare(ctx, r)
+	}
+	if err := each(c.roots, prepare); err != nil {
 		return err
 	}
 	var bad IntegrityError
@@ -315,7 +321,9 @@ func (c *change) start(ctx context.Context) error {
 	}
 	for i, m := range c.created {
 		r := c.roots[i]
-		c.roots[i] = nil
+		if c.roots[i] = nil; r.container == nil {
+			r = nil
+		}
 		m.begin(r, nil, 0)
 	}
 	for _, m := range begun {

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,7 +25,10 @@ type DownResult struct {
 
 // Down takes a topology down by its name alone, in whatever state it is, and
 // leaves the machine as it was before `up`.
-func Down(ctx context.Context, l Layout, name string, progress func(Progress)) (*DownResult, error) {
+//
+// With volumes its named ones go too, unless they are external or another
+// topology's as well.
+func Down(ctx context.Context, l Layout, name string, volumes bool, progress func(Progress)) (*DownResult, error) {
 	began := time.Now()
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -47,12 +51,50 @@ func Down(ctx context.Context, l Layout, name string, progress func(Progress)) (
 	if !result.Found {
 		return result, nil
 	}
+	var named []string
+	if volumes {
+		if named, err = ownVolumes(l, name); err != nil {
+			return nil, err
+		}
+	}
 	tellKeeper(l, name, opRetire)
 	result.Stations = stopAll(ctx, l, name, progress)
 	tellKeeper(l, name, opDrain)
 	err = dismantle(l, name)
+	for _, v := range named {
+		if rmErr := os.RemoveAll(l.volume(v)); rmErr != nil {
+			err = errors.Join(err, fmt.Errorf("cannot remove the volume %q: %w", v, rmErr))
+		}
+	}
 	result.Took = time.Since(began)
 	return result, err
+}
+
+// ownVolumes lists the volumes that are the topology's alone.
+func ownVolumes(l Layout, name string) ([]string, error) {
+	intent, err := readIntent(l, name)
+	if err != nil {
+		return nil, err
+	}
+	all, err := names(l)
+	if err != nil {
+		return nil, err
+	}
+	others := map[string]bool{}
+	for _, other := range all {
+		if i, err := readIntent(l, other); err == nil && other != name {
+			for _, v := range i.Topology.Volumes {
+				others[volumeName(i.Topology, v.Key)] = true
+			}
+		}
+	}
+	var own []string
+	for _, v := range intent.Topology.Volumes {
+		if called := volumeName(intent.Topology, v.Key); !v.External && !others[called] {
+			own = append(own, called)
+		}
+	}
+	return own, nil
 }
 
 // tellKeeper asks the keeper for a part in going down. One that does not answer

@@ -89,7 +89,11 @@ func (k *keeper) assemble(ctx context.Context) ([]*root, error) {
 	}
 	return roots, each(roots, func(r *root) error {
 		began := time.Now()
-		err := k.prepare(ctx, r)
+		prepare := k.prepare
+		if joins(r.station) { // its own root is made when the other runs
+			prepare = k.rehearse
+		}
+		err := prepare(ctx, r)
 		if r.station != nil && err == nil {
 			k.tell(Progress{Station: r.station.ID(), Phase: PhasePreparing, Took: time.Since(began)})
 		}
@@ -153,7 +157,9 @@ func (k *keeper) startAll(ctx context.Context, members []*member, roots []*root)
 		var r *root
 		if roots != nil {
 			// The life's own from here on.
-			r, roots[i] = roots[i], nil
+			if r, roots[i] = roots[i], nil; r.container == nil {
+				r = nil
+			}
 		}
 		m.begin(r, nil, 0)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"platelayer/containers/native"
@@ -197,8 +198,10 @@ func (k *keeper) forget(m *member) error {
 }
 
 func (k *keeper) forgetLayer(container string) error {
-	if err := os.RemoveAll(k.layout.writable(k.name, container)); err != nil {
-		return fmt.Errorf("cannot remove the writable layer of %q: %w", container, err)
+	for _, dir := range []string{k.layout.writable(k.name, container), filepath.Dir(k.layout.anonymous(k.name, container, ""))} {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("cannot remove the writable layer of %q: %w", container, err)
+		}
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,7 +22,7 @@ import (
 func checkSeals(ctx context.Context, roots []*root) error {
 	var bad []BadFile
 	for _, r := range roots {
-		if r.station == nil || len(r.station.Integrity.Paths) == 0 {
+		if r.station == nil || r.container == nil || len(r.station.Integrity.Paths) == 0 {
 			continue
 		}
 		found, err := check(ctx, r.spec.Name, r.station, r.container.Root())
@@ -185,6 +186,14 @@ func assembled(ctx context.Context, l Layout, t *topology.Topology, which []*top
 		spec := w.station(t, s)
 		spec.NetNSPath, spec.Root.WritableDir = "", ""
 		spec.Stdout, spec.Stderr = "", ""
+		// A volume that nobody has filled yet hides nothing.
+		spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m containers.Mount) bool {
+			_, err := os.Stat(m.Source)
+			return m.Fill && err != nil
+		})
+		if err := furnish(&root{spec: spec, station: &topology.Station{Files: s.Files, Security: s.Security}}); err != nil {
+			return err
+		}
 		c, err := engine.Prepare(ctx, spec)
 		if err != nil {
 			return err

@@ -48,9 +48,8 @@ func (w site) station(t *topology.Topology, s *topology.Station) *containers.Spe
 	if s.Writable != "memory" {
 		spec.Root.WritableDir = w.layout.writable(t.Name, name)
 	}
-	for _, v := range s.Volumes {
-		spec.Mounts = append(spec.Mounts, containers.Mount{Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly})
-	}
+	spec.Mounts = w.mounts(t, s)
+	w.full(spec, s)
 	return spec
 }
 

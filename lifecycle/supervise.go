@@ -477,6 +477,11 @@ func (k *keeper) prepare(ctx context.Context, r *root) error {
 			return err
 		}
 	}
+	if r.station != nil {
+		if err := errors.Join(furnish(r), k.join(r)); err != nil {
+			return err
+		}
+	}
 	var err error
 	if r.container, err = k.engine.Prepare(ctx, r.spec); err != nil {
 		return err
@@ -495,6 +500,9 @@ func (k *keeper) rehearse(ctx context.Context, r *root) error {
 	spec := *r.spec
 	spec.Root.WritableDir, spec.Stdout, spec.Stderr = "", "", ""
 	scratch := &root{spec: &spec, station: r.station}
+	if err := furnish(scratch); err != nil {
+		return err
+	}
 	var err error
 	if scratch.container, err = k.engine.Prepare(ctx, &spec); err != nil {
 		return err

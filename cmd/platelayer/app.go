@@ -80,7 +80,7 @@ func (a *app) command() *cobra.Command {
 			c.AddCommand(s)
 		}
 	}
-	add("file", a.initCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.schemaCommand())
+	add("file", a.initCommand(), a.importCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.schemaCommand())
 	add("life", a.upCommand(), a.downCommand(), a.psCommand(), a.lsCommand(), a.logsCommand(), a.execCommand(),
 		a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
 		a.scaleCommand(), a.rmCommand(), a.eventsCommand(), a.inspectCommand())
@@ -157,6 +157,8 @@ func (a *app) load(path string) (*topology.Topology, error) {
 		Name:  a.name,
 		Dir:   filepath.Dir(abs),
 		Scale: a.scale,
+
+		ReadFile: os.ReadFile,
 		LookupEnv: func(key string) (string, bool) {
 			if v, ok := os.LookupEnv(key); ok {
 				return v, true

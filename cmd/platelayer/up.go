@@ -198,7 +198,8 @@ func (a *app) attach(ctx context.Context) error {
 }
 
 func (a *app) downCommand() *cobra.Command {
-	return &cobra.Command{
+	var volumes bool
+	c := &cobra.Command{
 		Use:   "down [FILE|NAME]",
 		Short: "Take a topology down and leave the machine as it was",
 		Long: `Take a topology down: stop its stations, dependents first, and remove everything
@@ -210,18 +211,22 @@ file that has changed since. It works after any crash.`,
 			if err != nil {
 				return err
 			}
-			return a.down(name)
+			return a.downWith(name, volumes)
 		},
 	}
+	c.Flags().BoolVar(&volumes, "volumes", false, "remove its named volumes too")
+	return c
 }
 
-func (a *app) down(name string) error {
+func (a *app) down(name string) error { return a.downWith(name, false) }
+
+func (a *app) downWith(name string, volumes bool) error {
 	// Not the command's own context: what Ctrl-C ended is still taken down.
 	ctx, stop := interruptible()
 	defer stop()
 	view := newProgress(a, name, "down")
 	defer view.done("")
-	result, err := lifecycle.Down(ctx, a.layout(), name, view.tell)
+	result, err := lifecycle.Down(ctx, a.layout(), name, volumes, view.tell)
 	if err != nil {
 		return err
 	}

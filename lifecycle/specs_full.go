@@ -1,0 +1,157 @@
+package lifecycle
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"platelayer/containers"
+	"platelayer/topology"
+)
+
+// volume is the folder of a named volume, which outlives its topology.
+func (l Layout) volume(name string) string { return filepath.Join(l.Lib, "volumes", name) }
+
+// anonymous is the folder of a volume of a station's own, which goes with it.
+func (l Layout) anonymous(name, container, target string) string {
+	sum := sha256.Sum256([]byte(target))
+	return filepath.Join(l.lib(name), "volumes", container, hex.EncodeToString(sum[:8]))
+}
+
+// mounts are a station's volumes as the engine binds them.
+func (w site) mounts(t *topology.Topology, s *topology.Station) []containers.Mount {
+	var all []containers.Mount
+	for _, v := range s.Volumes {
+		m := containers.Mount{
+			Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly,
+			Propagation: v.Propagation, Subpath: v.Subpath, SELinux: v.SELinux,
+		}
+		if v.Source == "" {
+			m.Fill = !v.NoCopy
+			m.Source = w.layout.anonymous(t.Name, t.ContainerName(s), v.Target)
+			if v.Name != "" {
+				m.Source = w.layout.volume(volumeName(t, v.Name))
+			}
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// volumeName is what a volume is called on the machine.
+func volumeName(t *topology.Topology, key string) string {
+	for _, v := range t.Volumes {
+		if v.Key == key && v.Name != "" {
+			return v.Name
+		}
+	}
+	return t.Name + "_" + key
+}
+
+// full adds to a container's description what it shares with compose.
+func (w site) full(spec *containers.Spec, s *topology.Station) {
+	r := s.Resources
+	spec.Resources = containers.Resources{
+		CPUs: r.CPUs, CPUShares: r.CPUShares, CPUSet: r.CPUSet,
+		MemSwap: r.MemSwapLimit, MemReservation: r.MemReservation, ShmSize: r.ShmSize,
+		Blkio: containers.Blkio{
+			Weight:        r.Blkio.Weight,
+			DeviceWeights: weights(r.Blkio.WeightDevice),
+			ReadBps:       rates(r.Blkio.DeviceReadBps), ReadIOps: rates(r.Blkio.DeviceReadIOps),
+			WriteBps: rates(r.Blkio.DeviceWriteBps), WriteIOps: rates(r.Blkio.DeviceWriteIOps),
+		},
+	}
+	for _, u := range s.Ulimits {
+		spec.Ulimits = append(spec.Ulimits, containers.Ulimit(u))
+	}
+	spec.OOMScoreAdj, spec.Groups, spec.Init, spec.ReadOnly = s.OOMScoreAdj, s.GroupAdd, s.Init, s.ReadOnly
+	for _, f := range s.Tmpfs {
+		spec.Tmpfs = append(spec.Tmpfs, containers.Tmpfs(f))
+	}
+	for _, d := range s.Devices {
+		spec.Devices = append(spec.Devices, containers.Device(d))
+	}
+	for _, c := range s.Sysctls {
+		spec.Sysctls = append(spec.Sysctls, containers.Sysctl(c))
+	}
+	spec.CapAdd, spec.CapDrop, spec.Privileged = s.CapAdd, s.CapDrop, s.Privileged
+	spec.NewPrivileges, spec.AppArmor, spec.Label = s.Security.NewPrivileges, s.Security.AppArmor, s.Security.Label
+	if s.Security.Seccomp == "unconfined" {
+		spec.Seccomp = "unconfined"
+	}
+}
+
+func weights(all []topology.BlkioWeight) (out []containers.BlkioRate) {
+	for _, w := range all {
+		out = append(out, containers.BlkioRate{Path: w.Path, Rate: int64(w.Weight)})
+	}
+	return out
+}
+
+func rates(all []topology.BlkioRate) (out []containers.BlkioRate) {
+	for _, r := range all {
+		out = append(out, containers.BlkioRate(r))
+	}
+	return out
+}
+
+// joins tells whether a station shares a namespace with another, which must
+// run when its root is made.
+func joins(s *topology.Station) bool { return s != nil && (s.PID != "" || s.IPC != "") }
+
+// furnish reads what a container gets from the machine's files, and makes the
+// folders of its volumes.
+func furnish(r *root) error {
+	s := r.station
+	for i, v := range s.Volumes {
+		if v.Source != "" && !v.CreateHostPath {
+			continue
+		}
+		if err := os.MkdirAll(r.spec.Mounts[i].Source, 0o755); err != nil {
+			return fmt.Errorf("cannot make a volume of %q: %w", r.spec.Name, err)
+		}
+	}
+	r.spec.Files = nil
+	for _, f := range s.Files {
+		content := []byte(f.Content)
+		if f.Source != "" {
+			var err error
+			if content, err = os.ReadFile(f.Source); err != nil {
+				return fmt.Errorf("cannot read a config or secret of %q: %w", r.spec.Name, err)
+			}
+		}
+		r.spec.Files = append(r.spec.Files, containers.File{Target: f.Target, Content: content, Mode: f.Mode, UID: f.UID, GID: f.GID})
+	}
+	if profile := s.Security.Seccomp; profile != "" && profile != "unconfined" {
+		text, err := os.ReadFile(profile)
+		if err != nil {
+			return fmt.Errorf("cannot read the system call filter of %q: %w", r.spec.Name, err)
+		}
+		r.spec.Seccomp = string(text)
+	}
+	return nil
+}
+
+// join has a container share the namespaces of others, which must run.
+func (k *keeper) join(r *root) error {
+	for _, share := range []struct {
+		id string
+		of **containers.ProcessRef
+	}{{r.station.PID, &r.spec.PIDOf}, {r.station.IPC, &r.spec.IPCOf}} {
+		if share.id == "" {
+			continue
+		}
+		other := k.member(share.id)
+		if other == nil {
+			return fmt.Errorf("cannot start %q: there is no station %q to share a namespace with", r.spec.Name, share.id)
+		}
+		c, _, _ := other.now()
+		if !c.alive() {
+			return fmt.Errorf("cannot start %q: station %q, with which it shares a namespace, does not run", r.spec.Name, share.id)
+		}
+		*share.of = &c.Process
+	}
+	return nil
+}
