@@ -345,6 +345,7 @@ func (m *member) again(ctx context.Context, e ending) bool {
 	if refused := new(IntegrityError); errors.As(e.err, &refused) {
 		settle(Refused)
 		m.event(Event{Kind: EventIntegrity, Detail: e.err.Error()})
+		m.k.logRefusal(refused)
 		m.phase(PhaseFailed, "", 0)
 		return false
 	}
@@ -371,6 +372,15 @@ func (m *member) again(ctx context.Context, e ending) bool {
 		m.phase(PhaseStopped, "its work is done", 0)
 	}
 	return false
+}
+
+// logRefusal notes a refused start where refused launches are noted too. What
+// can't be written there is an event at least.
+func (k *keeper) logRefusal(refused *IntegrityError) {
+	k.mu.Lock()
+	intent := k.intent
+	k.mu.Unlock()
+	_ = logIntegrity(intent.Topology, refused, intent.UID, intent.GID)
 }
 
 // fail notes why the station does not run, for good.
