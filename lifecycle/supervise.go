@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"time"
 
@@ -430,7 +431,10 @@ func (m *member) terminate(process containers.Process, exited chan *containers.E
 		case <-grace.C:
 		}
 	}
-	process.Signal(syscall.SIGKILL)
+	if err := process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		// Its end is waited for, so there must be one.
+		native.KillCgroup(context.Background(), m.k.cgroup(m.container()))
+	}
 }
 
 func (k *keeper) cgroup(container string) string { return cgroup(k.name) + "/" + container }
