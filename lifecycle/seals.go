@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"platelayer/containers"
 	"platelayer/containers/image"
@@ -59,12 +60,17 @@ func check(ctx context.Context, container string, s *topology.Station, root *os.
 
 // LogIntegrity appends a refused launch to integrity.log beside the topology
 // file, owned by the invoking user.
-func LogIntegrity(t *topology.Topology, e *IntegrityError, at string) error {
+func LogIntegrity(t *topology.Topology, e *IntegrityError) error {
+	uid, gid := Invoker()
+	return logIntegrity(t, e, uid, gid)
+}
+
+func logIntegrity(t *topology.Topology, e *IntegrityError, uid, gid int) error {
+	at := time.Now().UTC().Format(time.RFC3339)
 	lines := make([]string, len(e.Files))
 	for i, f := range e.Files {
 		lines[i] = at + " " + f.String()
 	}
-	uid, gid := Invoker()
 	return integrity.AppendLog(filepath.Join(t.Dir, "integrity.log"), uid, gid, lines)
 }
 

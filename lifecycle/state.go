@@ -47,6 +47,9 @@ type Intent struct {
 	Launched bool `json:"launched,omitempty"`
 	// AtBoot asks `up --marked`, at the machine's start, to bring it up.
 	AtBoot bool `json:"at_boot,omitempty"`
+	// UID and GID own what is written beside the topology file.
+	UID int `json:"uid,omitempty"`
+	GID int `json:"gid,omitempty"`
 }
 
 // State is what the keeper knows of a topology's containers.

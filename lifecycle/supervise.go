@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"time"
 
@@ -345,6 +346,7 @@ func (m *member) again(ctx context.Context, e ending) bool {
 	if refused := new(IntegrityError); errors.As(e.err, &refused) {
 		settle(Refused)
 		m.event(Event{Kind: EventIntegrity, Detail: e.err.Error()})
+		m.k.logRefusal(refused)
 		m.phase(PhaseFailed, "", 0)
 		return false
 	}
@@ -371,6 +373,15 @@ func (m *member) again(ctx context.Context, e ending) bool {
 		m.phase(PhaseStopped, "its work is done", 0)
 	}
 	return false
+}
+
+// logRefusal notes a refused start where refused launches are noted too. What
+// can't be written there is an event at least.
+func (k *keeper) logRefusal(refused *IntegrityError) {
+	k.mu.Lock()
+	intent := k.intent
+	k.mu.Unlock()
+	_ = logIntegrity(intent.Topology, refused, intent.UID, intent.GID)
 }
 
 // fail notes why the station does not run, for good.
@@ -420,7 +431,10 @@ func (m *member) terminate(process containers.Process, exited chan *containers.E
 		case <-grace.C:
 		}
 	}
-	process.Signal(syscall.SIGKILL)
+	if err := process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		// Its end is waited for, so there must be one.
+		native.KillCgroup(context.Background(), m.k.cgroup(m.container()))
+	}
 }
 
 func (k *keeper) cgroup(container string) string { return cgroup(k.name) + "/" + container }

@@ -23,7 +23,7 @@ type UpOptions struct {
 	Keep     bool          // leave what a failed launch made
 	Recreate bool          // start stations anew, without what they wrote
 	Only     []string      // of a topology that is up, touch these ("cluster/station") and what they need; nil is all
-	AtBoot   bool          // bring it up at the machine's start too
+	AtBoot   *bool         // bring it up at the machine's start too; nil leaves it as it is
 	Timeout  time.Duration // for all stations to be ready; 0 is none
 	// Progress is told each finished step and each notice.
 	Progress func(Progress)
@@ -84,7 +84,7 @@ func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent,
 		return err
 	}
 	if found.asleep {
-		intent.Launched, intent.AtBoot = !o.Recreate, intent.AtBoot || found.intent.AtBoot
+		intent.Launched = !o.Recreate
 		if err := outdate(l, found.intent.Topology, intent.Topology); err != nil {
 			return err
 		}
@@ -142,7 +142,6 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 	if err := os.MkdirAll(l.logs(intent.Topology.Name), 0o700); err != nil {
 		return fmt.Errorf("cannot make the logs folder of %q: %w", intent.Topology.Name, err)
 	}
-	intent.AtBoot = intent.AtBoot || found.intent.AtBoot
 	state, err := readState(l, intent.Topology.Name)
 	if err != nil {
 		return err
@@ -244,10 +243,15 @@ func newIntent(l Layout, t *topology.Topology, o UpOptions) (*Intent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Intent{
-		Version: formatVersion, File: o.File, Fingerprint: print, AtBoot: o.AtBoot,
-		Binary: binary, Builtin: builtin, Topology: t,
-	}, nil
+	i := &Intent{Version: formatVersion, File: o.File, Fingerprint: print, Binary: binary, Builtin: builtin, Topology: t}
+	i.UID, i.GID = Invoker()
+	if before, err := readIntent(l, t.Name); err == nil {
+		i.AtBoot = before.AtBoot
+	}
+	if o.AtBoot != nil {
+		i.AtBoot = *o.AtBoot
+	}
+	return i, nil
 }
 
 // record writes the intent to disk before anything of the kernel is touched.

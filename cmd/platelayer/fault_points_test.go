@@ -129,7 +129,7 @@ func (i *injector) role(line []byte) string {
 		return ""
 	}
 	for _, a := range args[1:] {
-		if slices.Contains([]string{"up", "keeper", "down", "stop", "start", "restart", "exec"}, a) {
+		if slices.Contains([]string{"up", "keeper", "down", "stop", "start", "restart", "pause", "unpause", "scale", "ps", "exec"}, a) {
 			return a
 		}
 	}

@@ -23,20 +23,30 @@ type scenario struct {
 	name    string
 	cold    bool       // with an empty store
 	before  [][]string // run without faults, but what they leave running has points
+	adopts  bool       // the keeper is killed before it, and the stations stay whatever happens
 	command []string
-	up      bool // a success leaves every station running, otherwise nothing
-	undoes  bool // an error leaves nothing either
+	www     string // its state after a success, when all others run; "" is nothing left at all
+	more    int    // stations than the file has, then
+	undoes  bool   // an error leaves nothing
 }
 
 // faultScenarios share points: one is tried where it occurs first.
 var faultScenarios = []scenario{
-	{name: "up", command: []string{"up"}, up: true, undoes: true},
-	{name: "first", cold: true, command: []string{"up"}, up: true, undoes: true},
-	{name: "change", before: [][]string{{"up"}}, command: []string{"up", "edited.yaml"}, up: true},
-	{name: "restart", before: [][]string{{"up"}}, command: []string{"restart", "www"}, up: true},
-	{name: "start", before: [][]string{{"up"}, {"stop", "www"}}, command: []string{"start", "www"}, up: true},
+	{name: "up", command: []string{"up"}, www: "running", undoes: true},
+	{name: "first", cold: true, command: []string{"up"}, www: "running", undoes: true},
+	{name: "change", before: [][]string{{"up"}}, command: []string{"up", "edited.yaml"}, www: "running", more: 1},
+	{name: "scale", before: [][]string{{"up"}}, command: []string{"scale", "pool=3"}, www: "running", more: 1},
+	{name: "restart", before: [][]string{{"up"}}, command: []string{"restart", "db"}, www: "running"},
+	{name: "stop", before: [][]string{{"up"}}, command: []string{"stop", "www"}, www: "stopped"},
+	{name: "start", before: [][]string{{"up"}, {"stop", "www"}}, command: []string{"start", "www"}, www: "running"},
+	{name: "pause", before: [][]string{{"up"}}, command: []string{"pause", "www"}, www: "paused"},
+	{name: "unpause", before: [][]string{{"up"}, {"pause", "www"}}, command: []string{"unpause", "www"}, www: "running"},
+	{name: "adopt", before: [][]string{{"up"}}, adopts: true, command: []string{"ps"}, www: "running"},
 	{name: "down", before: [][]string{{"up"}}, command: []string{"down"}},
 }
+
+// faultStations is how many the file has.
+const faultStations = 6
 
 // commandLimit is far above what any command takes, also on a busy machine. It
 // is waited for in pieces, as a virtual machine may have been paused in one.
@@ -155,7 +165,12 @@ clusters:
         seal: [/etc/app, /bin]
         routes: [{to: 198.51.100.0/24, via: 203.0.113.1}]
         interfaces: [{cluster: core, addresses: [10.20.0.11, "fd20::11"]}]
-        depends_on: [fw, core/db]
+        depends_on: {fw: , core/db: {condition: service_healthy, restart: true}}
+        startup: [/bin/busybox, touch, /data/begun]
+        healthcheck: {test: [CMD, /bin/busybox, test, -f, /data/begun], interval: 1h}
+        restart: on-failure
+        labels: {tier: front}
+        logging: {options: {max-size: 1m, max-file: 3}}
         user: "1000:1000"
         mem_limit: 64m
         pids_limit: 50
@@ -163,12 +178,14 @@ clusters:
     domain: core.example
     subnets: [10.20.0.0/24, "fd20::/64"]
     stations:
-      db: {addresses: [10.20.0.10, "fd20::10"]}
+      db: {addresses: [10.20.0.10, "fd20::10"], healthcheck: {test: [CMD, fetch, "http://127.0.0.1/"], interval: 1h}}
+      pool: {replicas: 2, restart: always}
       tool: {rootfs: host, command: [/bin/sleep, "100000"], working_dir: /srv/new}
 `
 
 // faultEdit makes a file that removes, adds and changes stations.
-var faultEdit = strings.NewReplacer("mem_limit: 64m", "mem_limit: 80m", "tool:", "other:", "198.51.100.0/24", "198.51.100.0/25")
+var faultEdit = strings.NewReplacer("mem_limit: 64m", "mem_limit: 80m", "tool:", "other:", "198.51.100.0/24", "198.51.100.0/25",
+	"max-file: 3", "max-file: 2", "tier: front", "tier: back", "replicas: 2", "replicas: 3")
 
 func (h *faultHarness) with(t *testing.T) *faultHarness {
 	c := *h
@@ -233,6 +250,9 @@ func (h *faultHarness) attempt(s scenario, at, how string) *attempt {
 			h.t.Fatalf("%v: %v\n%s", args, a.err, a.text)
 		}
 	}
+	if s.adopts {
+		h.killKeeper()
+	}
 	i.start()
 	h.trap(a, i, s.command)
 	a.points, a.hit = i.stop()
@@ -296,8 +316,8 @@ func (h *faultHarness) meet(s scenario, p point, how string, again bool) bool {
 	a := h.attempt(s, p.name, how)
 	h.t.Logf("reached: %t, ended with %v\n%s", a.hit, a.err, a.text)
 	switch {
-	case a.err == nil && s.up:
-		h.checkUp()
+	case s.adopts, a.err == nil && s.www != "":
+		h.checkUp(s.www, s.more)
 	case a.err == nil, s.undoes && how == failing:
 		if left := leftOf(h.t, h.name, h.root); left != "" {
 			h.t.Errorf("%v left %s", s.command, left)
@@ -314,7 +334,7 @@ func (h *faultHarness) meet(s scenario, p point, how string, again bool) bool {
 	h.checkGone(a)
 	if again || s.cold {
 		h.must("up")
-		h.checkUp()
+		h.checkUp("running", 0)
 		for _, pattern := range []string{h.root + "/lib/images/*/.*[0-9]", h.dir + "/tmp/.*[0-9]"} {
 			if temps, _ := filepath.Glob(pattern); len(temps) > 0 {
 				h.t.Errorf("temporary files are left: %v", temps)
@@ -325,32 +345,39 @@ func (h *faultHarness) meet(s scenario, p point, how string, again bool) bool {
 	return a.hit
 }
 
-// checkUp makes sure that all stations run and that names and routes lead from
-// one cluster through its gateway to another.
-func (h *faultHarness) checkUp() {
+// checkUp makes sure that www is in a state, that all others run, and that
+// names and routes lead from one cluster through its gateway to another.
+func (h *faultHarness) checkUp(www string, more int) {
 	h.t.Helper()
 	out, err := h.command("ps", "--json").Output()
 	if err != nil {
 		h.t.Errorf("ps: %v\n%s", err, out)
 		return
 	}
-	var list []struct{ Name, State string }
+	var list []struct{ Name, State, Health string }
 	if err := json.Unmarshal(out, &list); err != nil {
 		h.t.Errorf("ps: %v\n%s", err, out)
 	}
 	for _, s := range list {
-		if s.State != "running" {
-			h.t.Errorf("up said that it was done, but %s is %s", s.Name, s.State)
+		want := "running"
+		if s.Name == "www" {
+			want = www
+		}
+		if s.State != want || s.State == "running" && s.Health != "" && s.Health != "healthy" {
+			h.t.Errorf("it was done, they said, but %s is %s %s", s.Name, s.State, s.Health)
 		}
 	}
-	if len(list) != 4 {
-		h.t.Errorf("up said that it was done, with %d of 4 stations", len(list))
+	if want := faultStations + more; len(list) != want {
+		h.t.Errorf("it was done, they said, with %d of %d stations", len(list), want)
 	}
 	for _, args := range [][]string{
 		{"exec", "db", "fetch", "http://fw.edge.example/"},
 		{"exec", "fw", "fetch", "http://[fd20::10]/"},
 		{"exec", "www", "/bin/busybox", "touch", "/data/written"},
 	} {
+		if args[1] == "www" && www != "running" {
+			continue
+		}
 		// A server that has just started may not listen yet.
 		for range 50 {
 			if out, err = h.command(args...).CombinedOutput(); err == nil {
@@ -359,7 +386,7 @@ func (h *faultHarness) checkUp() {
 			time.Sleep(100 * time.Millisecond)
 		}
 		if err != nil {
-			h.t.Errorf("up said that it was done, but %v: %v\n%s", args, err, out)
+			h.t.Errorf("it was done, they said, but %v: %v\n%s", args, err, out)
 		}
 	}
 }
@@ -407,6 +434,30 @@ func (h *faultHarness) dump() string {
 	log, _ := os.ReadFile(filepath.Join(h.root, "lib", "topologies", h.name, "logs", "keeper.log"))
 	h.kill()
 	return string(log)
+}
+
+// killKeeper kills it and waits until it is gone.
+func (h *faultHarness) killKeeper() {
+	h.t.Helper()
+	keeper := func(signal syscall.Signal) (found bool) {
+		h.processes(func(pid int) string {
+			if slices.Contains(strings.Split(string(commandLine(pid)), "\x00"), "keeper") {
+				found = true
+				syscall.Kill(pid, signal)
+			}
+			return ""
+		})
+		return found
+	}
+	if !keeper(syscall.SIGKILL) {
+		h.t.Fatal("there is no keeper to kill")
+	}
+	for n := 0; keeper(0); n++ {
+		if n > 1000 {
+			h.t.Fatal("the keeper does not end")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 func (h *faultHarness) kill() {

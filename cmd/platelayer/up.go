@@ -27,6 +27,7 @@ type upFlags struct {
 
 func (a *app) upCommand() *cobra.Command {
 	var f upFlags
+	var atBoot bool
 	c := &cobra.Command{
 		Use:   "up [FILE]",
 		Short: "Bring a topology up, or change a running one to what its file says now",
@@ -38,6 +39,9 @@ touched (platelayer plan tells what), and stations keep what they wrote.
 Stations that have stopped are started.`,
 		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if c.Flags().Changed("at-boot") { // --at-boot=false takes the mark away
+				f.options.AtBoot = &atBoot
+			}
 			if f.options.Timeout < 0 {
 				return &usageError{errors.New("--timeout must not be negative")}
 			}
@@ -54,7 +58,7 @@ Stations that have stopped are started.`,
 	flags.BoolVar(&f.options.Keep, "keep", false, "leave what a failed launch made, to look at it")
 	flags.BoolVar(&f.options.Recreate, "recreate", false, "start stations anew, without what they wrote: all, or those of --only")
 	flags.DurationVar(&f.options.Timeout, "timeout", 0, "give up when not all stations are ready after this time, like 2m")
-	flags.BoolVar(&f.options.AtBoot, "at-boot", false, "have up --marked bring it up again, at the machine's start (docs/platelayer.service)")
+	flags.BoolVar(&atBoot, "at-boot", false, "have up --marked bring it up again, at the machine's start (docs/platelayer.service)")
 	flags.BoolVar(&f.marked, "marked", false, "bring up what is marked with --at-boot and not up")
 	flags.StringToIntVar(&a.scale, "scale", nil, "run this many of a station, STATION=N")
 	flags.StringSliceVar(&f.only, "only", nil, "bring up only these stations and what they need; what runs stays")
@@ -120,7 +124,7 @@ func (a *app) upAs(ctx context.Context, t *topology.Topology, o lifecycle.UpOpti
 	result, err := lifecycle.Up(ctx, a.layout(), t, o)
 	var refused *lifecycle.IntegrityError
 	if errors.As(err, &refused) {
-		if logErr := lifecycle.LogIntegrity(t, refused, time.Now().UTC().Format(time.RFC3339)); logErr != nil {
+		if logErr := lifecycle.LogIntegrity(t, refused); logErr != nil {
 			view.tell(lifecycle.Progress{Notice: logErr.Error()})
 		}
 	}
@@ -171,7 +175,7 @@ func (a *app) upMarked(ctx context.Context) error {
 	}
 	var errs []error
 	for _, i := range marked {
-		err := a.upAs(ctx, i.Topology, lifecycle.UpOptions{File: i.File, AtBoot: true})
+		err := a.upAs(ctx, i.Topology, lifecycle.UpOptions{File: i.File})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", i.Topology.Name, err))
 		}

@@ -69,6 +69,7 @@ func (x *executor) exec(ctx context.Context, s *containers.ExecSpec) (containers
 		}
 		// The container's /proc does not show the machine's pids.
 		if err := t.goHome(); err != nil {
+			abandon(pidfd)
 			return err
 		}
 		p, err = newProcess(pid, pidfd, cg, x.cgroups)

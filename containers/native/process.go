@@ -37,12 +37,18 @@ func newProcess(pid, pidfd int, cg *entry, groups *hierarchies) (*process, error
 		}
 	}
 	if err != nil {
-		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-		_ = unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED, nil)
-		closeFD(pidfd)
+		abandon(pidfd)
 		return nil, fmt.Errorf("cannot start %s: %w", path.Base(cg.name), err)
 	}
 	return &process{ref: ref, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), cgroup: cg.name, ooms: cg.ooms, groups: groups}, nil
+}
+
+// abandon ends a child that nobody will wait for. Left unreaped, it would keep
+// the first process of its pid namespace from ending: pid_namespaces(7).
+func abandon(pidfd int) {
+	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	_ = unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED, nil)
+	closeFD(pidfd)
 }
 
 // executed identifies a child whose vfork is over: it has executed its program,

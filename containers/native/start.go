@@ -102,6 +102,7 @@ func (c *container) start(t *thread, args []string) (*process, error) {
 	}
 	// The container's /proc does not show the machine's pids.
 	if err := t.goHome(); err != nil {
+		abandon(pidfd)
 		return nil, err
 	}
 	return newProcess(pid, pidfd, cg, c.engine.cgroups)
