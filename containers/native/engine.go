@@ -38,7 +38,7 @@ func New(c Config) (*Engine, error) {
 	}
 	e := &Engine{config: c, sys: maskedSys(), common: commonSteps(), devices: -1}
 	var err error
-	if e.filter, err = defaultFilter(); err != nil {
+	if e.filter, err = defaultFilter(defaultCaps); err != nil {
 		return nil, err
 	}
 	e.cgroups = findHierarchies()
@@ -80,6 +80,10 @@ func (e *Engine) Prepare(ctx context.Context, spec *containers.Spec) (containers
 		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
 	}
 	c := &container{engine: e, spec: spec, ns: newNSSet(), baseFD: -1, cwd: -1}
+	var err error
+	if c.powers, err = powersOf(specPowers(spec), e.filter); err != nil {
+		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
+	}
 	if err := e.pool.do(c.prepare); err != nil {
 		c.release()
 		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
@@ -96,6 +100,7 @@ type container struct {
 	baseFD  int // the base's root folder, in the container's mount namespace
 	cwd     int
 	user    *identity
+	powers  *powers
 	notices []string
 	mounts  map[uint64]bool // ids of the overlays, whose files can be copied up
 

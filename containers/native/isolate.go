@@ -90,24 +90,39 @@ func (p *program) finish(f *final) {
 	}
 	p.add("mark files to close", 0, unix.SYS_CLOSE_RANGE, uintptr(len(f.files)), maxFD, unix.CLOSE_RANGE_CLOEXEC)
 	p.append(f.common)
-	p.credentials(f.user)
-	if f.filter != nil {
-		p.add("attach the system call filter", 0, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, mem(p, f.filter))
+	p.empower(f.powers)
+	filter := func() {
+		if f.powers.filter != nil {
+			p.add("attach the system call filter", 0, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, mem(p, f.powers.filter))
+		}
+	}
+	// Without no_new_privs only CAP_SYS_ADMIN may attach one.
+	if f.powers.newPrivileges {
+		filter()
+		p.credentials(f.user, f.powers)
+	} else {
+		p.credentials(f.user, f.powers)
+		filter()
+	}
+	if f.program >= 0 {
+		p.add("execute", 0, unix.SYS_EXECVEAT, uintptr(f.program), p.str(""), p.strs(f.args), p.strs(f.env), unix.AT_EMPTY_PATH)
+		return
 	}
 	p.add("execute", 0, unix.SYS_EXECVE, p.str(f.path), p.strs(f.args), p.strs(f.env))
 }
 
 // final is the input of finish.
 type final struct {
-	cwd    int // an open folder, or -1
-	files  []int
-	tty    bool
-	common *program
-	user   *identity
-	filter *unix.SockFprog
-	path   string
-	args   []string
-	env    []string
+	cwd     int // an open folder, or -1
+	files   []int
+	tty     bool
+	common  *program
+	user    *identity
+	powers  *powers
+	program int    // an open program, or -1 for the one at path
+	path    string // as the container sees it
+	args    []string
+	env     []string
 }
 
 // commonSteps is the same for every process: signals, umask, limits.

@@ -68,7 +68,7 @@ func TestInside(t *testing.T) {
 
 // sameCaps compares the sets in a status file with ours.
 func sameCaps(status string) bool {
-	mask := capMask()
+	const mask = defaultCaps
 	const digits = "0123456789abcdef"
 	hex := make([]byte, 16)
 	for i := range hex {

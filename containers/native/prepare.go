@@ -43,7 +43,7 @@ func (c *container) prepare(t *thread) (err error) {
 		return err
 	}
 	root := int(c.root.Fd())
-	if c.user, err = lookupUser(root, c.spec.User); err != nil {
+	if c.user, err = lookupUser(root, c.spec.User, c.spec.Groups); err != nil {
 		return err
 	}
 	if c.cwd, err = mkdirAllIn(root, orRoot(c.spec.WorkingDir), 0o755); err != nil {

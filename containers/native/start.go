@@ -94,7 +94,7 @@ func (c *container) start(t *thread, args []string) (*process, error) {
 	}
 	prog.isolate(c.baseFD, c.engine.cgroups.v2 != "")
 	prog.finish(&final{cwd: c.cwd, files: files, common: c.engine.common, user: c.user,
-		filter: c.engine.filter, path: command, args: args, env: env})
+		powers: c.powers, program: -1, path: command, args: args, env: env})
 	c.isolated = true
 	pid, pidfd, err := prog.run(unix.CLONE_NEWPID, cg.dir)
 	if err != nil {
