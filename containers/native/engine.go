@@ -76,7 +76,7 @@ func (e *Engine) Prepare(ctx context.Context, spec *containers.Spec) (containers
 	if len(spec.Args) == 0 {
 		return nil, fmt.Errorf("cannot prepare %s: it has no command", spec.Name)
 	}
-	if err := checkLimits(spec.MemoryBytes, spec.Pids); err != nil {
+	if err := checkResources(spec.MemoryBytes, spec.Pids, &spec.Resources); err != nil {
 		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
 	}
 	c := &container{engine: e, spec: spec, ns: newNSSet(), baseFD: -1, cwd: -1}

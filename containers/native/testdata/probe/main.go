@@ -17,6 +17,8 @@ func main() {
 			err = syscall.Sendto(fd, []byte{8, 0, 0, 0, 0, 0, 0, 1}, 0, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
 		}
 		fmt.Println("icmp:", err)
+	case "uid":
+		fmt.Println(os.Geteuid())
 	case "hunt":
 		hunt()
 	}
