@@ -62,6 +62,9 @@ func (x *executor) exec(ctx context.Context, s *containers.ExecSpec) (containers
 		return nil, err
 	}
 	defer cg.close()
+	if err := x.cgroups.enterPayload(cg, s.Container.Pid); err != nil {
+		return nil, err
+	}
 	if x.cgroups.frozen(s.Cgroup) {
 		return nil, &containers.Paused{Name: path.Base(s.Cgroup)}
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // enter makes a container's cgroup with its limits and opens it.
-func (h *hierarchies) enter(name string, spec *containers.Spec, devices int) (*entry, error) {
+func (h *hierarchies) enter(name string, spec *containers.Spec, devices int, more []device) (*entry, error) {
 	if err := checkCgroup(name); err != nil {
 		return nil, err
 	}
@@ -22,7 +22,7 @@ func (h *hierarchies) enter(name string, spec *containers.Spec, devices int) (*e
 		if err := mkdirCgroup(filepath.Join(h.v2, name)); err != nil {
 			return nil, err
 		}
-	} else if err := h.devicesV1(name); err != nil {
+	} else if err := h.devicesV1(name, spec.Privileged, more); err != nil {
 		return nil, err
 	}
 	if err := h.setLimits(name, spec.MemoryBytes, spec.Pids, &spec.Resources); err != nil {
@@ -39,6 +39,12 @@ func (h *hierarchies) enter(name string, spec *containers.Spec, devices int) (*e
 	}
 	if h.v2 != "" {
 		if err := attachDeviceFilter(filepath.Join(h.v2, name), devices); err != nil {
+			e.close()
+			return nil, err
+		}
+	}
+	if spec.Delegate {
+		if err := h.delegateTo(e); err != nil {
 			e.close()
 			return nil, err
 		}
@@ -254,22 +260,42 @@ func (h *hierarchies) oomKills(name string) uint64 {
 }
 
 // devicesV1 sets the device filter of a machine without a v2 tree.
-func (h *hierarchies) devicesV1(name string) error {
+func (h *hierarchies) devicesV1(name string, all bool, more []device) error {
 	dir := filepath.Join(h.v1["devices"], name)
 	if err := mkdirCgroup(dir); err != nil {
 		return err
 	}
-	if err := writeFile(dir+"/devices.deny", "a"); err != nil {
-		return fmt.Errorf("cannot set the device filter: %w", err)
-	}
-	rules := []string{"c *:* m", "b *:* m", "c 136:* rwm"}
-	for _, d := range allowedDevices {
-		rules = append(rules, fmt.Sprintf("c %d:%d rwm", d.major, d.minor))
+	file, rules := "/devices.allow", []string{"a"}
+	if !all {
+		if err := writeFile(dir+"/devices.deny", "a"); err != nil {
+			return fmt.Errorf("cannot set the device filter: %w", err)
+		}
+		rules = []string{"c *:* m", "b *:* m", "c 136:* rwm"}
+		for _, d := range allowedDevices {
+			rules = append(rules, fmt.Sprintf("c %d:%d rwm", d.major, d.minor))
+		}
+		for _, d := range more {
+			rules = append(rules, d.ruleV1())
+		}
 	}
 	for _, r := range rules {
-		if err := writeFile(dir+"/devices.allow", r); err != nil {
+		if err := writeFile(dir+file, r); err != nil {
 			return fmt.Errorf("cannot set the device filter: %w", err)
 		}
 	}
 	return nil
+}
+
+func (d *device) ruleV1() string {
+	kind, access := "c", "m"
+	if d.mode&unix.S_IFMT == unix.S_IFBLK {
+		kind = "b"
+	}
+	if d.access&unix.BPF_DEVCG_ACC_READ != 0 {
+		access += "r"
+	}
+	if d.access&unix.BPF_DEVCG_ACC_WRITE != 0 {
+		access += "w"
+	}
+	return fmt.Sprintf("%s %d:%d %s", kind, unix.Major(d.number), unix.Minor(d.number), access)
 }
