@@ -171,7 +171,7 @@ func (h *hierarchies) setCPUSet(name, cpus string) error {
 		return err
 	}
 	if !v1 {
-		return writeSetting(dir, "cpuset.cpus", cpus+"\n", cpus != "")
+		return cpuSetV2(dir, cpus)
 	}
 	if _, err := os.Stat(dir); err != nil {
 		return ignoreMissing(err)
@@ -187,6 +187,23 @@ func (h *hierarchies) setCPUSet(name, cpus string) error {
 		cpus = strings.TrimSpace(string(b))
 	}
 	return writeSetting(dir, "cpuset.cpus", cpus, true)
+}
+
+// cpuSetV2 lifts a limit by naming all processors, as older kernels refuse an
+// empty set where there are processes.
+func cpuSetV2(dir, cpus string) error {
+	wanted := cpus != ""
+	if !wanted {
+		b, err := os.ReadFile(dir + "/cpuset.cpus")
+		if err != nil || strings.TrimSpace(string(b)) == "" {
+			return ignoreMissing(err)
+		}
+		if b, err = os.ReadFile(filepath.Dir(dir) + "/cpuset.cpus.effective"); err != nil {
+			return fmt.Errorf("cannot read a cpuset: %w", err)
+		}
+		cpus = strings.TrimSpace(string(b))
+	}
+	return writeSetting(dir, "cpuset.cpus", cpus, wanted)
 }
 
 // inheritCPUSet fills the sets down the path, which v1 leaves empty.
