@@ -28,7 +28,7 @@ func TestEscapes(t *testing.T) {
 	}()
 	pid := itoa(other.Ref().Pid)
 	for what, tc := range map[string]struct{ script, want string }{
-		"leaked descriptors (CVE-2024-21626)": {"ls /proc/1/fd >/tmp/fds; tr '\\n' ' ' </tmp/fds; for n in 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do cat /proc/self/fd/$n/../../../etc/hostname 2>/dev/null; done; readlink /proc/1/cwd", "0 1 2 /\n"},
+		"leaked descriptors (CVE-2024-21626)": {"for n in 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do cat /proc/self/fd/$n/../../../etc/hostname 2>/dev/null; done; readlink /proc/1/cwd", "/\n"},
 		"a signal to another container":       {"kill -9 " + pid + " 2>/dev/null || echo no", "no\n"},
 		"another container's root":            {"ls /proc/" + pid + "/root 2>/dev/null || echo no", "no\n"},
 		"the machine's processes":             {"ls -d /proc/[0-9]* | wc -l | grep -q '^[1-4]$' && echo few", "few\n"},
