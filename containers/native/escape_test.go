@@ -19,7 +19,6 @@ import (
 func TestEscapes(t *testing.T) {
 	r := newRig(t)
 	root := busyboxRoot(t)
-	addProbe(t, root)
 	other := r.start(r.spec(root, "exec sleep 100"))
 	defer func() {
 		must(t, other.Signal(syscall.SIGKILL))

@@ -52,8 +52,20 @@ func powersOf(s *containers.ExecSpec, normal *unix.SockFprog) (*powers, error) {
 	if s.OOMScoreAdj < -1000 || s.OOMScoreAdj > 1000 {
 		return nil, fmt.Errorf("OOM score adjustment of %d is not within -1000 and 1000", s.OOMScoreAdj)
 	}
+	if err := seLinux(s.Label); err != nil {
+		return nil, err
+	}
 	w.appArmor, err = appArmor(s.AppArmor)
 	return w, err
+}
+
+// seLinux refuses labels where they would mean something; elsewhere they are
+// left aside, as Docker does.
+func seLinux(label string) error {
+	if label == "" || label == "disable" || fsType("/sys/fs/selinux") != unix.SELINUX_MAGIC {
+		return nil
+	}
+	return &containers.Unsupported{Feature: "an engine that sets SELinux labels"}
 }
 
 // specPowers are the fields of a Spec that powersOf reads.

@@ -16,8 +16,6 @@ func itoa(n int) string { return strconv.Itoa(n) }
 func TestPowers(t *testing.T) {
 	r := newRig(t)
 	root := busyboxRoot(t)
-	addProbe(t, root)
-	must(t, os.Chmod(filepath.Join(root, "probe"), 0o755|os.ModeSetuid))
 	must(t, os.Symlink("busybox", filepath.Join(root, "bin/mkdir")))
 	caps := "grep -E '^Cap(Inh|Eff|Bnd)' /proc/self/status | tr -d '\\t'"
 	set := func(eff uint64) string {
@@ -53,8 +51,6 @@ func TestPowers(t *testing.T) {
 			s.Ulimits = []containers.Ulimit{{Name: "nofile", Soft: 77, Hard: 99}, {Name: "core", Soft: -1, Hard: -1}}
 		}, "ulimit -n; ulimit -Hn; ulimit -c", "77\n99\nunlimited\n"},
 		{"oom_score_adj", func(s *containers.Spec) { s.OOMScoreAdj = 321; s.User = "ann" }, "cat /proc/1/oom_score_adj", "321\n"},
-		{"setuid program", func(s *containers.Spec) { s.User = "ann" }, "/probe uid", "1000\n"},
-		{"setuid program, new privileges", func(s *containers.Spec) { s.User, s.NewPrivileges = "ann", true }, "/probe uid", "0\n"},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			s := r.spec(root, tc.script)
@@ -63,5 +59,21 @@ func TestPowers(t *testing.T) {
 				t.Errorf("got %q, want %q", out, tc.want)
 			}
 		})
+	}
+}
+
+func TestSetuidProgram(t *testing.T) {
+	r := newRig(t)
+	root, volume := busyboxRoot(t), t.TempDir()
+	addProbe(t, volume)
+	must(t, os.Chmod(volume, 0o755))
+	must(t, os.Chmod(filepath.Join(volume, "probe"), 0o755|os.ModeSetuid))
+	for newPrivileges, want := range map[bool]string{false: "1000\n", true: "0\n"} {
+		s := r.spec(root, "/data/probe uid")
+		s.User, s.NewPrivileges = "ann", newPrivileges
+		s.Mounts = []containers.Mount{{Source: volume, Target: "/data"}}
+		if out, _ := r.run(s); out != want {
+			t.Errorf("new privileges %v: got %q", newPrivileges, out)
+		}
 	}
 }

@@ -54,6 +54,9 @@ func (c *container) mountVolumes(src *sources) error {
 // openVolume clones a source as the machine shows it. A path below it is found
 // as a process would whose root the source is.
 func openVolume(m *containers.Mount) (int, error) {
+	if err := seLinux(m.SELinux); err != nil {
+		return -1, fmt.Errorf("cannot relabel %s: %w", m.Source, err)
+	}
 	spread, err := propagation(m.Propagation)
 	if err != nil {
 		return -1, err
