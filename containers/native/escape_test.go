@@ -144,3 +144,33 @@ func TestNamesOnReadOnlyRoot(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestNetlinkAndPtrace(t *testing.T) {
+	r := newRig(t)
+	root := busyboxRoot(t)
+	addProbe(t, root)
+	other := r.start(r.spec(root, "exec sleep 100"))
+	netlink := r.spec(root, "/probe netlink")
+	netlink.NetNSPath = netNS(t)
+	if out, _ := r.run(netlink); out != "operation not permitted\n" {
+		t.Errorf("netlink: got %q", out)
+	}
+	netlink.CapAdd = []string{"NET_ADMIN"}
+	if out, _ := r.run(netlink); out == "operation not permitted\n" {
+		t.Error("netlink: the probe tells nothing")
+	}
+	trace := r.spec(root, "/probe ptrace "+itoa(other.Ref().Pid))
+	if out, _ := r.run(trace); out != "no such process\n" {
+		t.Errorf("ptrace: got %q", out)
+	}
+	// Who shares the processes of another may not trace another user's.
+	ref := other.Ref()
+	trace = r.spec(root, "/probe ptrace 1")
+	trace.PIDOf, trace.User = &ref, "ann"
+	if out, _ := r.run(trace); out != "operation not permitted\n" {
+		t.Errorf("ptrace of a shared process: got %q", out)
+	}
+	must(t, other.Signal(syscall.SIGKILL))
+	_, err := other.Wait()
+	must(t, err)
+}
