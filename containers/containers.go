@@ -40,7 +40,7 @@ type Spec struct {
 	OOMScoreAdj int
 	Groups      []string // further groups, as names or numbers
 	// TTY gives the command a terminal of the container's own as its standard
-	// files; its other end is read into Stdout.
+	// files; its Process is a Terminal.
 	TTY bool
 	// Stdin is a FIFO on the machine that is the command's input; "" is /dev/null.
 	Stdin    string
@@ -58,6 +58,9 @@ type Spec struct {
 	AppArmor      string
 	Label         string // SELinux
 	Sysctls       []Sysctl
+	// Delegate gives the container a writable cgroup of its own below the one
+	// that limits it, as a system manager (systemd) needs.
+	Delegate bool
 	// PIDOf and IPCOf are processes whose namespaces the container joins.
 	PIDOf *ProcessRef
 	IPCOf *ProcessRef
@@ -187,6 +190,10 @@ type Process interface {
 // processes of their group.
 type GroupKiller interface{ KillGroup() error }
 
+// Terminal is met by processes that have a terminal of their own: its master,
+// which the caller reads and closes. Without it the command is hung up.
+type Terminal interface{ Terminal() *os.File }
+
 // ProcessRef names a process across reuse of its pid.
 type ProcessRef struct {
 	Pid int `json:"pid"`
@@ -216,6 +223,17 @@ type ExecSpec struct {
 	Stdin  *os.File
 	Stdout *os.File
 	Stderr *os.File
+	// As in the Spec that the container was made from.
+	Groups        []string
+	Ulimits       []Ulimit
+	OOMScoreAdj   int
+	CapAdd        []string
+	CapDrop       []string
+	Privileged    bool
+	Seccomp       string
+	NewPrivileges bool
+	AppArmor      string
+	Label         string
 }
 
 // ExecError is a command that could not be executed: Errno is ENOENT (127) or

@@ -277,8 +277,8 @@ func (c *change) redefine(ctx context.Context) error {
 		if !now.alive() {
 			continue
 		}
-		if c.unsure || old == nil || old.MemLimit != s.MemLimit || old.PidsLimit != s.PidsLimit {
-			if err := native.SetLimits(k.cgroup(now.Container), s.MemLimit, s.PidsLimit); err != nil {
+		if c.unsure || old == nil || old.MemLimit != s.MemLimit || old.PidsLimit != s.PidsLimit || !reflect.DeepEqual(old.Resources, s.Resources) {
+			if err := native.SetResources(k.cgroup(now.Container), s.MemLimit, s.PidsLimit, resources(s)); err != nil {
 				errs = append(errs, fmt.Errorf("cannot change the limits of %q: %w", now.Container, err))
 			}
 		}

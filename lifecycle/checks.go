@@ -123,10 +123,13 @@ func (m *member) check(ctx context.Context, ref containers.ProcessRef, config *t
 	defer ours.Close()
 	s := m.definition()
 	now, _, _ := m.now()
-	process, err := m.k.engine.Exec(ctx, &containers.ExecSpec{
-		Container: ref, Cgroup: m.k.cgroup(now.Container), Args: config.Test, Env: s.Environment,
-		User: s.User, Stdout: theirs, Stderr: theirs,
-	})
+	spec, err := execSpec(cgroup(m.k.name), &now, s)
+	if err != nil {
+		theirs.Close()
+		return false, err.Error()
+	}
+	spec.Container, spec.Args, spec.Stdout, spec.Stderr = ref, config.Test, theirs, theirs
+	process, err := m.k.engine.Exec(ctx, spec)
 	theirs.Close()
 	if err != nil {
 		return false, err.Error()

@@ -3,7 +3,9 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 
 	"platelayer/containers"
 	"platelayer/containers/native"
@@ -40,11 +42,12 @@ func Exec(ctx context.Context, l Layout, name string, s *topology.Station, o Exe
 	if err := native.Harden(); err != nil {
 		return nil, err
 	}
-	spec := &containers.ExecSpec{
-		Container: c.Process, Cgroup: cgroup(name) + "/" + c.Container,
-		Args: o.Args, Env: append(append([]string{}, s.Environment...), o.Env...),
-		WorkingDir: orDefault(o.WorkingDir, s.WorkingDir), User: orDefault(o.User, s.User),
+	spec, err := execSpec(cgroup(name), c, s)
+	if err != nil {
+		return nil, err
 	}
+	spec.Args, spec.Env = o.Args, append(spec.Env, o.Env...)
+	spec.WorkingDir, spec.User = orDefault(o.WorkingDir, s.WorkingDir), orDefault(o.User, s.User)
 	if !o.TTY {
 		r, err := newRelay(o.Stdin, o.Stdout, o.Stderr)
 		if err != nil {
@@ -66,6 +69,26 @@ func Exec(ctx context.Context, l Layout, name string, s *topology.Station, o Exe
 	}
 	return native.Exec(ctx, spec)
 }
+
+// execSpec has a command in a station run with what the station's own has.
+func execSpec(group string, c *ContainerState, s *topology.Station) (*containers.ExecSpec, error) {
+	own := new(containers.Spec)
+	site{}.full(own, s)
+	if err := readFilter(own, s); err != nil {
+		return nil, err
+	}
+	return &containers.ExecSpec{
+		Container: c.Process, Cgroup: group + "/" + c.Container, Env: slices.Clone(s.Environment), User: s.User,
+		Groups: own.Groups, Ulimits: own.Ulimits, OOMScoreAdj: own.OOMScoreAdj, CapAdd: own.CapAdd, CapDrop: own.CapDrop,
+		Privileged: own.Privileged, Seccomp: own.Seccomp, NewPrivileges: own.NewPrivileges, AppArmor: own.AppArmor, Label: own.Label,
+	}, nil
+}
+
+// InitName is what the program is called as where it is a station's init.
+const InitName = native.InitName
+
+// Init is a station's init: it runs a command, reaps, and ends with its code.
+func Init(args []string, stderr io.Writer) int { return native.Init(args, stderr) }
 
 func orDefault(s, d string) string {
 	if s == "" {

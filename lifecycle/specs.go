@@ -50,6 +50,9 @@ func (w site) station(t *topology.Topology, s *topology.Station) *containers.Spe
 	}
 	spec.Mounts = w.mounts(t, s)
 	w.full(spec, s)
+	if s.StdinOpen && !s.TTY {
+		spec.Stdin = stream(w.layout, t.Name, name, "stdin")
+	}
 	return spec
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -50,10 +51,10 @@ func volumeName(t *topology.Topology, key string) string {
 	return t.Name + "_" + key
 }
 
-// full adds to a container's description what it shares with compose.
-func (w site) full(spec *containers.Spec, s *topology.Station) {
+// resources are the station's limits as the engine sets them.
+func resources(s *topology.Station) containers.Resources {
 	r := s.Resources
-	spec.Resources = containers.Resources{
+	return containers.Resources{
 		CPUs: r.CPUs, CPUShares: r.CPUShares, CPUSet: r.CPUSet,
 		MemSwap: r.MemSwapLimit, MemReservation: r.MemReservation, ShmSize: r.ShmSize,
 		Blkio: containers.Blkio{
@@ -63,9 +64,15 @@ func (w site) full(spec *containers.Spec, s *topology.Station) {
 			WriteBps: rates(r.Blkio.DeviceWriteBps), WriteIOps: rates(r.Blkio.DeviceWriteIOps),
 		},
 	}
+}
+
+// full adds to a container's description what it shares with compose.
+func (w site) full(spec *containers.Spec, s *topology.Station) {
+	spec.Resources = resources(s)
 	for _, u := range s.Ulimits {
 		spec.Ulimits = append(spec.Ulimits, containers.Ulimit(u))
 	}
+	spec.TTY = s.TTY
 	spec.OOMScoreAdj, spec.Groups, spec.Init, spec.ReadOnly = s.OOMScoreAdj, s.GroupAdd, s.Init, s.ReadOnly
 	for _, f := range s.Tmpfs {
 		spec.Tmpfs = append(spec.Tmpfs, containers.Tmpfs(f))
@@ -124,13 +131,39 @@ func furnish(r *root) error {
 		}
 		r.spec.Files = append(r.spec.Files, containers.File{Target: f.Target, Content: content, Mode: f.Mode, UID: f.UID, GID: f.GID})
 	}
-	if profile := s.Security.Seccomp; profile != "" && profile != "unconfined" {
-		text, err := os.ReadFile(profile)
-		if err != nil {
-			return fmt.Errorf("cannot read the system call filter of %q: %w", r.spec.Name, err)
-		}
-		r.spec.Seccomp = string(text)
+	return readFilter(r.spec, s)
+}
+
+// readFilter reads the station's own system call filter, where it has one.
+func readFilter(spec *containers.Spec, s *topology.Station) error {
+	profile := s.Security.Seccomp
+	if profile == "" || profile == "unconfined" {
+		return nil
 	}
+	text, err := os.ReadFile(profile)
+	if err != nil {
+		return fmt.Errorf("cannot read the system call filter of %q: %w", s.ID(), err)
+	}
+	spec.Seccomp = string(text)
+	return nil
+}
+
+// logTerminal copies what a container writes to its terminal into its log.
+func logTerminal(r *root, process containers.Process) error {
+	t, ok := process.(containers.Terminal)
+	if !ok || t.Terminal() == nil {
+		return nil
+	}
+	master := t.Terminal()
+	log, err := os.OpenFile(r.spec.Stdout, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("cannot log the terminal of %q: %w", r.spec.Name, err)
+	}
+	go func() { // until the last process has closed the terminal
+		defer master.Close()
+		defer log.Close()
+		io.Copy(log, master)
+	}()
 	return nil
 }
 

@@ -216,6 +216,9 @@ func (m *member) start(ctx context.Context, r *root, again bool) (_ containers.P
 	if err != nil {
 		return nil, err
 	}
+	if err := logTerminal(r, process); err != nil {
+		m.k.tell(Progress{Notice: err.Error()})
+	}
 	s := r.station
 	m.k.mu.Lock()
 	m.process, m.output = process, output

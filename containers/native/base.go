@@ -23,6 +23,7 @@ const (
 	baseEtc     = "/etc"      // the machine's /etc
 	baseHideEtc = "/hide-etc" // a layer of whiteouts above it
 	baseUpper   = "/upper"    // the writable layers
+	baseFiles   = "/files"    // the files of a container
 	baseEmpty   = "/empty"    // masks a folder
 	baseNull    = "/null"     // masks a file
 )
@@ -41,7 +42,7 @@ func newBase(t *thread) (*base, error) {
 		return nil, err
 	}
 	defer closeFD(fd)
-	for _, dir := range []string{baseLower, baseUsr, baseEtc, baseHideEtc, baseUpper, baseEmpty} {
+	for _, dir := range []string{baseLower, baseUsr, baseEtc, baseHideEtc, baseUpper, baseFiles, baseEmpty} {
 		if err := unix.Mkdirat(fd, dir[1:], 0o755); err != nil {
 			return nil, fmt.Errorf("cannot make %s in the base: %w", dir, err)
 		}

@@ -35,7 +35,7 @@ func findHierarchies() *hierarchies {
 	if dir := cgroupDir + "/unified"; fsType(dir) == unix.CGROUP2_SUPER_MAGIC {
 		h.v2, h.hybrid = dir, true
 	}
-	controllers := []string{"memory", "pids", "devices"}
+	controllers := []string{"memory", "pids", "devices", "cpu", "cpuset", "blkio"}
 	if h.v2 == "" {
 		controllers = append(controllers, "freezer")
 	}
@@ -89,7 +89,7 @@ func (h *hierarchies) delegate(name string) {
 	dir := h.v2
 	for _, part := range append([]string{""}, strings.Split(name, "/")...) {
 		dir = filepath.Join(dir, part)
-		for _, c := range []string{"+memory", "+pids", "+cpu"} {
+		for _, c := range []string{"+memory", "+pids", "+cpu", "+cpuset", "+io"} {
 			_ = writeFile(dir+"/cgroup.subtree_control", c)
 		}
 	}

@@ -30,7 +30,7 @@ func insn(code, regs uint8, off int16, imm int32) []byte {
 
 // deviceProgram reads struct bpf_cgroup_dev_ctx {access_type, major, minor}
 // and answers 1 for allowed.
-func deviceProgram() []byte {
+func deviceProgram(more []device) []byte {
 	const (
 		load  = unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W
 		mov   = unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_K
@@ -54,6 +54,17 @@ func deviceProgram() []byte {
 	add(mov, 0x00, 0, 1)           // allowed, so far
 	add(jset, 0x03, 1, read|write) // only made, not opened: done
 	add(exit, 0, 0, 0)
+	for _, d := range more {
+		kind := int32(unix.BPF_DEVCG_DEV_CHAR)
+		if d.mode&unix.S_IFMT == unix.S_IFBLK {
+			kind = unix.BPF_DEVCG_DEV_BLOCK
+		}
+		add(jne, 0x02, 4, kind)
+		add(jne, 0x04, 3, int32(unix.Major(d.number)))
+		add(jne, 0x05, 2, int32(unix.Minor(d.number)))
+		add(jset, 0x03, 1, int32(^d.access&(read|write)))
+		add(exit, 0, 0, 0)
+	}
 	add(jne, 0x02, int16(2+3*len(allowedDevices)), unix.BPF_DEVCG_DEV_CHAR) // to the denial
 	add(jne, 0x04, 1, ptsMajor)
 	add(exit, 0, 0, 0)
@@ -67,12 +78,13 @@ func deviceProgram() []byte {
 	return p
 }
 
-// loadDeviceFilter loads the program once; cgroups share it.
-func (h *hierarchies) loadDeviceFilter() (int, error) {
+// loadDeviceFilter loads the program that allows further devices too. The one
+// without is loaded once; cgroups share it.
+func (h *hierarchies) loadDeviceFilter(more []device) (int, error) {
 	if h.v2 == "" {
 		return -1, nil
 	}
-	code := deviceProgram()
+	code := deviceProgram(more)
 	license := []byte("Apache-2.0\x00")
 	// The first fields of union bpf_attr for BPF_PROG_LOAD.
 	attr := struct {
@@ -99,19 +111,94 @@ func (h *hierarchies) loadDeviceFilter() (int, error) {
 	return int(fd), nil
 }
 
-// attachDeviceFilter is repeatable: a cgroup outlives the container, and the
-// same program is attached to it once.
+// attachDeviceFilter puts a program in the place of those that earlier runs
+// left, as a cgroup outlives its container; all that are attached must allow.
+// With -1 it only takes those away.
 func attachDeviceFilter(dir string, prog int) error {
 	cg, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("cannot open the cgroup %s: %w", dir, err)
 	}
 	defer closeFD(cg)
-	attr := struct{ target, prog, attachType, flags, replace uint32 }{
-		uint32(cg), uint32(prog), unix.BPF_CGROUP_DEVICE, unix.BPF_F_ALLOW_MULTI, 0}
-	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_ATTACH, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	if errno != 0 && errno != unix.EINVAL {
-		return fmt.Errorf("cannot attach the device filter: %w", errno)
+	old, err := attachedFilters(cg)
+	if err != nil {
+		return err
+	}
+	if prog >= 0 {
+		attr := progAttach{uint32(cg), uint32(prog), unix.BPF_CGROUP_DEVICE, unix.BPF_F_ALLOW_MULTI, 0}
+		// EINVAL: it is attached already.
+		_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_ATTACH, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+		if errno != 0 && errno != unix.EINVAL {
+			return fmt.Errorf("cannot attach the device filter: %w", errno)
+		}
+		if errno == unix.EINVAL && len(old) == 1 {
+			return nil
+		}
+	}
+	for _, id := range old {
+		if err := detachFilter(cg, id, prog); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// progAttach is what union bpf_attr of linux/bpf.h has for BPF_PROG_ATTACH.
+type progAttach struct{ target, prog, attachType, flags, replace uint32 }
+
+// attachedFilters lists the ids of a cgroup's own device programs.
+func attachedFilters(cg int) ([]uint32, error) {
+	ids := make([]uint32, 64)
+	attr := struct {
+		target, attachType, queryFlags, attachFlags uint32
+		ids                                         uint64
+		count, _                                    uint32
+		progFlags                                   uint64
+	}{target: uint32(cg), attachType: unix.BPF_CGROUP_DEVICE, ids: uint64(uintptr(unsafe.Pointer(&ids[0]))), count: uint32(len(ids))}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_QUERY, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	runtime.KeepAlive(ids)
+	if errno != 0 {
+		return nil, fmt.Errorf("cannot list the device filters: %w", errno)
+	}
+	return ids[:attr.count], nil
+}
+
+// detachFilter takes a program away unless it is the one to keep.
+func detachFilter(cg int, id uint32, keep int) error {
+	if keep >= 0 {
+		kept, err := programID(keep)
+		if err != nil || kept == id {
+			return err
+		}
+	}
+	attr := struct{ id, next, flags uint32 }{id: id}
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_GET_FD_BY_ID, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno == unix.ENOENT {
+		return nil
+	}
+	if errno != 0 {
+		return fmt.Errorf("cannot open a device filter: %w", errno)
+	}
+	defer closeFD(int(fd))
+	gone := progAttach{uint32(cg), uint32(fd), unix.BPF_CGROUP_DEVICE, 0, 0}
+	_, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_DETACH, uintptr(unsafe.Pointer(&gone)), unsafe.Sizeof(gone))
+	if errno != 0 && errno != unix.ENOENT {
+		return fmt.Errorf("cannot detach a device filter: %w", errno)
+	}
+	return nil
+}
+
+// programID reads it from the second word of struct bpf_prog_info.
+func programID(prog int) (uint32, error) {
+	info := [2]uint32{}
+	attr := struct {
+		fd, length uint32
+		info       uint64
+	}{uint32(prog), uint32(unsafe.Sizeof(info)), uint64(uintptr(unsafe.Pointer(&info[0])))}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	runtime.KeepAlive(&info)
+	if errno != 0 {
+		return 0, fmt.Errorf("cannot identify the device filter: %w", errno)
+	}
+	return info[1], nil
 }

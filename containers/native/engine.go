@@ -23,6 +23,10 @@ type Engine struct {
 	cgroups *hierarchies
 	devices int // the device filter's program, or -1
 
+	initOnce sync.Once // the program for containers' process 1
+	init     int
+	initErr  error
+
 	etcOnce sync.Once // the layer that hides what is private in /etc
 	etcErr  error
 }
@@ -36,16 +40,16 @@ func New(c Config) (*Engine, error) {
 	if c.Workers <= 0 {
 		c.Workers = min(runtime.NumCPU(), 4)
 	}
-	e := &Engine{config: c, sys: maskedSys(), common: commonSteps(), devices: -1}
+	e := &Engine{config: c, sys: maskedSys(), common: commonSteps(), devices: -1, init: -1}
 	var err error
-	if e.filter, err = defaultFilter(); err != nil {
+	if e.filter, err = defaultFilter(defaultCaps); err != nil {
 		return nil, err
 	}
 	e.cgroups = findHierarchies()
 	if err := e.cgroups.make(c.Cgroup); err != nil {
 		return nil, err
 	}
-	if e.devices, err = e.cgroups.loadDeviceFilter(); err != nil {
+	if e.devices, err = e.cgroups.loadDeviceFilter(nil); err != nil {
 		return nil, err
 	}
 	err = onThread(func(t *thread) error {
@@ -65,6 +69,7 @@ func (e *Engine) Close() error {
 	e.pool.close()
 	e.base.close()
 	closeFD(e.devices)
+	closeFD(e.init)
 	return nil
 }
 
@@ -76,10 +81,23 @@ func (e *Engine) Prepare(ctx context.Context, spec *containers.Spec) (containers
 	if len(spec.Args) == 0 {
 		return nil, fmt.Errorf("cannot prepare %s: it has no command", spec.Name)
 	}
-	if err := checkLimits(spec.MemoryBytes, spec.Pids); err != nil {
+	if err := checkResources(spec.MemoryBytes, spec.Pids, &spec.Resources); err != nil {
 		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
 	}
-	c := &container{engine: e, spec: spec, ns: newNSSet(), baseFD: -1, cwd: -1}
+	c := &container{engine: e, spec: spec, ns: newNSSet(), baseFD: -1, cwd: -1, shm: -1}
+	var err error
+	if c.powers, err = powersOf(specPowers(spec), e.filter); err != nil {
+		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
+	}
+	if c.devices, err = findDevices(spec); err != nil {
+		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
+	}
+	if spec.Init {
+		e.initOnce.Do(func() { e.init, e.initErr = openInit() })
+		if e.initErr != nil {
+			return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, e.initErr)
+		}
+	}
 	if err := e.pool.do(c.prepare); err != nil {
 		c.release()
 		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
@@ -95,7 +113,10 @@ type container struct {
 	root    *os.File
 	baseFD  int // the base's root folder, in the container's mount namespace
 	cwd     int
+	shm     int // a clone of another container's /dev/shm, or -1
 	user    *identity
+	powers  *powers
+	devices []device
 	notices []string
 	mounts  map[uint64]bool // ids of the overlays, whose files can be copied up
 
@@ -120,7 +141,7 @@ func (c *container) Discard() error {
 }
 
 func (c *container) release() {
-	for _, fd := range []*int{&c.ns.mnt, &c.ns.net, &c.ns.uts, &c.ns.ipc, &c.baseFD, &c.cwd} {
+	for _, fd := range []*int{&c.ns.mnt, &c.ns.net, &c.ns.uts, &c.ns.ipc, &c.baseFD, &c.cwd, &c.shm} {
 		closeFD(*fd)
 		*fd = -1
 	}

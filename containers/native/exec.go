@@ -23,7 +23,7 @@ func Exec(ctx context.Context, s *containers.ExecSpec) (containers.Process, erro
 	if err := Harden(); err != nil {
 		return nil, err
 	}
-	filter, err := defaultFilter()
+	filter, err := defaultFilter(defaultCaps)
 	if err != nil {
 		return nil, err
 	}
@@ -53,17 +53,24 @@ func (x *executor) exec(ctx context.Context, s *containers.ExecSpec) (containers
 	if len(s.Args) == 0 {
 		return nil, errors.New("cannot execute: no command")
 	}
+	w, err := powersOf(s, x.filter)
+	if err != nil {
+		return nil, fmt.Errorf("cannot execute %q: %w", s.Args[0], err)
+	}
 	cg, err := x.cgroups.open(s.Cgroup)
 	if err != nil {
 		return nil, err
 	}
 	defer cg.close()
+	if err := x.cgroups.enterPayload(cg, s.Container.Pid); err != nil {
+		return nil, err
+	}
 	if x.cgroups.frozen(s.Cgroup) {
 		return nil, &containers.Paused{Name: path.Base(s.Cgroup)}
 	}
 	var p *process
 	err = x.on(func(t *thread) error {
-		pid, pidfd, err := x.execOn(t, s, cg)
+		pid, pidfd, err := x.execOn(t, s, w, cg)
 		if err != nil {
 			return err
 		}
@@ -82,7 +89,7 @@ func (x *executor) exec(ctx context.Context, s *containers.ExecSpec) (containers
 }
 
 // execOn enters the container and starts the command there.
-func (x *executor) execOn(t *thread, s *containers.ExecSpec, cg *entry) (pid, child int, err error) {
+func (x *executor) execOn(t *thread, s *containers.ExecSpec, w *powers, cg *entry) (pid, child int, err error) {
 	pidfd, err := openRef(s.Container)
 	if err != nil {
 		return 0, -1, fmt.Errorf("cannot find the container: %w", err)
@@ -108,7 +115,7 @@ func (x *executor) execOn(t *thread, s *containers.ExecSpec, cg *entry) (pid, ch
 		return 0, -1, fmt.Errorf("cannot open the container's root: %w", err)
 	}
 	defer closeFD(root)
-	u, err := lookupUser(root, s.User)
+	u, err := lookupUser(root, s.User, s.Groups)
 	if err != nil {
 		return 0, -1, err
 	}
@@ -145,7 +152,7 @@ func (x *executor) execOn(t *thread, s *containers.ExecSpec, cg *entry) (pid, ch
 	// Once in the cgroup: its namespace, as any other process of the container.
 	prog.add("enter the cgroup namespace", 0, unix.SYS_SETNS, uintptr(pidfd), unix.CLONE_NEWCGROUP)
 	prog.finish(&final{cwd: cwd, files: files, tty: s.TTY, common: x.common, user: u,
-		filter: x.filter, path: command, args: s.Args, env: env})
+		powers: w, program: -1, path: command, args: s.Args, env: env})
 	pid, child, err = prog.run(0, cg.dir)
 	if err != nil {
 		return 0, -1, startError(path.Base(s.Cgroup), command, err)

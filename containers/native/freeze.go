@@ -124,11 +124,7 @@ func (h *hierarchies) frozen(name string) bool {
 // first share the lock. It is on the folder above the container's, which the
 // container itself can't see and so can't lock.
 func (h *hierarchies) lock(name string, how int) (int, error) {
-	root := h.v2
-	if root == "" {
-		root = h.v1["devices"]
-	}
-	dir := filepath.Dir(filepath.Join(root, name))
+	dir := filepath.Dir(filepath.Join(h.home(), name))
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("cannot open the cgroup %s: %w", dir, err)
@@ -151,12 +147,8 @@ func (h *hierarchies) gather(name, controller string) error {
 	if err := mkdirCgroup(into); err != nil {
 		return err
 	}
-	home := h.v2
-	if home == "" {
-		home = h.v1["devices"]
-	}
 	for {
-		all, err := os.ReadFile(filepath.Join(home, name, "cgroup.procs"))
+		all, err := pidsIn(filepath.Join(h.home(), name))
 		if err != nil {
 			return ignoreGone(err)
 		}
@@ -169,7 +161,7 @@ func (h *hierarchies) gather(name, controller string) error {
 			there[pid] = true
 		}
 		moved := false
-		for pid := range strings.FieldsSeq(string(all)) {
+		for _, pid := range all {
 			if there[pid] {
 				continue
 			}

@@ -185,7 +185,7 @@ func TestSetLimits(t *testing.T) {
 			if exit := exec(forks...); exit.Code != 0 {
 				t.Errorf("without a limit: got %+v", exit)
 			}
-			must(t, h.limit(name, 64<<20, 8))
+			must(t, h.limit(name, 64<<20, 8, &containers.Resources{}))
 			if exit := exec(forks...); exit.Code == 0 {
 				t.Errorf("pids: got %+v", exit)
 			}
@@ -200,7 +200,7 @@ func TestSetLimits(t *testing.T) {
 				}
 			}
 			for _, memory := range []int64{128 << 20, 32 << 20, 256 << 20} { // up, down, up
-				must(t, h.limit(name, memory, 100))
+				must(t, h.limit(name, memory, 100, &containers.Resources{}))
 			}
 			if exit := exec(forks...); exit.Code != 0 {
 				t.Errorf("raised: got %+v", exit)
@@ -209,7 +209,7 @@ func TestSetLimits(t *testing.T) {
 			if exit := exec("dd", "if=/dev/zero", "of=/dev/shm/f", "bs=1M", "count=20"); exit.Code != 0 {
 				t.Errorf("dd: got %+v", exit)
 			}
-			err := h.limit(name, 8<<20, 100)
+			err := h.limit(name, 8<<20, 100, &containers.Resources{})
 			var use *inUse
 			if !errors.As(err, &use) || !strings.Contains(err.Error(), "memory limit of 8388608 bytes is below what is in use") {
 				t.Errorf("got %v", err)
@@ -217,7 +217,7 @@ func TestSetLimits(t *testing.T) {
 			if !Alive(p.Ref()) {
 				t.Error("it was killed")
 			}
-			must(t, h.limit(name, 0, 0))
+			must(t, h.limit(name, 0, 0, &containers.Resources{}))
 			if exit := exec(append(forks[:2:2], "for i in 1 2 3; do "+forks[2]+" & done; wait")...); exit.Code != 0 {
 				t.Errorf("lifted: got %+v", exit)
 			}
@@ -225,7 +225,7 @@ func TestSetLimits(t *testing.T) {
 				memory, pids int64
 				want         string
 			}{{1024, 0, "memory limit of 1024 bytes is below"}, {-1, 0, "memory limit of -1 bytes is below"}, {0, -1, "pids limit of -1 is below"}} {
-				if err := h.limit(name, bad.memory, bad.pids); err == nil || !strings.Contains(err.Error(), bad.want) {
+				if err := h.limit(name, bad.memory, bad.pids, &containers.Resources{}); err == nil || !strings.Contains(err.Error(), bad.want) {
 					t.Errorf("got %v, want %s", err, bad.want)
 				}
 			}

@@ -27,12 +27,16 @@ func maskedSys() []string {
 // pid namespace and its cgroup: /proc with its masks, and the cgroup's view.
 // base is an open folder of the base, so that the mounts used as masks are
 // never looked up in the container.
-func (p *program) isolate(base int, cgroupView bool) {
+func (p *program) isolate(base int, v view) {
 	at := uintptr(0xffffff9c) // AT_FDCWD
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	proc := p.str("proc")
 	p.add("mount /proc", 0, unix.SYS_MOUNT, proc, p.str("/proc"), proc, flags)
-	for _, path := range readOnlyProc {
+	readOnly, files, dirs := readOnlyProc, maskedProcFiles, maskedProcDirs
+	if v.whole {
+		readOnly, files, dirs = nil, nil, nil
+	}
+	for _, path := range readOnly {
 		name := p.str(path)
 		p.add("clone "+path, opSave|opMayLack, unix.SYS_OPEN_TREE, at, name,
 			unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -49,14 +53,24 @@ func (p *program) isolate(base int, cgroupView bool) {
 			p.add("mask "+path, opUse|opMayLack, unix.SYS_MOVE_MOUNT, 0, p.str(""), at, p.str(path), unix.MOVE_MOUNT_F_EMPTY_PATH)
 		}
 	}
-	mask(baseNull, maskedProcFiles)
-	mask(baseEmpty, maskedProcDirs)
+	mask(baseNull, files)
+	mask(baseEmpty, dirs)
 	// CLONE_NEWCGROUP would take the parent's cgroup for the namespace's root.
 	p.add("unshare the cgroup namespace", 0, unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
-	if cgroupView {
-		fs := p.str("cgroup2")
-		p.add("mount /sys/fs/cgroup", opMayLack, unix.SYS_MOUNT, fs, p.str("/sys/fs/cgroup"), fs, flags|unix.MS_RDONLY)
+	if v.cgroup {
+		fs, f := p.str("cgroup2"), uintptr(flags)
+		if !v.delegated {
+			f |= unix.MS_RDONLY
+		}
+		p.add("mount /sys/fs/cgroup", opMayLack, unix.SYS_MOUNT, fs, p.str("/sys/fs/cgroup"), fs, f)
 	}
+}
+
+// view is what a container sees of the kernel.
+type view struct {
+	whole     bool // nothing is masked or read-only
+	cgroup    bool // there is a v2 tree to show
+	delegated bool // it may write to it
 }
 
 // unisolate removes what an earlier command of the container has mounted, which
@@ -90,24 +104,39 @@ func (p *program) finish(f *final) {
 	}
 	p.add("mark files to close", 0, unix.SYS_CLOSE_RANGE, uintptr(len(f.files)), maxFD, unix.CLOSE_RANGE_CLOEXEC)
 	p.append(f.common)
-	p.credentials(f.user)
-	if f.filter != nil {
-		p.add("attach the system call filter", 0, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, mem(p, f.filter))
+	p.empower(f.powers)
+	filter := func() {
+		if f.powers.filter != nil {
+			p.add("attach the system call filter", 0, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, mem(p, f.powers.filter))
+		}
+	}
+	// Without no_new_privs only CAP_SYS_ADMIN may attach one.
+	if f.powers.newPrivileges {
+		filter()
+		p.credentials(f.user, f.powers)
+	} else {
+		p.credentials(f.user, f.powers)
+		filter()
+	}
+	if f.program >= 0 {
+		p.add("execute", 0, unix.SYS_EXECVEAT, uintptr(f.program), p.str(""), p.strs(f.args), p.strs(f.env), unix.AT_EMPTY_PATH)
+		return
 	}
 	p.add("execute", 0, unix.SYS_EXECVE, p.str(f.path), p.strs(f.args), p.strs(f.env))
 }
 
 // final is the input of finish.
 type final struct {
-	cwd    int // an open folder, or -1
-	files  []int
-	tty    bool
-	common *program
-	user   *identity
-	filter *unix.SockFprog
-	path   string
-	args   []string
-	env    []string
+	cwd     int // an open folder, or -1
+	files   []int
+	tty     bool
+	common  *program
+	user    *identity
+	powers  *powers
+	program int    // an open program, or -1 for the one at path
+	path    string // as the container sees it
+	args    []string
+	env     []string
 }
 
 // commonSteps is the same for every process: signals, umask, limits.

@@ -24,7 +24,7 @@ func TestInside(t *testing.T) {
 		{"user and group", "ann:staff", "id -u; id -g; echo $HOME", "1000\n50\n/home/ann\n"},
 		{"number", "1234:77", "id -u; id -g", "1234\n77\n"},
 		{"files", "", "ls /proc/self/fd | tr '\\n' ' '", "0 1 2 3 "}, // 3 is ls's own
-		{"processes", "", "ls /proc | grep -c '^[0-9]'", "3\n"},
+		{"processes", "", "echo /proc/[0-9]*", "/proc/1\n"},
 		{"cgroup", "", "cat /proc/self/cgroup | grep ^0:", "0::/\n"},
 		{"own cgroup view", "", "cat /sys/fs/cgroup/cgroup.procs | head -1", "1\n"},
 		{"ignored signals", "", "grep SigIgn /proc/self/status | tr -d '\\t'", "SigIgn:0000000000000000\n"},
@@ -68,7 +68,7 @@ func TestInside(t *testing.T) {
 
 // sameCaps compares the sets in a status file with ours.
 func sameCaps(status string) bool {
-	mask := capMask()
+	const mask = defaultCaps
 	const digits = "0123456789abcdef"
 	hex := make([]byte, 16)
 	for i := range hex {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -15,7 +14,7 @@ import (
 )
 
 // enter makes a container's cgroup with its limits and opens it.
-func (h *hierarchies) enter(name string, spec *containers.Spec, devices int) (*entry, error) {
+func (h *hierarchies) enter(name string, spec *containers.Spec, devices int, more []device) (*entry, error) {
 	if err := checkCgroup(name); err != nil {
 		return nil, err
 	}
@@ -28,10 +27,10 @@ func (h *hierarchies) enter(name string, spec *containers.Spec, devices int) (*e
 		if err := mkdirCgroup(dir); err != nil {
 			return nil, err
 		}
-	} else if err := h.devicesV1(name); err != nil {
+	} else if err := h.devicesV1(name, spec.Privileged, more); err != nil {
 		return nil, err
 	}
-	if err := h.setLimits(name, spec.MemoryBytes, spec.Pids); err != nil {
+	if err := h.setLimits(name, spec.MemoryBytes, spec.Pids, &spec.Resources); err != nil {
 		return nil, err
 	}
 	e, err := h.open(name)
@@ -49,28 +48,31 @@ func (h *hierarchies) enter(name string, spec *containers.Spec, devices int) (*e
 			return nil, err
 		}
 	}
+	if spec.Delegate {
+		if err := h.delegateTo(e); err != nil {
+			e.close()
+			return nil, err
+		}
+	}
 	return e, nil
 }
 
-// SetLimits changes the limits of a container in place; 0 is no limit. Memory
-// that a process used before its container had a limit is not counted by
-// cgroup v1.
+// SetLimits changes memory and pids alone; other limits are lifted.
 func SetLimits(cgroup string, memory, pids int64) error {
-	if err := checkCgroup(cgroup); err != nil {
-		return err
-	}
-	if err := findHierarchies().limit(cgroup, memory, pids); err != nil {
-		return fmt.Errorf("cannot change the limits of %s: %w", path.Base(cgroup), err)
-	}
-	return nil
+	return SetResources(cgroup, memory, pids, containers.Resources{})
 }
 
-func (h *hierarchies) limit(name string, memory, pids int64) error {
-	if err := h.setLimits(name, memory, pids); err != nil {
+func (h *hierarchies) limit(name string, memory, pids int64, r *containers.Resources) error {
+	if err := h.setLimits(name, memory, pids, r); err != nil {
 		return err
 	}
-	for controller, limit := range map[string]int64{"memory": memory, "pids": pids} {
-		if limit == 0 || h.v1[controller] == "" {
+	// A v1 group that a limit has made just now is still empty.
+	for _, controller := range []string{"memory", "pids", "cpu", "cpuset", "blkio"} {
+		root := h.v1[controller]
+		if root == "" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(root, name)); err != nil {
 			continue
 		}
 		if err := h.gather(name, controller); err != nil {
@@ -94,26 +96,31 @@ func checkLimits(memory, pids int64) error {
 	return nil
 }
 
-func (h *hierarchies) setLimits(name string, memory, pids int64) error {
+func (h *hierarchies) setLimits(name string, memory, pids int64, r *containers.Resources) error {
 	if err := checkLimits(memory, pids); err != nil {
 		return err
 	}
-	dir, v1, err := h.limited(name, "memory", memory)
+	dir, v1, err := h.limited(name, "memory", max(memory, r.MemReservation))
 	switch {
 	case err != nil:
 		return err
 	case v1:
-		err = memoryV1(dir, memory)
+		err = memoryV1(dir, memory, r)
 	case dir != "":
-		err = memoryV2(dir, memory)
+		err = memoryV2(dir, memory, r)
 	}
 	if err != nil {
 		return err
 	}
-	if dir, _, err = h.limited(name, "pids", pids); err != nil || dir == "" {
+	if dir, _, err = h.limited(name, "pids", pids); err != nil {
 		return err
 	}
-	return writeLimit(dir, "pids.max", pids, "max")
+	if dir != "" {
+		if err := writeLimit(dir, "pids.max", pids, "max"); err != nil {
+			return err
+		}
+	}
+	return h.setResources(name, r)
 }
 
 // limited gives the cgroup in which a controller works, and makes it for a
@@ -168,7 +175,7 @@ func (e *inUse) Unwrap() error { return unix.EBUSY }
 
 // memoryV2 frees what it can before it sets a limit, as the kernel would kill
 // processes to reach it.
-func memoryV2(dir string, limit int64) error {
+func memoryV2(dir string, limit int64, r *containers.Resources) error {
 	if over := inBytes(dir+"/memory.current") - limit; limit > 0 && over > 0 {
 		// EAGAIN: not all of it, which the second look tells.
 		_ = writeFile(dir+"/memory.reclaim", strconv.FormatInt(over, 10))
@@ -179,31 +186,40 @@ func memoryV2(dir string, limit int64) error {
 	if err := writeLimit(dir, "memory.max", limit, "max"); err != nil {
 		return err
 	}
+	if err := writeLimit(dir, "memory.low", r.MemReservation, "0"); err != nil {
+		return err
+	}
 	swap := "max"
-	if limit > 0 {
-		swap = "0"
+	if limit > 0 && r.MemSwap >= 0 {
+		swap = strconv.FormatInt(max(0, r.MemSwap-limit), 10)
 	}
 	return ignoreNoSwap(writeFile(dir+"/memory.swap.max", swap))
 }
 
 // memoryV1 limits memory and swap together, the second of which may never be
 // the lower one.
-func memoryV1(dir string, limit int64) error {
+func memoryV1(dir string, limit int64, r *containers.Resources) error {
 	const memory, both = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+	total := limit
+	if r.MemSwap != 0 {
+		total = max(0, r.MemSwap)
+	}
 	order := []string{memory, both}
-	if limit == 0 || limit > inBytes(filepath.Join(dir, both)) {
+	if total == 0 || total > inBytes(filepath.Join(dir, both)) {
 		order = []string{both, memory}
 	}
 	for _, file := range order {
-		err := writeLimit(dir, file, limit, "-1")
+		var err error
 		if file == both {
-			err = ignoreNoSwap(err)
+			err = ignoreNoSwap(writeLimit(dir, file, total, "-1"))
+		} else {
+			err = writeLimit(dir, file, limit, "-1")
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return writeLimit(dir, "memory.soft_limit_in_bytes", r.MemReservation, "-1")
 }
 
 func ignoreNoSwap(err error) error {
@@ -249,22 +265,42 @@ func (h *hierarchies) oomKills(name string) uint64 {
 }
 
 // devicesV1 sets the device filter of a machine without a v2 tree.
-func (h *hierarchies) devicesV1(name string) error {
+func (h *hierarchies) devicesV1(name string, all bool, more []device) error {
 	dir := filepath.Join(h.v1["devices"], name)
 	if err := mkdirCgroup(dir); err != nil {
 		return err
 	}
-	if err := writeFile(dir+"/devices.deny", "a"); err != nil {
-		return fmt.Errorf("cannot set the device filter: %w", err)
-	}
-	rules := []string{"c *:* m", "b *:* m", "c 136:* rwm"}
-	for _, d := range allowedDevices {
-		rules = append(rules, fmt.Sprintf("c %d:%d rwm", d.major, d.minor))
+	file, rules := "/devices.allow", []string{"a"}
+	if !all {
+		if err := writeFile(dir+"/devices.deny", "a"); err != nil {
+			return fmt.Errorf("cannot set the device filter: %w", err)
+		}
+		rules = []string{"c *:* m", "b *:* m", "c 136:* rwm"}
+		for _, d := range allowedDevices {
+			rules = append(rules, fmt.Sprintf("c %d:%d rwm", d.major, d.minor))
+		}
+		for _, d := range more {
+			rules = append(rules, d.ruleV1())
+		}
 	}
 	for _, r := range rules {
-		if err := writeFile(dir+"/devices.allow", r); err != nil {
+		if err := writeFile(dir+file, r); err != nil {
 			return fmt.Errorf("cannot set the device filter: %w", err)
 		}
 	}
 	return nil
+}
+
+func (d *device) ruleV1() string {
+	kind, access := "c", "m"
+	if d.mode&unix.S_IFMT == unix.S_IFBLK {
+		kind = "b"
+	}
+	if d.access&unix.BPF_DEVCG_ACC_READ != 0 {
+		access += "r"
+	}
+	if d.access&unix.BPF_DEVCG_ACC_WRITE != 0 {
+		access += "w"
+	}
+	return fmt.Sprintf("%s %d:%d %s", kind, unix.Major(d.number), unix.Minor(d.number), access)
 }

@@ -61,6 +61,25 @@ func cloneMount(dir int, path string, recursive bool) (int, error) {
 	return fd, nil
 }
 
+// shareMount copies a mount that stays in touch with the machine's: a slave of
+// it, or with MS_SHARED its peer, which only a shared one can have. What is
+// mounted below goes with it.
+func shareMount(dir int, path string, spread uint64) (int, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_RECURSIVE)
+	if path == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	fd, err := unix.OpenTree(dir, path, flags)
+	if err != nil {
+		return -1, fmt.Errorf("cannot clone the mount of %q: %w", path, err)
+	}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: spread}); err != nil {
+		closeFD(fd)
+		return -1, fmt.Errorf("cannot change the propagation of %q: %w", path, err)
+	}
+	return fd, nil
+}
+
 // attach puts a detached mount on path.
 func attach(mount int, path string) error {
 	if err := unix.MoveMount(mount, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {

@@ -37,7 +37,7 @@ func WriteFiles(ref containers.ProcessRef, hosts, resolvConf string) error {
 		if strings.TrimSpace(f.text) == "" {
 			continue
 		}
-		err := replaceIn(int(root.Fd()), f.name, f.text, own)
+		err := replaceIn(ref, int(root.Fd()), f.name, f.text, own)
 		var bound *containers.Bound
 		if err != nil && !errors.As(err, &bound) {
 			err = fmt.Errorf("cannot write %s: %w", f.name, err)
@@ -72,7 +72,7 @@ func ownMounts(info string) map[uint64]bool {
 
 // replaceIn replaces a file by renaming a new one, so that nobody reads half of
 // it, a link at its place is never followed, and neither is a hard link.
-func replaceIn(root int, file, text string, own map[uint64]bool) error {
+func replaceIn(ref containers.ProcessRef, root int, file, text string, own map[uint64]bool) error {
 	folder, name := path.Split(file)
 	dir, err := openIn(root, folder, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -98,6 +98,18 @@ func replaceIn(root int, file, text string, own map[uint64]bool) error {
 	if err != nil && err != unix.ENOENT {
 		return err
 	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(dir, &fs); err != nil {
+		return err
+	}
+	if fs.Flags&unix.ST_RDONLY != 0 {
+		writable, err := writableFolder(ref, dir)
+		if err != nil {
+			return err
+		}
+		defer closeFD(writable)
+		dir = writable
+	}
 	// The container can't take a name in advance that it can't guess.
 	fresh := "." + name + "." + rand.Text()
 	fd, err := unix.Openat(dir, fresh, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
@@ -113,4 +125,30 @@ func replaceIn(root int, file, text string, own map[uint64]bool) error {
 		return errors.Join(err, ignoreMissing(unix.Unlinkat(dir, fresh, 0)))
 	}
 	return nil
+}
+
+// writableFolder opens a folder of a container's read-only root for writing, on
+// a mount of its own that the container doesn't see.
+func writableFolder(ref containers.ProcessRef, dir int) (int, error) {
+	pidfd, err := openRef(ref)
+	if err != nil {
+		return -1, err
+	}
+	defer closeFD(pidfd)
+	fd := -1
+	err = onThread(func(t *thread) error {
+		// A mount can be cloned only from inside its namespace.
+		if err := unix.Setns(pidfd, unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("cannot enter the container: %w", err)
+		}
+		if fd, err = cloneMount(dir, "", false); err != nil {
+			return err
+		}
+		return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY})
+	})
+	if err != nil {
+		closeFD(fd)
+		return -1, fmt.Errorf("cannot write to the read-only root: %w", err)
+	}
+	return fd, nil
 }

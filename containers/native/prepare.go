@@ -4,13 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
-	"sort"
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"platelayer/containers"
 )
 
 // prepare assembles the root on a thread. Sources are opened as seen from the
@@ -43,16 +39,21 @@ func (c *container) prepare(t *thread) (err error) {
 		return err
 	}
 	root := int(c.root.Fd())
-	if c.user, err = lookupUser(root, c.spec.User); err != nil {
+	if c.user, err = lookupUser(root, c.spec.User, c.spec.Groups); err != nil {
 		return err
 	}
 	if c.cwd, err = mkdirAllIn(root, orRoot(c.spec.WorkingDir), 0o755); err != nil {
 		return fmt.Errorf("cannot make the working folder %s: %w", c.spec.WorkingDir, err)
 	}
+	if c.spec.ReadOnly {
+		if err := c.lockRoot(); err != nil {
+			return fmt.Errorf("cannot make the root read-only: %w", err)
+		}
+	}
 	if err := t.goHome(); err != nil {
 		return err
 	}
-	for _, path := range []string{c.spec.Stdout, c.spec.Stderr} {
+	for _, path := range []string{c.spec.Stdin, c.spec.Stdout, c.spec.Stderr} {
 		if err := makeFIFO(path, c.user); err != nil {
 			return err
 		}
@@ -70,10 +71,17 @@ func orRoot(path string) string {
 // makeNamespaces enters a copy of the base and new namespaces.
 func (c *container) makeNamespaces(t *thread) error {
 	t.away = true
+	if err := c.joinIPC(); err != nil {
+		return err
+	}
 	if err := unix.Setns(c.engine.base.ns, unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("cannot enter the base namespace: %w", err)
 	}
-	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC); err != nil {
+	own := unix.CLONE_NEWNS | unix.CLONE_NEWUTS
+	if c.spec.IPCOf == nil {
+		own |= unix.CLONE_NEWIPC
+	}
+	if err := unix.Unshare(own); err != nil {
 		return fmt.Errorf("cannot make namespaces: %w", err)
 	}
 	if c.ns.net >= 0 {
@@ -84,6 +92,9 @@ func (c *container) makeNamespaces(t *thread) error {
 	}
 	if err := unix.Sethostname([]byte(c.spec.Hostname)); err != nil {
 		return fmt.Errorf("cannot set the host name %q: %w", c.spec.Hostname, err)
+	}
+	if err := c.setSysctls(t); err != nil {
+		return err
 	}
 	var err error
 	if c.baseFD, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
@@ -175,104 +186,6 @@ func splitPath(path string) (dir, name string) {
 		dir = "/"
 	}
 	return dir, path[i+1:]
-}
-
-// mountVolumes binds the spec's mounts, parents first.
-func (c *container) mountVolumes(src *sources) error {
-	order := make([]int, len(c.spec.Mounts))
-	for i := range order {
-		order[i] = i
-	}
-	depth := func(i int) int { return strings.Count(strings.TrimRight(c.spec.Mounts[i].Target, "/"), "/") }
-	sort.SliceStable(order, func(a, b int) bool { return depth(order[a]) < depth(order[b]) })
-	for _, i := range order {
-		if err := c.mountVolume(src.volumes[i], &c.spec.Mounts[i]); err != nil {
-			return fmt.Errorf("cannot mount %s on %s: %w", c.spec.Mounts[i].Source, c.spec.Mounts[i].Target, err)
-		}
-	}
-	return nil
-}
-
-func (c *container) mountVolume(fd int, m *containers.Mount) error {
-	if name := path.Clean("/" + m.Target); name == "/" || name == "/dev" || name == "/sys" || name == "/proc" || strings.HasPrefix(name, "/proc/") {
-		return errors.New("the engine mounts its own there")
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
-	}
-	target, err := c.volumeTarget(m.Target, st.Mode&unix.S_IFMT == unix.S_IFDIR)
-	if err != nil {
-		return err
-	}
-	defer closeFD(target)
-	if err := c.checkTarget(target, m.Target); err != nil {
-		return err
-	}
-	attr := uint64(unix.MOUNT_ATTR_NODEV)
-	if m.ReadOnly {
-		attr |= unix.MOUNT_ATTR_RDONLY
-	}
-	if err := setMount(fd, attr, true); err != nil {
-		return err
-	}
-	return attachTo(fd, target, m.Target)
-}
-
-// checkTarget refuses a target that links lead to the root of a mount or into a
-// kernel file system: the volume would replace what others were checked on.
-func (c *container) checkTarget(target int, name string) error {
-	how := &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS,
-	}
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(target, &fs); err != nil {
-		return err
-	}
-	switch fs.Type {
-	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC:
-		return errors.New("the engine mounts its own there")
-	}
-	fd, err := unix.Openat2(int(c.root.Fd()), name, how)
-	if err == nil {
-		closeFD(fd)
-		return nil // no link on the way: it is where it says
-	}
-	if err != unix.ELOOP {
-		return &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	var st unix.Statx_t
-	if err := unix.Statx(target, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st); err != nil {
-		return err
-	}
-	if st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
-		return errors.New("a link in the root leads to another mount")
-	}
-	return nil
-}
-
-// volumeTarget opens the mount point inside the root and makes it if missing.
-func (c *container) volumeTarget(path string, folder bool) (int, error) {
-	root := int(c.root.Fd())
-	if folder {
-		return mkdirAllIn(root, path, 0o755)
-	}
-	fd, err := openIn(root, path, unix.O_PATH, 0)
-	if err == nil || !os.IsNotExist(err) {
-		return fd, err
-	}
-	dir, _ := splitPath(path)
-	parent, err := mkdirAllIn(root, dir, 0o755)
-	if err != nil {
-		return -1, err
-	}
-	closeFD(parent)
-	if fd, err = openIn(root, path, unix.O_WRONLY|unix.O_CREAT, 0o644); err != nil {
-		return -1, err
-	}
-	closeFD(fd)
-	return openIn(root, path, unix.O_PATH, 0)
 }
 
 // makeFIFO makes a log FIFO on the machine or takes over the one of an earlier

@@ -36,22 +36,12 @@ func probeKernel() Feature {
 
 func probePrivilege() Feature {
 	f := Feature{Name: "privilege", Required: true, Remedy: "run it as root"}
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&hdr, &data[0]); err != nil {
+	held, err := heldCaps()
+	if err != nil {
 		f.Detail = err.Error()
 		return f
 	}
-	effective := uint64(data[0].Effective) | uint64(data[1].Effective)<<32
-	var lacking []string
-	for _, c := range append([]struct {
-		name string
-		bit  uint
-	}{{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN}, {"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}, {"CAP_MKNOD", unix.CAP_MKNOD}}, defaultCaps[:]...) {
-		if effective&(1<<c.bit) == 0 {
-			lacking = append(lacking, c.name)
-		}
-	}
+	lacking := capList((defaultCaps | 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_MKNOD) &^ held)
 	f.OK = len(lacking) == 0
 	f.Detail = "all capabilities needed"
 	if !f.OK {

@@ -25,7 +25,11 @@ type process struct {
 	lasting bool       // foreign, and how it ended is worth a wait
 	mu      sync.Mutex // Signal against the close after Wait
 	ended   bool
+	master  *os.File // of its terminal
 }
+
+// Terminal is the master of the process's terminal, or nil. The caller owns it.
+func (p *process) Terminal() *os.File { return p.master }
 
 // newProcess owns pidfd. The runtime's poller waits on it, so that a waiting
 // process costs no thread.

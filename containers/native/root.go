@@ -54,8 +54,8 @@ func (c *container) openSources() (*sources, error) {
 	if err := c.openWritable(s); err != nil {
 		return s, err
 	}
-	for _, m := range c.spec.Mounts {
-		fd, err := cloneMount(unix.AT_FDCWD, m.Source, true)
+	for i := range c.spec.Mounts {
+		fd, err := openVolume(&c.spec.Mounts[i])
 		if err != nil {
 			return s, err
 		}

@@ -23,24 +23,48 @@ const (
 	x32Bit     = 0x40000000
 )
 
-// rule is what a profile says of one system call: ways to be allowed, or an
-// errno.
+// rule is what a profile says of one system call: ways, each with an answer,
+// and the answer when none fits.
 type rule struct {
 	number uint32
-	always bool
-	ways   [][]specs.LinuxSeccompArg
-	errno  uint32 // when no way fits
+	ways   []way
+	answer uint32
 }
 
-// defaultFilter compiles Docker's default profile for our capabilities.
-func defaultFilter() (*unix.SockFprog, error) {
-	prog, err := compileDefault()
+type way struct {
+	conditions []specs.LinuxSeccompArg
+	answer     uint32
+}
+
+// defaultFilter compiles Docker's default profile for a set of capabilities.
+func defaultFilter(caps uint64) (*unix.SockFprog, error) {
+	prog, err := compileDefault(caps)
 	if err != nil {
 		return nil, err
 	}
+	return assemble(prog)
+}
+
+// customFilter compiles a profile in Docker's JSON format.
+func customFilter(text string, caps uint64) (*unix.SockFprog, error) {
+	profile, err := seccomp.LoadProfile(text, capSpec(caps))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the system call profile: %w", err)
+	}
+	prog, err := compileProfile(profile)
+	if err != nil {
+		return nil, err
+	}
+	return assemble(prog)
+}
+
+func assemble(prog []bpf.Instruction) (*unix.SockFprog, error) {
 	raw, err := bpf.Assemble(prog)
 	if err != nil {
 		return nil, fmt.Errorf("cannot assemble the system call filter: %w", err)
+	}
+	if len(raw) > maxFilter {
+		return nil, fmt.Errorf("system call filter of %d instructions is larger than the kernel's %d", len(raw), maxFilter)
 	}
 	insns := make([]unix.SockFilter, len(raw))
 	for i, r := range raw {
@@ -49,44 +73,73 @@ func defaultFilter() (*unix.SockFprog, error) {
 	return &unix.SockFprog{Len: uint16(len(insns)), Filter: &insns[0]}, nil
 }
 
-func compileDefault() ([]bpf.Instruction, error) {
+const maxFilter = 4096 // BPF_MAXINSNS of linux/bpf_common.h
+
+func compileDefault(caps uint64) ([]bpf.Instruction, error) {
+	profile, err := defaultProfile(caps)
+	if err != nil {
+		return nil, err
+	}
+	return compileProfile(profile)
+}
+
+func compileProfile(profile *specs.LinuxSeccomp) ([]bpf.Instruction, error) {
 	if syscallNumbers == "" {
 		return nil, &containers.Unsupported{Feature: "a system call filter for this processor"}
 	}
-	profile, err := defaultProfile()
+	rules, other, err := profileRules(profile)
 	if err != nil {
 		return nil, err
 	}
-	rules, denied, err := profileRules(profile)
-	if err != nil {
-		return nil, err
-	}
-	return compile(rules, denied)
+	return compile(rules, other)
 }
 
-// defaultProfile evaluates Docker's profile for our capabilities, this
-// processor and this kernel.
-func defaultProfile() (*specs.LinuxSeccomp, error) {
-	spec := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}}
-	for _, c := range defaultCaps {
-		spec.Process.Capabilities.Bounding = append(spec.Process.Capabilities.Bounding, c.name)
-	}
-	profile, err := seccomp.GetDefaultProfile(spec)
+// capSpec tells the profile's conditions about capabilities.
+func capSpec(caps uint64) *specs.Spec {
+	return &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: capList(caps)}}}
+}
+
+// defaultProfile evaluates Docker's profile for capabilities, this processor
+// and this kernel.
+func defaultProfile(caps uint64) (*specs.LinuxSeccomp, error) {
+	profile, err := seccomp.GetDefaultProfile(capSpec(caps))
 	if err != nil {
 		return nil, fmt.Errorf("cannot evaluate the system call profile: %w", err)
 	}
 	return profile, nil
 }
 
-// profileRules sorts a profile by system call number; names that this
-// processor lacks fall away.
-func profileRules(p *specs.LinuxSeccomp) ([]rule, uint32, error) {
-	if p.DefaultAction != specs.ActErrno {
-		return nil, 0, fmt.Errorf("cannot compile a profile whose default is %s", p.DefaultAction)
+// answerOf is the filter's return value for an action (seccomp(2)).
+func answerOf(action specs.LinuxSeccompAction, errno *uint) (uint32, error) {
+	number := uint32(unix.EPERM)
+	if errno != nil {
+		number = uint32(*errno) & unix.SECCOMP_RET_DATA
 	}
-	denied := uint32(unix.EPERM)
-	if p.DefaultErrnoRet != nil {
-		denied = uint32(*p.DefaultErrnoRet)
+	switch action {
+	case specs.ActAllow:
+		return unix.SECCOMP_RET_ALLOW, nil
+	case specs.ActErrno:
+		return unix.SECCOMP_RET_ERRNO | number, nil
+	case specs.ActKill, specs.ActKillThread:
+		return unix.SECCOMP_RET_KILL_THREAD, nil
+	case specs.ActKillProcess:
+		return unix.SECCOMP_RET_KILL_PROCESS, nil
+	case specs.ActTrap:
+		return unix.SECCOMP_RET_TRAP, nil
+	case specs.ActLog:
+		return unix.SECCOMP_RET_LOG, nil
+	case specs.ActTrace:
+		return unix.SECCOMP_RET_TRACE | number, nil
+	}
+	return 0, fmt.Errorf("cannot compile the profile's action %s", action)
+}
+
+// profileRules sorts a profile by system call number and gives the answer for
+// all others; names that this processor lacks fall away.
+func profileRules(p *specs.LinuxSeccomp) ([]rule, uint32, error) {
+	other, err := answerOf(p.DefaultAction, p.DefaultErrnoRet)
+	if err != nil {
+		return nil, 0, err
 	}
 	numbers := map[string]uint32{}
 	fields := strings.Fields(syscallNumbers)
@@ -99,6 +152,13 @@ func profileRules(p *specs.LinuxSeccomp) ([]rule, uint32, error) {
 	}
 	byNumber := map[uint32]*rule{}
 	for _, call := range p.Syscalls {
+		answer, err := answerOf(call.Action, call.ErrnoRet)
+		if err != nil {
+			return nil, 0, err
+		}
+		if answer == other {
+			continue // as runc does
+		}
 		for _, name := range call.Names {
 			n, ok := numbers[name]
 			if !ok {
@@ -106,50 +166,66 @@ func profileRules(p *specs.LinuxSeccomp) ([]rule, uint32, error) {
 			}
 			r := byNumber[n]
 			if r == nil {
-				r = &rule{number: n, errno: denied}
+				r = &rule{number: n, answer: other}
 				byNumber[n] = r
 			}
-			switch {
-			case call.Action == specs.ActAllow && len(call.Args) == 0:
-				r.always = true
-			case call.Action == specs.ActAllow:
-				r.ways = append(r.ways, call.Args)
-			case call.Action == specs.ActErrno && len(call.Args) == 0 && call.ErrnoRet != nil:
-				r.errno = uint32(*call.ErrnoRet)
-			default:
-				return nil, 0, fmt.Errorf("cannot compile the profile's rule for %s", name)
+			if len(call.Args) == 0 {
+				r.answer = answer
+			}
+			for _, conditions := range alternatives(call.Args) {
+				r.ways = append(r.ways, way{conditions, answer})
 			}
 		}
 	}
 	var rules []rule
 	for _, r := range byNumber {
+		if r.answer == unix.SECCOMP_RET_ALLOW && other != unix.SECCOMP_RET_ALLOW {
+			r.ways = nil // allowed in any case
+		}
 		rules = append(rules, *r)
 	}
 	slices.SortFunc(rules, func(a, b rule) int { return int(a.number) - int(b.number) })
-	return rules, denied, nil
+	return rules, other, nil
+}
+
+// alternatives are the conditions together, or each alone where two are about
+// the same argument, as runc has it.
+func alternatives(args []specs.LinuxSeccompArg) [][]specs.LinuxSeccompArg {
+	if len(args) == 0 {
+		return nil
+	}
+	seen := map[uint]bool{}
+	for _, a := range args {
+		if seen[a.Index] {
+			var each [][]specs.LinuxSeccompArg
+			for _, a := range args {
+				each = append(each, []specs.LinuxSeccompArg{a})
+			}
+			return each
+		}
+		seen[a.Index] = true
+	}
+	return [][]specs.LinuxSeccompArg{args}
 }
 
 // segment is a range of numbers, from first to the next segment's first, that
 // share an answer.
 type segment struct {
 	first uint32
-	rule  *rule // nil: denied
+	rule  *rule // nil: none
 }
 
 func (s *segment) same(r *rule) bool {
 	if s.rule == nil || r == nil {
 		return s.rule == r
 	}
-	if len(s.rule.ways)+len(r.ways) > 0 && !(s.rule.always && r.always) {
-		return false
-	}
-	return s.rule.always == r.always && (r.always || s.rule.errno == r.errno)
+	return len(s.rule.ways)+len(r.ways) == 0 && s.rule.answer == r.answer
 }
 
 // compile makes a binary search over ranges of numbers: the kernel runs the
 // filter once for each number when it is attached, so a list of a few hundred
 // comparisons costs ten times as much.
-func compile(rules []rule, denied uint32) ([]bpf.Instruction, error) {
+func compile(rules []rule, other uint32) ([]bpf.Instruction, error) {
 	segments := []segment{{first: 0}}
 	add := func(first uint32, r *rule) {
 		last := &segments[len(segments)-1]
@@ -166,7 +242,8 @@ func compile(rules []rule, denied uint32) ([]bpf.Instruction, error) {
 		add(rules[i].number, &rules[i])
 		add(rules[i].number+1, nil)
 	}
-	deny := bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | denied}
+	// Another architecture's numbers mean something else.
+	deny := bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
 	prog := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: dataArch, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: auditArch, SkipTrue: 1},
@@ -176,20 +253,20 @@ func compile(rules []rule, denied uint32) ([]bpf.Instruction, error) {
 		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: x32Bit, SkipFalse: 1},
 		deny,
 	}
-	tree, err := search(segments, denied)
+	tree, err := search(segments, other)
 	return append(prog, tree...), err
 }
 
-func search(s []segment, denied uint32) ([]bpf.Instruction, error) {
+func search(s []segment, other uint32) ([]bpf.Instruction, error) {
 	if len(s) == 1 {
-		return answer(s[0].rule, denied)
+		return answer(s[0].rule, other)
 	}
 	mid := len(s) / 2
-	low, err := search(s[:mid], denied)
+	low, err := search(s[:mid], other)
 	if err != nil {
 		return nil, err
 	}
-	high, err := search(s[mid:], denied)
+	high, err := search(s[mid:], other)
 	if err != nil {
 		return nil, err
 	}
@@ -204,30 +281,26 @@ func search(s []segment, denied uint32) ([]bpf.Instruction, error) {
 }
 
 // answer is the code for one segment.
-func answer(r *rule, denied uint32) ([]bpf.Instruction, error) {
-	allow := bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
+func answer(r *rule, other uint32) ([]bpf.Instruction, error) {
 	if r == nil {
-		return []bpf.Instruction{bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | denied}}, nil
-	}
-	if r.always {
-		return []bpf.Instruction{allow}, nil
+		return []bpf.Instruction{bpf.RetConstant{Val: other}}, nil
 	}
 	var out []bpf.Instruction
-	for _, way := range r.ways {
-		code, err := allOf(way)
+	for _, w := range r.ways {
+		code, err := allOf(&w)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, code...)
 	}
-	return append(out, bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | r.errno}), nil
+	return append(out, bpf.RetConstant{Val: r.answer}), nil
 }
 
-// allOf allows when every condition holds and otherwise falls through. It is
+// allOf answers when every condition holds and otherwise falls through. It is
 // built from the end: a condition that fails jumps behind all that follows.
-func allOf(conditions []specs.LinuxSeccompArg) ([]bpf.Instruction, error) {
-	code := []bpf.Instruction{bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}}
-	for _, c := range slices.Backward(conditions) {
+func allOf(w *way) ([]bpf.Instruction, error) {
+	code := []bpf.Instruction{bpf.RetConstant{Val: w.answer}}
+	for _, c := range slices.Backward(w.conditions) {
 		test, err := condition(&c, uint8(len(code)))
 		if err != nil {
 			return nil, err
@@ -240,6 +313,9 @@ func allOf(conditions []specs.LinuxSeccompArg) ([]bpf.Instruction, error) {
 // condition compares a 64-bit argument half by half; it falls through when it
 // holds and skips past the next rest instructions when not.
 func condition(c *specs.LinuxSeccompArg, rest uint8) ([]bpf.Instruction, error) {
+	if c.Index > 5 {
+		return nil, fmt.Errorf("cannot compile a condition about argument %d", c.Index)
+	}
 	low := bpf.LoadAbsolute{Off: dataArgs + 8*uint32(c.Index), Size: 4}
 	high := bpf.LoadAbsolute{Off: low.Off + 4, Size: 4}
 	lo, hi := uint32(c.Value), uint32(c.Value>>32)
@@ -247,6 +323,17 @@ func condition(c *specs.LinuxSeccompArg, rest uint8) ([]bpf.Instruction, error) 
 	case specs.OpEqualTo:
 		return []bpf.Instruction{high, bpf.JumpIf{Cond: bpf.JumpEqual, Val: hi, SkipFalse: 2 + rest},
 			low, bpf.JumpIf{Cond: bpf.JumpEqual, Val: lo, SkipFalse: rest}}, nil
+	case specs.OpNotEqual:
+		return []bpf.Instruction{high, bpf.JumpIf{Cond: bpf.JumpEqual, Val: hi, SkipFalse: 2},
+			low, bpf.JumpIf{Cond: bpf.JumpEqual, Val: lo, SkipTrue: rest}}, nil
+	case specs.OpLessEqual:
+		return []bpf.Instruction{high, bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: hi, SkipTrue: 3 + rest},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: hi, SkipFalse: 2},
+			low, bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: lo, SkipTrue: rest}}, nil
+	case specs.OpGreaterEqual:
+		return []bpf.Instruction{high, bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: hi, SkipTrue: 3},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: hi, SkipFalse: 2 + rest},
+			low, bpf.JumpIf{Cond: bpf.JumpLessThan, Val: lo, SkipTrue: rest}}, nil
 	case specs.OpMaskedEqual:
 		return []bpf.Instruction{
 			high, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: hi},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"syscall"
 
@@ -18,14 +19,15 @@ func (c *container) Start(ctx context.Context) (containers.Process, error) {
 		return nil, err
 	}
 	defer c.release()
-	p, err := c.run(c.spec.Args)
+	p, err := c.run(c.spec.Args, true)
 	if err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// RunBefore runs a command as Start does and keeps the root.
+// RunBefore runs a command as Start does and keeps the root. It has no terminal,
+// and its process 1 and pid namespace are its own.
 func (c *container) RunBefore(ctx context.Context, args []string) (containers.Process, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -33,7 +35,7 @@ func (c *container) RunBefore(ctx context.Context, args []string) (containers.Pr
 	if len(args) == 0 {
 		return nil, fmt.Errorf("cannot start %s: no command", c.spec.Name)
 	}
-	p, err := c.run(args)
+	p, err := c.run(args, false)
 	if err != nil {
 		return nil, err
 	}
@@ -41,23 +43,32 @@ func (c *container) RunBefore(ctx context.Context, args []string) (containers.Pr
 	return p, nil
 }
 
-func (c *container) run(args []string) (*process, error) {
+func (c *container) run(args []string, main bool) (*process, error) {
 	if c.before != nil && c.before.Running() {
 		return nil, fmt.Errorf("cannot start %s: the command before it still runs", c.spec.Name)
 	}
 	var p *process
 	err := c.engine.pool.do(func(t *thread) error {
 		var err error
-		p, err = c.start(t, args)
+		p, err = c.start(t, args, main)
 		return err
 	})
 	return p, err
 }
 
-func (c *container) start(t *thread, args []string) (*process, error) {
-	cg, err := c.engine.cgroups.enter(path.Join(c.engine.config.Cgroup, c.spec.Name), c.spec, c.engine.devices)
-	if err != nil {
+func (c *container) start(t *thread, args []string, main bool) (*process, error) {
+	p, err := c.startOn(t, args, main)
+	var ee *containers.ExecError
+	if err != nil && !errors.As(err, &ee) {
 		return nil, fmt.Errorf("cannot start %s: %w", c.spec.Name, err)
+	}
+	return p, err
+}
+
+func (c *container) startOn(t *thread, args []string, main bool) (_ *process, err error) {
+	cg, err := c.enterCgroup()
+	if err != nil {
+		return nil, err
 	}
 	defer cg.close()
 	var files []int
@@ -73,30 +84,62 @@ func (c *container) start(t *thread, args []string) (*process, error) {
 		}
 	}()
 	if err := c.openStdio(opened); err != nil {
-		return nil, fmt.Errorf("cannot start %s: %w", c.spec.Name, err)
+		return nil, err
+	}
+	pids := -1
+	if c.spec.PIDOf != nil && main {
+		if pids, err = c.openPIDs(); err != nil {
+			return nil, err
+		}
+		defer closeFD(pids)
 	}
 	if err := c.enter(t); err != nil {
-		return nil, fmt.Errorf("cannot start %s: %w", c.spec.Name, err)
+		return nil, err
 	}
 	if err := c.unisolate(); err != nil {
-		return nil, fmt.Errorf("cannot start %s: %w", c.spec.Name, err)
+		return nil, err
 	}
-	env := environment(c.spec.Env, c.spec.Hostname, c.user, false)
-	root := int(c.root.Fd())
-	command, err := lookPath(root, args[0], envValue(env, "PATH"))
+	var master *os.File
+	if c.spec.TTY && main {
+		if master, err = c.useTerminal(files); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil {
+				_ = master.Close()
+			}
+		}()
+	}
+	env := environment(c.spec.Env, c.spec.Hostname, c.user, master != nil)
+	command, err := lookPath(int(c.root.Fd()), args[0], envValue(env, "PATH"))
 	if err != nil {
 		return nil, execError(c.spec.Name, args[0], err)
+	}
+	f := &final{cwd: c.cwd, files: files, tty: master != nil, common: c.engine.common, user: c.user,
+		powers: c.powers, program: -1, path: command, args: args, env: env}
+	if c.spec.Init && main {
+		if err := c.executable(command); err != nil {
+			return nil, execError(c.spec.Name, command, err)
+		}
+		f.program, f.args = c.engine.init, append([]string{InitName, command}, args...)
 	}
 	prog := &program{}
 	prog.add("make a session", 0, unix.SYS_SETSID)
 	for _, fd := range cg.tasks {
 		prog.add("enter a cgroup", 0, unix.SYS_WRITE, uintptr(fd), prog.str("0"), 1)
 	}
-	prog.isolate(c.baseFD, c.engine.cgroups.v2 != "")
-	prog.finish(&final{cwd: c.cwd, files: files, common: c.engine.common, user: c.user,
-		filter: c.engine.filter, path: command, args: args, env: env})
+	prog.isolate(c.baseFD, view{whole: c.spec.Privileged, cgroup: c.engine.cgroups.v2 != "",
+		delegated: c.spec.Delegate || c.spec.Privileged})
+	prog.finish(f)
+	flags := uint64(unix.CLONE_NEWPID)
+	if pids >= 0 {
+		if err := joinPIDs(t, pids); err != nil {
+			return nil, err
+		}
+		flags = 0
+	}
 	c.isolated = true
-	pid, pidfd, err := prog.run(unix.CLONE_NEWPID, cg.dir)
+	pid, pidfd, err := prog.run(flags, cg.dir)
 	if err != nil {
 		return nil, startError(c.spec.Name, command, err)
 	}
@@ -105,7 +148,64 @@ func (c *container) start(t *thread, args []string) (*process, error) {
 		abandon(pidfd)
 		return nil, err
 	}
-	return newProcess(pid, pidfd, cg, c.engine.cgroups)
+	p, err := newProcess(pid, pidfd, cg, c.engine.cgroups)
+	if err == nil {
+		p.master = master
+	}
+	return p, err
+}
+
+// enterCgroup makes and opens the container's cgroup, with a device filter of
+// its own where it has devices of its own.
+func (c *container) enterCgroup() (*entry, error) {
+	e, filter := c.engine, c.engine.devices
+	switch {
+	case c.spec.Privileged:
+		filter = -1
+	case len(c.devices) > 0:
+		var err error
+		if filter, err = e.cgroups.loadDeviceFilter(c.devices); err != nil {
+			return nil, err
+		}
+		defer closeFD(filter)
+	}
+	return e.cgroups.enter(path.Join(e.config.Cgroup, c.spec.Name), c.spec, filter, c.devices)
+}
+
+// useTerminal puts a new terminal in the place of the standard files.
+func (c *container) useTerminal(files []int) (*os.File, error) {
+	master, slave, err := c.openTerminal()
+	if err != nil {
+		return nil, err
+	}
+	defer closeFD(slave)
+	for _, fd := range files[:3] {
+		if err := unix.Dup3(slave, fd, unix.O_CLOEXEC); err != nil {
+			return nil, errors.Join(fmt.Errorf("cannot use the terminal: %w", err), master.Close())
+		}
+	}
+	return master, nil
+}
+
+// executable tells before an init runs what execve(2) would tell it.
+func (c *container) executable(command string) error {
+	root := int(c.root.Fd())
+	if c.cwd >= 0 && !path.IsAbs(command) {
+		return nil // relative to the working folder: init tells
+	}
+	fd, err := openIn(root, command, unix.O_PATH, 0)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {
+		return unix.EACCES
+	}
+	return nil
 }
 
 // openStdio opens the null device, the FIFOs and the extra files, all with
@@ -119,10 +219,7 @@ func (c *container) openStdio(opened func(int, error) error) error {
 		defer closeFD(fd)
 		return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, low)
 	}
-	if err := opened(raise(unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0))); err != nil {
-		return fmt.Errorf("cannot open /dev/null: %w", err)
-	}
-	for _, p := range []string{c.spec.Stdout, c.spec.Stderr} {
+	for _, p := range []string{c.spec.Stdin, c.spec.Stdout, c.spec.Stderr} {
 		var err error
 		if p == "" {
 			err = opened(raise(unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)))
@@ -166,13 +263,13 @@ func startError(name, command string, err error) error {
 	if errors.As(err, &step) && step.last {
 		return &containers.ExecError{Container: name, Path: command, Errno: step.errno}
 	}
-	return fmt.Errorf("cannot start %s: %w", name, err)
+	return err
 }
 
 func execError(name, command string, err error) error {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
-		return fmt.Errorf("cannot start %s: %w", name, err)
+		return err
 	}
 	return &containers.ExecError{Container: name, Path: command, Errno: errno}
 }

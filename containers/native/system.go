@@ -2,6 +2,7 @@ package native
 
 import (
 	"fmt"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,8 +47,24 @@ func (c *container) mountSystem() error {
 	if err := populateDev(dev); err != nil {
 		return err
 	}
+	if err := makeDevices(dev, c.devices); err != nil {
+		return err
+	}
+	if c.spec.TTY {
+		if err := makeConsole(dev); err != nil {
+			return err
+		}
+	}
 	if err := attach(dev, "/dev"); err != nil {
 		return err
+	}
+	shmSize := int64(64 << 20)
+	if n := c.spec.Resources.ShmSize; n > 0 {
+		shmSize = n
+	}
+	sys := quiet | unix.MOUNT_ATTR_RDONLY
+	if c.spec.Privileged {
+		sys = quiet
 	}
 	for _, m := range []struct {
 		path, fstype string
@@ -55,13 +72,22 @@ func (c *container) mountSystem() error {
 		options      []option
 	}{
 		{"/dev/pts", "devpts", unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, []option{{"newinstance", ""}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}}},
-		{"/dev/shm", "tmpfs", quiet, []option{{"mode", "1777"}, {"size", "64m"}}},
+		{"/dev/shm", "tmpfs", quiet, []option{{"mode", "1777"}, {"size", strconv.FormatInt(shmSize, 10)}}},
 		{"/dev/mqueue", "mqueue", quiet, nil},
-		{"/sys", "sysfs", quiet | unix.MOUNT_ATTR_RDONLY, nil},
+		{"/sys", "sysfs", sys, nil},
 	} {
+		if m.path == "/dev/shm" && c.shm >= 0 {
+			if err := attach(c.shm, m.path); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := mountNew(m.path, m.fstype, m.attr, m.options); err != nil {
 			return err
 		}
+	}
+	if c.spec.Privileged {
+		return nil
 	}
 	for _, path := range c.engine.sys {
 		if err := c.maskFolder(path); err != nil {

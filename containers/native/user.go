@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/moby/sys/user"
@@ -21,8 +22,9 @@ type identity struct {
 // maxUserFile bounds what is read of a root's passwd and group.
 const maxUserFile = 4 << 20
 
-// lookupUser resolves a user by the root's own passwd and group.
-func lookupUser(root int, spec string) (*identity, error) {
+// lookupUser resolves a user, and further groups, by the root's own passwd and
+// group.
+func lookupUser(root int, spec string, further []string) (*identity, error) {
 	passwd, err := readIn(root, "/etc/passwd", maxUserFile)
 	if err != nil && !os.IsNotExist(err) {
 		return nil, err
@@ -38,6 +40,15 @@ func lookupUser(root int, spec string) (*identity, error) {
 	id := &identity{uid: uint32(u.Uid), gid: uint32(u.Gid), home: u.Home}
 	for _, g := range u.Sgids {
 		id.groups = append(id.groups, uint32(g))
+	}
+	more, err := user.GetAdditionalGroups(further, bytes.NewReader(group))
+	if err != nil {
+		return nil, fmt.Errorf("cannot find the groups %q: %w", further, err)
+	}
+	for _, g := range more {
+		if !slices.Contains(id.groups, uint32(g)) {
+			id.groups = append(id.groups, uint32(g))
+		}
 	}
 	return id, nil
 }

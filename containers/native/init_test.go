@@ -1,0 +1,129 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"platelayer/containers"
+)
+
+// until polls a condition.
+func until(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s", what)
+		}
+	}
+}
+
+func TestInit(t *testing.T) {
+	r := newRig(t)
+	root := busyboxRoot(t)
+	s := r.spec(root, "echo $$; (sleep 0.1 & exec true); sleep 0.5; ps | grep -c ' [Z] '; readlink /proc/1/exe; (echo x >/proc/1/exe) 2>/dev/null || echo closed; cat /proc/1/maps 2>/dev/null | wc -l; exit 7")
+	s.Init = true
+	out, exit := r.run(s)
+	lines := strings.Fields(out)
+	if exit.Code != 7 || len(lines) != 4 || lines[0] == "1" || lines[1] != "0" || lines[2] != "closed" || lines[3] != "0" {
+		t.Errorf("got %q, %+v", out, exit)
+	}
+	s = r.spec(root, "trap 'exit 5' TERM; touch /tmp/ready; while true; do sleep 0.05; done")
+	s.Init, s.User = true, "ann"
+	s.Tmpfs = []containers.Tmpfs{{Target: "/tmp"}}
+	p := r.start(s)
+	until(t, "file", func() bool { _, err := os.Stat("/proc/" + itoa(p.Ref().Pid) + "/root/tmp/ready"); return err == nil })
+	must(t, p.Signal(syscall.SIGTERM))
+	if exit, err := p.Wait(); err != nil || exit.Code != 5 {
+		t.Errorf("got %+v, %v", exit, err)
+	}
+	s = r.spec(root, "kill -9 $$")
+	s.Init = true
+	if _, exit := r.run(s); exit.Code != 137 {
+		t.Errorf("got %+v", exit)
+	}
+	s = r.spec(root, "")
+	s.Init, s.Args = true, []string{"/etc/passwd"}
+	c, err := r.engine.Prepare(context.Background(), s)
+	must(t, err)
+	var ee *containers.ExecError
+	if _, err = c.Start(context.Background()); !errors.As(err, &ee) || ee.Errno != unix.EACCES {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTerminal(t *testing.T) {
+	r := newRig(t)
+	for _, init := range []bool{false, true} {
+		s := r.spec(busyboxRoot(t), "test -t 0 && tty=yes; readlink /proc/self/fd/1; test -c /dev/console && echo $tty $TERM >/dev/console; read x </dev/tty; echo got $x; exit 3")
+		s.TTY, s.User, s.Init = true, "ann", init
+		p := r.start(s)
+		master := p.(containers.Terminal).Terminal()
+		_, err := master.WriteString("typed\n")
+		must(t, err)
+		b, err := io.ReadAll(master)
+		if err != nil && !errors.Is(err, unix.EIO) { // EIO: the other side is closed
+			t.Error(err)
+		}
+		must(t, master.Close())
+		exit, err := p.Wait()
+		must(t, err)
+		out := strings.ReplaceAll(strings.ReplaceAll(string(b), "\r", ""), "typed\n", "")
+		if want := "/dev/pts/0\nyes xterm\ngot \n"; strings.ReplaceAll(out, "got typed", "got ") != want && out != "/dev/pts/0\nyes xterm\ngot " || exit.Code != 3 {
+			t.Errorf("got %q, %+v", b, exit)
+		}
+	}
+}
+
+func TestStdin(t *testing.T) {
+	r := newRig(t)
+	s := r.spec(busyboxRoot(t), "read a; echo got $a")
+	s.Stdin, s.User = r.dir+"/in", "ann"
+	c, err := r.engine.Prepare(context.Background(), s)
+	must(t, err)
+	in, err := os.OpenFile(s.Stdin, os.O_RDWR, 0)
+	must(t, err)
+	_, err = in.WriteString("line\n")
+	must(t, err)
+	if out, _ := r.finish(c, s); out != "got line\n" {
+		t.Errorf("got %q", out)
+	}
+	must(t, in.Close())
+}
+
+func TestJoin(t *testing.T) {
+	r := newRig(t)
+	root := busyboxRoot(t)
+	s := r.spec(root, "echo shared >/dev/shm/f; touch /tmp/ready; exec sleep 100")
+	host := r.start(s)
+	ref := host.Ref()
+	until(t, "file", func() bool { _, err := os.Stat("/proc/" + itoa(ref.Pid) + "/root/tmp/ready"); return err == nil })
+	j := r.spec(root, "cat /dev/shm/f; tr '\\0' ' ' </proc/1/cmdline; echo; test $$ != 1 && echo not 1; readlink /proc/self/ns/ipc; kill -9 1; echo still here")
+	j.PIDOf, j.IPCOf = &ref, &ref
+	out, exit := r.run(j)
+	ipc, err := os.Readlink("/proc/" + itoa(ref.Pid) + "/ns/ipc")
+	must(t, err)
+	if out != "shared\nsleep 100 \nnot 1\n"+ipc+"\nstill here\n" || exit.Code != 0 || !Alive(ref) {
+		t.Errorf("got %q, %+v", out, exit)
+	}
+	j = r.spec(root, "exec sleep 100")
+	j.PIDOf = &ref
+	p := r.start(j)
+	must(t, p.Signal(syscall.SIGKILL))
+	if exit, err := p.Wait(); err != nil || exit.Code != 137 || !Alive(ref) {
+		t.Errorf("got %+v, %v", exit, err)
+	}
+	must(t, host.Signal(syscall.SIGKILL))
+	_, err = host.Wait()
+	must(t, err)
+	if _, err := r.engine.Prepare(context.Background(), func() *containers.Spec { s := r.spec(root, ""); s.IPCOf = &ref; return s }()); err == nil {
+		t.Error("joined a dead container")
+	}
+}
