@@ -119,14 +119,15 @@ func ulimits(list []containers.Ulimit) ([]rlimit, error) {
 
 // empower adds what needs the machine's root still.
 func (p *program) empower(w *powers) {
-	for _, l := range w.limits {
-		p.add("set a resource limit", 0, unix.SYS_PRLIMIT64, 0, l.resource, mem(p, l.limit), 0)
-	}
 	if w.oomScoreAdj != 0 {
 		p.write("set the OOM score adjustment", "/proc/self/oom_score_adj", strconv.Itoa(w.oomScoreAdj))
 	}
 	if w.appArmor != "" && w.appArmor != "unconfined" {
 		p.write("set the AppArmor profile", "/proc/self/attr/apparmor/exec", "exec "+w.appArmor)
+	}
+	// Last: a limit of open files below the engine's own keeps all else from opening any.
+	for _, l := range w.limits {
+		p.add("set a resource limit", 0, unix.SYS_PRLIMIT64, 0, l.resource, mem(p, l.limit), 0)
 	}
 }
 
