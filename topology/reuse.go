@@ -15,7 +15,7 @@ func (l *loader) reuse() {
 	if l.root.kind != mapping {
 		return
 	}
-	r := reuser{loader: l, done: map[*node]*node{}, files: map[string]*node{}}
+	r := reuser{loader: l, done: map[*node]*node{}, files: map[string]*node{}, bases: map[*node]*bases{}}
 	r.assemble(l.root, l.opt.Dir, nil)
 	strip(l.root, map[*node]bool{})
 }
@@ -24,7 +24,38 @@ type reuser struct {
 	*loader
 	done   map[*node]*node  // station bodies and templates with what they extend
 	files  map[string]*node // of extends, by path
+	bases  map[*node]*bases // by file
 	values int              // that merging made
+}
+
+// bases are what a file's stations can extend, by name: templates before
+// stations, which are services in a compose file.
+type bases struct {
+	templates, stations map[string][]*node
+	names               []string
+}
+
+func (r *reuser) basesOf(root *node) *bases {
+	if b, ok := r.bases[root]; ok {
+		return b
+	}
+	b := &bases{templates: map[string][]*node{}, stations: map[string][]*node{}}
+	look := func(into map[string][]*node, table *node, prefix string) {
+		for _, p := range table.all() {
+			b.names = append(b.names, p.key)
+			into[p.key] = append(into[p.key], p.val)
+			if prefix != "" {
+				into[prefix+"/"+p.key] = append(into[prefix+"/"+p.key], p.val)
+			}
+		}
+	}
+	look(b.templates, root.get("templates"), "")
+	look(b.stations, root.get("services"), "")
+	for _, c := range root.get("clusters").all() {
+		look(b.stations, c.val.get("stations"), c.key)
+	}
+	r.bases[root] = b
+	return b
 }
 
 // assemble works on the tree of one file. Stations of included files come
@@ -130,23 +161,12 @@ func withoutExtends(n *node) *node {
 
 // findBase finds a template, or otherwise a station, by its name.
 func (r *reuser) findBase(root, name *node) *node {
-	var names []string
-	var found []*node
-	look := func(table *node, prefix string) {
-		for _, p := range table.all() {
-			names = append(names, p.key)
-			if p.key == name.text || prefix != "" && prefix+"/"+p.key == name.text {
-				found = append(found, p.val)
-			}
-		}
-	}
-	look(root.get("templates"), "")
+	bases := r.basesOf(root)
+	found := bases.templates[name.text]
 	if len(found) == 0 {
-		look(root.get("services"), "")
-		for _, c := range root.get("clusters").all() {
-			look(c.val.get("stations"), c.key)
-		}
+		found = bases.stations[name.text]
 	}
+	names := bases.names
 	switch {
 	case len(found) == 1:
 		return found[0]
