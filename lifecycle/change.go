@@ -337,6 +337,7 @@ func (c *change) start(ctx context.Context) error {
 		}
 	}
 	if err := c.k.allReady(ctx, wanted); err != nil {
+		othersStart(ctx, wanted)
 		return err
 	}
 	if err := c.k.settleDebts(ctx); err != nil {

@@ -40,8 +40,11 @@ func (m *member) newChecks(process containers.Process) *checkup {
 		return c
 	}
 	c.health = newHealth(*c.config, c.began)
-	if now, _, _ := m.now(); now.Health == "" {
+	switch now, _, _ := m.now(); now.Health {
+	case "":
 		m.set(func(s *ContainerState) { s.Health = healthStarting })
+	case healthHealthy: // adopted: one failed check changes nothing yet
+		c.health.observe(true, c.began)
 	}
 	c.timer = time.NewTimer(c.health.next(c.began))
 	c.due = c.timer.C

@@ -62,6 +62,7 @@ func (k *keeper) startStopped(ctx context.Context, members []*member) error {
 		idle = append(idle, m)
 	}
 	if err := k.startAll(ctx, idle, nil); err != nil {
+		othersStart(ctx, idle)
 		return err
 	}
 	return k.settleDebts(ctx)
@@ -114,7 +115,11 @@ func (k *keeper) again(ctx context.Context, members []*member) error {
 		return nil
 	}
 	k.endAll(members, Waiting)
-	return k.startAll(ctx, members, nil)
+	err := k.startAll(ctx, members, nil)
+	if err != nil {
+		othersStart(ctx, members)
+	}
+	return err
 }
 
 func (k *keeper) freeze(members []*member, frozen bool) error {

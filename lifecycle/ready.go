@@ -216,6 +216,19 @@ func (k *keeper) allReady(ctx context.Context, members []*member) error {
 	return nil
 }
 
+// othersStart lets those start that are about to when another has failed, so
+// that the caller, who is told that all else is as asked for, finds it so. What
+// takes longer (a startup command, a dependency's health) goes on behind it.
+func othersStart(ctx context.Context, members []*member) {
+	const most = 3 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for _, m := range members {
+		// What keeps one from starting is not what the caller failed with.
+		_ = m.reach(ctx, topology.Started)
+	}
+}
+
 // optional are the stations that others depend on, all of which can do without.
 func (k *keeper) optional() map[string]bool {
 	k.mu.Lock()

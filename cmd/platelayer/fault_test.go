@@ -85,7 +85,8 @@ func TestFaults(t *testing.T) {
 				}
 			}
 			t.Logf("%d points; of %d faults %d were reached", len(points), tried, reached)
-			if reached < tried*9/10 {
+			// Of a few, some may well be other ones this time.
+			if few := tried < 20; !few && reached < tried*9/10 || few && tried > 3 && reached == 0 {
 				t.Errorf("only %d of %d points were reached: their names change from run to run", reached, tried)
 			}
 		})

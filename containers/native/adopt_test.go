@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -145,5 +146,40 @@ func TestKillGroup(t *testing.T) {
 	}
 	if err := e.(containers.GroupKiller).KillGroup(); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestRunningAmidSignals asks for a running process while signals arrive: they
+// interrupt even a poll that doesn't wait.
+func TestRunningAmidSignals(t *testing.T) {
+	c := exec.Command("sleep", "1000")
+	must(t, c.Start())
+	defer func() {
+		c.Process.Kill()
+		c.Wait()
+	}()
+	pidfd, err := unix.PidfdOpen(c.Process.Pid, 0)
+	must(t, err)
+	defer unix.Close(pidfd)
+	done := make(chan struct{})
+	defer close(done)
+	asking := make(chan int, 1)
+	go func() {
+		for tid := <-asking; ; {
+			select {
+			case <-done:
+				return
+			default:
+				unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+			}
+		}
+	}()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	asking <- unix.Gettid()
+	for range 20000 {
+		if ended, err := hasEnded(pidfd); ended || err != nil {
+			t.Fatalf("got %v, %v of a process that runs", ended, err)
+		}
 	}
 }

@@ -170,7 +170,8 @@ func TestSetLimits(t *testing.T) {
 				r.onV1()
 			}
 			h := r.engine.cgroups
-			s := r.spec(busyboxRoot(t), "sleep 1000 & sleep 1000 & while true; do sleep 0.01; done")
+			// Where no process is left to have, the shell that forks ends.
+			s := r.spec(busyboxRoot(t), "sleep 1000 & sleep 1000 & (while true; do sleep 0.01; done) & exec sleep 1000")
 			p := r.start(s)
 			name := r.cgroup + "/" + s.Name
 			exec := func(args ...string) containers.Exit {

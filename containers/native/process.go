@@ -132,12 +132,23 @@ func (p *process) Running() bool {
 	if p.ended {
 		return false
 	}
-	var n int
+	ended := false
 	err := p.control(func(fd int) (err error) {
-		n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		ended, err = hasEnded(fd)
 		return err
 	})
-	return err == nil && n == 0
+	return err == nil && !ended
+}
+
+// hasEnded asks without blocking whether a pidfd's process has ended. Even a
+// poll that doesn't wait is interrupted by signals, as Go's scheduler sends them.
+func hasEnded(pidfd int) (bool, error) {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0)
+		if err != unix.EINTR {
+			return n > 0, err
+		}
+	}
 }
 
 // Wait blocks until the process has ended.
@@ -175,14 +186,11 @@ func (p *process) Wait() (containers.Exit, error) {
 // poll asks without blocking whether the process has ended.
 func (p *process) poll(fd int, exit *containers.Exit) (bool, error) {
 	if p.foreign {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		if err == unix.EINTR {
-			return false, nil
-		}
-		if n > 0 && !p.lasting {
+		ended, err := hasEnded(fd)
+		if ended && !p.lasting {
 			_, _ = foreignExit(fd, exit)
 		}
-		return n > 0 || err != nil, err
+		return ended || err != nil, err
 	}
 	var info siginfo
 	err := waitid(fd, &info)
