@@ -54,6 +54,7 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 		step("intent", c.begin),
 		step("network", func() error { return kernel.Extend(ctx, k.plan, k.kernelOptions()) }),
 		step("seals", func() error { return c.check(ctx) }),
+		step("volumes", func() error { return keepVolumes(k.layout, k.name) }),
 	)
 	if err != nil {
 		return errors.Join(err, c.withdraw())
@@ -188,6 +189,7 @@ func (c *change) withdraw() error {
 	for _, m := range c.created {
 		errs = append(errs, k.forget(m))
 	}
+	errs = append(errs, dropFreshVolumes(k.layout, k.name))
 	if err := k.intend(c.old); err != nil {
 		return errors.Join(append(errs, err)...)
 	}

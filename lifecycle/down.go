@@ -18,17 +18,18 @@ import (
 
 // DownResult says what `down` did.
 type DownResult struct {
-	Found    bool // there was something to take down
-	Stations int  // that were running
+	Found    bool     // there was something to take down
+	Stations int      // that were running
+	Volumes  []string // that were removed
 	Took     time.Duration
 }
 
 // Down takes a topology down by its name alone, in whatever state it is, and
 // leaves the machine as it was before `up`.
 //
-// With volumes its named ones go too, unless they are external or another
-// topology's as well.
-func Down(ctx context.Context, l Layout, name string, volumes bool, progress func(Progress)) (*DownResult, error) {
+// With volumes its named ones go too, those of earlier times as well, but not
+// one that another topology still has.
+func Down(ctx context.Context, l Layout, name string, volumes bool, progress func(Progress)) (_ *DownResult, err error) {
 	began := time.Now()
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -43,6 +44,14 @@ func Down(ctx context.Context, l Layout, name string, volumes bool, progress fun
 	defer unlock()
 
 	result := new(DownResult)
+	if volumes {
+		// At the end, when nothing uses them any more.
+		defer func() {
+			var removeErr error
+			result.Volumes, removeErr = removeVolumes(l, name)
+			err = errors.Join(err, removeErr)
+		}()
+	}
 	for _, dir := range []string{l.run(name), l.lib(name)} {
 		if _, err := os.Lstat(dir); err == nil {
 			result.Found = true
@@ -51,50 +60,12 @@ func Down(ctx context.Context, l Layout, name string, volumes bool, progress fun
 	if !result.Found {
 		return result, nil
 	}
-	var named []string
-	if volumes {
-		if named, err = ownVolumes(l, name); err != nil {
-			return nil, err
-		}
-	}
 	tellKeeper(l, name, opRetire)
 	result.Stations = stopAll(ctx, l, name, progress)
 	tellKeeper(l, name, opDrain)
 	err = dismantle(l, name)
-	for _, v := range named {
-		if rmErr := os.RemoveAll(l.volume(v)); rmErr != nil {
-			err = errors.Join(err, fmt.Errorf("cannot remove the volume %q: %w", v, rmErr))
-		}
-	}
 	result.Took = time.Since(began)
 	return result, err
-}
-
-// ownVolumes lists the volumes that are the topology's alone.
-func ownVolumes(l Layout, name string) ([]string, error) {
-	intent, err := readIntent(l, name)
-	if err != nil {
-		return nil, err
-	}
-	all, err := names(l)
-	if err != nil {
-		return nil, err
-	}
-	others := map[string]bool{}
-	for _, other := range all {
-		if i, err := readIntent(l, other); err == nil && other != name {
-			for _, v := range i.Topology.Volumes {
-				others[volumeName(i.Topology, v.Key)] = true
-			}
-		}
-	}
-	var own []string
-	for _, v := range intent.Topology.Volumes {
-		if called := volumeName(intent.Topology, v.Key); !v.External && !others[called] {
-			own = append(own, called)
-		}
-	}
-	return own, nil
 }
 
 // tellKeeper asks the keeper for a part in going down. One that does not answer
@@ -191,7 +162,7 @@ func dismantle(l Layout, name string) error {
 			return fmt.Errorf("cannot remove %s: %w", path, err)
 		}
 	}
-	return nil
+	return dropFreshVolumes(l, name)
 }
 
 // clear removes everything of a topology but what its stations wrote and its

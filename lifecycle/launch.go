@@ -55,7 +55,7 @@ func (k *keeper) launched() error {
 	intent := *k.intent
 	k.mu.Unlock()
 	if first {
-		if err := write(k.layout.intent(k.name), &intent, true); err != nil {
+		if err := errors.Join(keepVolumes(k.layout, k.name), write(k.layout.intent(k.name), &intent, true)); err != nil {
 			return err
 		}
 	}

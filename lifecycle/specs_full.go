@@ -1,8 +1,6 @@
 package lifecycle
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -11,15 +9,6 @@ import (
 	"platelayer/containers"
 	"platelayer/topology"
 )
-
-// volume is the folder of a named volume, which outlives its topology.
-func (l Layout) volume(name string) string { return filepath.Join(l.Lib, "volumes", name) }
-
-// anonymous is the folder of a volume of a station's own, which goes with it.
-func (l Layout) anonymous(name, container, target string) string {
-	sum := sha256.Sum256([]byte(target))
-	return filepath.Join(l.lib(name), "volumes", container, hex.EncodeToString(sum[:8]))
-}
 
 // mounts are a station's volumes as the engine binds them.
 func (w site) mounts(t *topology.Topology, s *topology.Station) []containers.Mount {
@@ -39,16 +28,6 @@ func (w site) mounts(t *topology.Topology, s *topology.Station) []containers.Mou
 		all = append(all, m)
 	}
 	return all
-}
-
-// volumeName is what a volume is called on the machine.
-func volumeName(t *topology.Topology, key string) string {
-	for _, v := range t.Volumes {
-		if v.Key == key && v.Name != "" {
-			return v.Name
-		}
-	}
-	return t.Name + "_" + key
 }
 
 // resources are the station's limits as the engine sets them.
@@ -108,18 +87,27 @@ func rates(all []topology.BlkioRate) (out []containers.BlkioRate) {
 // run when its root is made.
 func joins(s *topology.Station) bool { return s != nil && (s.PID != "" || s.IPC != "") }
 
-// furnish reads what a container gets from the machine's files, and makes the
-// folders of its volumes.
-func furnish(r *root) error {
-	s := r.station
-	for i, v := range s.Volumes {
-		if v.Source != "" && !v.CreateHostPath {
-			continue
+// makeVolumes makes the folders of a container's volumes.
+func (k *keeper) makeVolumes(r *root) error {
+	for i, v := range r.station.Volumes {
+		source := r.spec.Mounts[i].Source
+		var err error
+		switch {
+		case v.Source == "" && v.Name != "":
+			err = makeVolume(filepath.Dir(source), k.name)
+		case v.Source == "", v.CreateHostPath:
+			err = os.MkdirAll(source, 0o755)
 		}
-		if err := os.MkdirAll(r.spec.Mounts[i].Source, 0o755); err != nil {
+		if err != nil {
 			return fmt.Errorf("cannot make a volume of %q: %w", r.spec.Name, err)
 		}
 	}
+	return nil
+}
+
+// furnish reads what a container gets from the machine's files.
+func furnish(r *root) error {
+	s := r.station
 	r.spec.Files = nil
 	for _, f := range s.Files {
 		content := []byte(f.Content)

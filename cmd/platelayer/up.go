@@ -218,7 +218,7 @@ file that has changed since. It works after any crash.`,
 			return a.downWith(name, volumes)
 		},
 	}
-	c.Flags().BoolVar(&volumes, "volumes", false, "remove its named volumes too")
+	c.Flags().BoolVar(&volumes, "volumes", false, "remove its named volumes too, those that earlier downs kept as well")
 	return c
 }
 
@@ -234,11 +234,15 @@ func (a *app) downWith(name string, volumes bool) error {
 	if err != nil {
 		return err
 	}
-	if !result.Found {
+	gone := ""
+	if len(result.Volumes) > 0 {
+		gone = ", with " + plural(len(result.Volumes), "volume")
+	}
+	if !result.Found && gone == "" {
 		view.done(name + ": nothing to take down")
 		return nil
 	}
-	view.done(fmt.Sprintf("%s: down in %s", name, round(result.Took)))
+	view.done(fmt.Sprintf("%s: down in %s%s", name, round(result.Took), gone))
 	return nil
 }
 
