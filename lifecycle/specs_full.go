@@ -113,7 +113,7 @@ func furnish(r *root) error {
 		content := []byte(f.Content)
 		if f.Source != "" {
 			var err error
-			if content, err = os.ReadFile(f.Source); err != nil {
+			if content, err = ReadSource(f.Source); err != nil {
 				return fmt.Errorf("cannot read a config or secret of %q: %w", r.spec.Name, err)
 			}
 		}
@@ -128,7 +128,7 @@ func readFilter(spec *containers.Spec, s *topology.Station) error {
 	if profile == "" || profile == "unconfined" {
 		return nil
 	}
-	text, err := os.ReadFile(profile)
+	text, err := ReadSource(profile)
 	if err != nil {
 		return fmt.Errorf("cannot read the system call filter of %q: %w", s.ID(), err)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -134,10 +135,26 @@ func (a *app) path(args []string) string {
 	return path
 }
 
+// readFile reads a file that the user named, which may be a pipe. Nobody writes
+// one of this size by hand.
+func readFile(path string) ([]byte, error) {
+	const most = 16 << 20 // bytes
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && len(data) > most {
+		err = fmt.Errorf("it is larger than %d MiB", most>>20)
+	}
+	return data, err
+}
+
 // load reads the topology file with the variables of the environment and of
 // the .env file beside it, as compose does.
 func (a *app) load(path string) (*topology.Topology, error) {
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	if err != nil {
 		return nil, &fileError{path, err}
 	}
@@ -146,7 +163,10 @@ func (a *app) load(path string) (*topology.Topology, error) {
 		return nil, fmt.Errorf("cannot find the folder of %s: %w", path, err)
 	}
 	dotenv := map[string]string{}
-	if text, err := os.ReadFile(filepath.Join(filepath.Dir(path), ".env")); err == nil {
+	env := filepath.Join(filepath.Dir(path), ".env")
+	if info, err := os.Stat(env); err == nil && info.IsDir() {
+		// A Python environment, most likely.
+	} else if text, err := lifecycle.ReadSource(env); err == nil {
 		if dotenv, err = topology.ParseEnv(text); err != nil {
 			return nil, fmt.Errorf("cannot read .env beside %s: %w", path, err)
 		}
@@ -158,7 +178,7 @@ func (a *app) load(path string) (*topology.Topology, error) {
 		Dir:   filepath.Dir(abs),
 		Scale: a.scale,
 
-		ReadFile: os.ReadFile,
+		ReadFile: lifecycle.ReadSource,
 		LookupEnv: func(key string) (string, bool) {
 			if v, ok := os.LookupEnv(key); ok {
 				return v, true

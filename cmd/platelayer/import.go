@@ -32,7 +32,7 @@ listed on stderr, with what to do instead.`,
 			if err != nil {
 				return err
 			}
-			data, err := os.ReadFile(path)
+			data, err := readFile(path)
 			if err != nil {
 				return &fileError{path, err}
 			}
