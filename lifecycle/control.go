@@ -42,6 +42,7 @@ func Control(ctx context.Context, l Layout, name string, op Operation, o Control
 		return err
 	}
 	defer unlock()
+	awaitKilled(l, name)
 	found, err := look(l, name)
 	if err != nil {
 		return err

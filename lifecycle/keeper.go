@@ -417,7 +417,9 @@ func (k *keeper) answer(c *caller) {
 			cancel()
 		}()
 		ctx, stop := withTimeout(ctx, r.Timeout)
-		k.unretire()
+		if r.Op != opAdopt {
+			k.unretire()
+		}
 		k.tellTo(c.progress)
 		err := k.operate(ctx, r)
 		if flushed := k.flush(); err == nil {

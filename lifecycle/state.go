@@ -64,6 +64,8 @@ type State struct {
 	Started  time.Time             `json:"started_at"`
 	Backbone *ContainerState       `json:"backbone"`
 	Stations []*ContainerState     `json:"stations"`
+	// Retired: a `down` has begun, and may have been killed since.
+	Retired bool `json:"retired,omitempty"`
 }
 
 // Container states.

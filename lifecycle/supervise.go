@@ -30,6 +30,7 @@ type member struct {
 	process containers.Process // nil unless it runs
 	output  *collection
 	redo    chan struct{} // its definition has changed
+	asked   time.Time     // until when it may end because a `down` that was killed has asked it to
 }
 
 // set changes a member's state and wakes who waits for it.
@@ -76,7 +77,7 @@ func (m *member) begin(r *root, running containers.Process, restarts int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	m.k.mu.Lock()
-	m.stop, m.done, m.after = cancel, done, Stopped
+	m.stop, m.done, m.after, m.asked = cancel, done, Stopped, time.Time{}
 	if m.k.retired && running == nil {
 		cancel()
 	}
@@ -354,7 +355,8 @@ func (m *member) again(ctx context.Context, e ending) bool {
 		return false
 	}
 	m.k.mu.Lock()
-	retired := m.k.retired
+	retired, asked := m.k.retired, time.Now().Before(m.asked)
+	m.asked = time.Time{}
 	m.k.mu.Unlock()
 	switch {
 	case e.err != nil:
@@ -365,7 +367,7 @@ func (m *member) again(ctx context.Context, e ending) bool {
 		m.event(ended(EventDied, exit))
 	}
 	now, _, _ := m.now()
-	if !retired && (e.unwell || shouldRestart(m.definition().Restart, exit, now.Restarts)) {
+	if !retired && (e.unwell || asked || shouldRestart(m.definition().Restart, exit, now.Restarts)) {
 		settle(Restarting)
 		return true
 	}

@@ -63,6 +63,7 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 		return nil, err
 	}
 	result := &UpResult{Stations: len(stations(t))}
+	awaitKilled(l, t.Name)
 	found, err := look(l, t.Name)
 	if err == nil && found.running {
 		err = changeRunning(ctx, l, found, intent, o, result)
@@ -148,7 +149,7 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 	}
 	result.Changes = pending(found.intent, state, intent.Topology, choose(intent.Topology, o.Recreate, o.Only))
 	same := found.intent.Fingerprint == intent.Fingerprint && found.intent.AtBoot == intent.AtBoot && state.Status == StatusUp
-	if same && len(result.Changes) == 0 && allWell(state) {
+	if same && len(result.Changes) == 0 && allWell(state) && !state.Retired {
 		result.Unchanged = true
 		return nil
 	}

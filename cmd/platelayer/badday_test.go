@@ -211,6 +211,36 @@ func TestKilledInARestart(t *testing.T) {
 	}
 }
 
+// TestKilledDown ends a `down` by SIGKILL when a station has been asked to stop
+// and still is at it: `up` takes the wish back.
+func TestKilledDown(t *testing.T) {
+	d := newBadDay(t, "", map[string]string{"a.yaml": `
+backbone: {egress: none}
+clusters:
+  lan:
+    stations:
+      slow: {rootfs: ./root, command: [/bin/sh, -c, 'trap "echo asked; /bin/busybox sleep 1; exit 0" TERM; while :; do /bin/busybox sleep 0.05; done']}
+`})
+	d.must("up", "a.yaml")
+	before := d.stations()["slow"]
+	down := d.command("down")
+	if err := down.Start(); err != nil {
+		t.Fatal(err)
+	}
+	d.wait("the station is asked to stop", func() bool { return strings.Contains(d.must("logs", "slow"), "asked") })
+	down.Process.Kill()
+	down.Wait()
+	d.must("up", "a.yaml")
+	d.wait("the station runs anew", func() bool {
+		now := d.stations()["slow"]
+		return now.State == "running" && now.Pid != before.Pid
+	})
+	d.must("down")
+	if left := leftOf(t, d.name, d.root); left != "" {
+		t.Errorf("left: %s", left)
+	}
+}
+
 var victims = []string{"the command", "its keeper", "the command and its keeper"}
 
 // killer runs a command to its end, and gives a function that runs others and

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -82,6 +83,17 @@ func Alive(ref containers.ProcessRef) bool {
 func Busy(ref containers.ProcessRef) bool {
 	s, err := readStat(ref.Pid)
 	return err == nil && s.start == ref.StartTime && (s.state == 'R' || s.state == 'D')
+}
+
+// Ending tells whether a process that still runs has been killed: on a busy
+// machine, or with much memory to give back, its end takes a moment.
+func Ending(ref containers.ProcessRef) bool {
+	const exiting = 0x4 // PF_EXITING
+	s, err := readStat(ref.Pid)
+	if err != nil || s.start != ref.StartTime || s.state == 'Z' || s.state == 'X' {
+		return false
+	}
+	return s.flags&exiting != 0 || signalMask(ref.Pid, "SigPnd", "ShdPnd")&(1<<(unix.SIGKILL-1)) != 0
 }
 
 // openRef opens a pidfd and makes sure that it is of the process meant: the
@@ -181,22 +193,32 @@ func OpenRoot(ref containers.ProcessRef) (*os.File, error) {
 // drops such a signal (pid_namespaces(7)), so waiting for its effect is in vain.
 // One that it ignores on purpose asks for the time to finish.
 func IgnoresSignal(ref containers.ProcessRef, sig syscall.Signal) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(ref.Pid) + "/status")
-	if err != nil || !Alive(ref) || sig < 1 || sig > 64 {
+	if sig < 1 || sig > 64 {
 		return false
 	}
-	var known uint64
+	known := signalMask(ref.Pid, "SigCgt", "SigBlk", "SigIgn")
+	return Alive(ref) && known&(1<<(sig-1)) == 0
+}
+
+// signalMask is the union of masks of signals (proc_pid_status(5)), all signals
+// where they can't be read.
+func signalMask(pid int, names ...string) (union uint64) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return ^uint64(0)
+	}
 	for line := range strings.Lines(string(b)) {
 		name, value, _ := strings.Cut(line, ":")
-		if name == "SigCgt" || name == "SigBlk" || name == "SigIgn" {
-			mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-			if err != nil {
-				return false
-			}
-			known |= mask
+		if !slices.Contains(names, name) {
+			continue
 		}
+		mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		if err != nil {
+			return ^uint64(0)
+		}
+		union |= mask
 	}
-	return known&(1<<(sig-1)) == 0
+	return union
 }
 
 // OpenPTY makes a terminal in the container's own devpts, whose names mean
