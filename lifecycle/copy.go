@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
 
-	"platelayer/containers"
 	"platelayer/containers/native"
 	"platelayer/topology"
 )
@@ -33,70 +34,106 @@ type CopyOptions struct {
 // Copied is how much has been copied.
 type Copied = native.Copied
 
-// Copy copies files into and out of running stations, as they see them
-// themselves. It needs no keeper.
+// Copy copies files into and out of stations, as they see them themselves. It
+// needs no keeper. One that does not run can't start meanwhile.
 func Copy(ctx context.Context, l Layout, from, to CopySide, o CopyOptions) (Copied, error) {
-	var so Copied
 	if err := needRoot("copy into and out of stations"); err != nil {
-		return so, err
+		return Copied{}, err
 	}
 	if err := native.Protect(); err != nil {
-		return so, err
+		return Copied{}, err
 	}
-	source, theirs, err := openSide(l, from)
+	source, err := openSide(ctx, l, from, nil)
 	if err != nil {
-		return so, err
+		return Copied{}, err
 	}
-	defer closeSide(source)
-	target, others, err := openSide(l, to)
-	if err != nil {
-		return so, err
+	defer source.close()
+	target := source
+	if !from.same(to) {
+		if target, err = openSide(ctx, l, to, source); err != nil {
+			return Copied{}, err
+		}
+		defer target.close()
 	}
-	defer closeSide(target)
 	choice := native.CopyOptions{Archive: o.Archive, Follow: o.Follow, Progress: o.Progress, Notice: o.Notice}
 	if to.Station == nil && to.Writer == nil {
 		// What a station made is not to run as who copied it.
 		choice.UID, choice.GID = Invoker()
 		choice.DropSetID = !o.Archive
 	}
+	var so Copied
 	switch {
 	case from.Reader != nil:
-		so, err = native.CopyFromTar(ctx, from.Reader, *target, choice)
+		so, err = native.CopyFromTar(ctx, from.Reader, target.at(to.Path), choice)
 	case to.Writer != nil:
-		so, err = native.CopyToTar(ctx, *source, to.Writer, choice)
+		so, err = native.CopyToTar(ctx, source.at(from.Path), to.Writer, choice)
 	default:
-		so, err = native.Copy(ctx, *source, *target, choice)
+		so, err = native.Copy(ctx, source.at(from.Path), target.at(to.Path), choice)
 	}
-	for _, side := range []struct {
-		CopySide
-		ref containers.ProcessRef
-	}{{from, theirs}, {to, others}} {
-		// With its last process a station's volumes go from its root.
-		if side.Station != nil && !native.Alive(side.ref) {
-			err = errors.Join(err, fmt.Errorf("station %q ended during the copy", side.Station.ID()))
-		}
-	}
-	return so, err
+	return so, errors.Join(err, source.check(), target.check())
 }
 
-func openSide(l Layout, s CopySide) (*native.CopySide, containers.ProcessRef, error) {
+// copySide is an opened CopySide.
+type copySide struct {
+	native.CopySide
+	check  func() error // whether it was there to the end
+	give   []func()     // back what it holds, the last first
+	locked string       // the topology that it keeps as it is
+}
+
+func noCheck() error { return nil }
+
+func (s *copySide) close() {
+	for _, f := range slices.Backward(s.give) {
+		f()
+	}
+}
+
+// at is a path on this side. One of a station begins at its root.
+func (s *copySide) at(path string) native.CopySide {
+	side := s.CopySide
+	if side.Path = path; side.Root != nil {
+		side.Path = "/" + strings.TrimLeft(path, "/")
+	}
+	return side
+}
+
+// same tells whether both are of one station.
+func (s CopySide) same(o CopySide) bool {
+	return s.Station != nil && o.Station != nil && s.Topology == o.Topology && s.Station.ID() == o.Station.ID()
+}
+
+func openSide(ctx context.Context, l Layout, s CopySide, beside *copySide) (*copySide, error) {
 	if s.Station == nil {
-		return &native.CopySide{Path: s.Path}, containers.ProcessRef{}, nil
+		return &copySide{check: noCheck}, nil
 	}
 	c, err := running(l, s.Topology, s.Station)
-	if err != nil {
-		return nil, containers.ProcessRef{}, err
+	if down := new(NotUp); err != nil && !errors.As(err, &down) {
+		return openStopped(ctx, l, s, beside, err)
 	}
-	root, err := native.OpenRoot(c.Process)
 	if err != nil {
-		return nil, containers.ProcessRef{}, fmt.Errorf("cannot open the root of %q: %w", c.Container, err)
+		return nil, err
 	}
-	side := &native.CopySide{Root: root, Path: "/" + strings.TrimLeft(s.Path, "/"), Name: s.Station.ID() + ":"}
-	return side, c.Process, nil
+	return openRunning(c, s)
 }
 
-func closeSide(s *native.CopySide) {
-	if s.Root != nil {
-		s.Root.Close()
+func openRunning(c *ContainerState, s CopySide) (*copySide, error) {
+	root, err := native.OpenRoot(c.Process)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the root of %q: %w", c.Container, err)
 	}
+	side := &copySide{CopySide: rooted(s, root), give: []func(){func() { root.Close() }}}
+	side.check = func() error {
+		// With its last process a station's volumes go from its root.
+		if !native.Alive(c.Process) {
+			return fmt.Errorf("station %q ended during the copy", c.Container)
+		}
+		return nil
+	}
+	return side, nil
+}
+
+// rooted is a side below a station's root.
+func rooted(s CopySide, root *os.File) native.CopySide {
+	return native.CopySide{Root: root, Name: s.Station.ID() + ":"}
 }

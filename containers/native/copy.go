@@ -19,6 +19,9 @@ type CopySide struct {
 	Root *os.File
 	Path string
 	Name string // stands before paths in messages
+	// Passing are folders of the root on file systems that go when the copy has
+	// been made: nothing can be put there.
+	Passing []string
 }
 
 // CopyOptions are the choices of a copy.

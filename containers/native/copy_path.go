@@ -159,15 +159,37 @@ func (s *CopySide) locate(p string) (*copyTo, error) {
 
 // accept refuses a folder that can hold no files.
 func (s *CopySide) accept(to *copyTo) (*copyTo, error) {
-	kind, err := kernelFS(to.fd)
-	if err == nil && kind != "" {
-		err = errors.New("it lies in " + kind + ", a file system of the kernel's own")
-	}
-	if err != nil {
+	if err := s.holds(to.fd); err != nil {
 		closeFD(to.fd)
 		return nil, fmt.Errorf("cannot copy to %s: %w", s.show(s.Path), err)
 	}
 	return to, nil
+}
+
+// holds tells why a folder can hold no files.
+func (s *CopySide) holds(dir int) error {
+	kind, err := kernelFS(dir)
+	if err != nil {
+		return err
+	}
+	if kind != "" {
+		return errors.New("it lies in " + kind + ", a file system of the kernel's own")
+	}
+	for _, p := range s.Passing {
+		fd, err := s.open(p, unix.O_PATH)
+		if err != nil {
+			continue
+		}
+		theirs, err := mountID(fd)
+		closeFD(fd)
+		if err != nil {
+			return err
+		}
+		if ours, err := mountID(dir); err != nil || ours == theirs {
+			return errors.Join(err, errors.New("it lies in memory, which is empty at each start"))
+		}
+	}
+	return nil
 }
 
 func orDot(dir string) string {

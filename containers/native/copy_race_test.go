@@ -77,7 +77,7 @@ func TestCopyOutExchanged(t *testing.T) {
 	count, stop := exchanger(t, root+"/data", [2]string{"a", "b"}, [2]string{"c", "d"}, [2]string{"e", "g"}, [2]string{"e", "h"})
 	defer stop()
 	to, copied := t.TempDir(), 0
-	for i := 0; i < 60 || count.Load() < exchanges; i++ {
+	for i := 0; i < 25 || count.Load() < exchanges; i++ {
 		for _, path := range []string{"/data", "/data/.", "/data/a", "/data/a/below", "/data/a/f", "/data/a/below/f", "/data/c", "/data/e"} {
 			must(t, os.RemoveAll(to))
 			must(t, os.Mkdir(to, 0o755))
@@ -139,7 +139,7 @@ func TestCopyInExchanged(t *testing.T) {
 	count, stop := exchanger(t, root+"/data", [2]string{"a", "b"}, [2]string{"f", "g"})
 	defer stop()
 	copied := 0
-	for i := 0; i < 60 || count.Load() < exchanges; i++ {
+	for i := 0; i < 25 || count.Load() < exchanges; i++ {
 		for _, paths := range [][2]string{{"a", "/data"}, {"a/.", "/data/a"}, {"f", "/data/a/f"}, {"f", "/data/a/below"}, {"f", "/data/f"}, {"f", "/data"}} {
 			so, err := Copy(context.Background(), CopySide{Path: from + "/" + paths[0]}, copyRoot(t, root, paths[1]), CopyOptions{Archive: true})
 			if err == nil {

@@ -188,10 +188,8 @@ func (u *unpacking) parent(it *copyItem) (*treeFolder, error) {
 		fd, err = openIn(u.top.fd, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	}
 	if err == nil {
-		var kind string
-		if kind, err = kernelFS(fd); err == nil && kind != "" {
+		if err = u.top.side.holds(fd); err != nil {
 			closeFD(fd)
-			err = errors.New("it lies in " + kind + ", a file system of the kernel's own")
 		}
 	}
 	if err != nil {

@@ -14,9 +14,9 @@ import (
 
 // treeTop is what the folders of a copy have in common.
 type treeTop struct {
-	c     *copier
-	fd    int    // the folder that paths of items begin in; not ours
-	shown string // and its name in messages
+	c    *copier
+	side *CopySide
+	fd   int // the folder that paths of items begin in; not ours
 	// follow has links in the folder be followed inside it.
 	follow bool
 }
@@ -31,12 +31,12 @@ type treeFolder struct {
 }
 
 func newTreeTop(c *copier, side *CopySide, fd int) *treeFolder {
-	return &treeFolder{treeTop: &treeTop{c: c, fd: fd, shown: side.show(side.Path)}, fd: fd}
+	return &treeFolder{treeTop: &treeTop{c: c, side: side, fd: fd}, fd: fd}
 }
 
 // failed is an error of the destination's side.
 func (t *treeTop) failed(it *copyItem, err error) error {
-	return fmt.Errorf("cannot write %s/%s: %w", t.shown, strings.TrimPrefix(it.path, "./"), err)
+	return fmt.Errorf("cannot write %s/%s: %w", t.side.show(t.side.Path), strings.TrimPrefix(it.path, "./"), err)
 }
 
 // vacant makes sure that a name can be given to something that is not a folder.
@@ -227,15 +227,8 @@ func (f *treeFolder) folder(it *copyItem) (receiver, error) {
 // usable makes sure that a folder can hold files, and that one just made is
 // the one.
 func (f *treeFolder) usable(fd int, made bool) error {
-	kind, err := kernelFS(fd)
-	if err != nil {
+	if err := f.side.holds(fd); err != nil || !made {
 		return err
-	}
-	if kind != "" {
-		return errors.New("it lies in " + kind + ", a file system of the kernel's own")
-	}
-	if !made {
-		return nil
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
