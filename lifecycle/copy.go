@@ -40,9 +40,6 @@ func Copy(ctx context.Context, l Layout, from, to CopySide, o CopyOptions) (Copi
 	if err := needRoot("copy into and out of stations"); err != nil {
 		return Copied{}, err
 	}
-	if err := native.Protect(); err != nil {
-		return Copied{}, err
-	}
 	source, err := openSide(ctx, l, from, nil)
 	if err != nil {
 		return Copied{}, err

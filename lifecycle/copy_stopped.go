@@ -46,9 +46,6 @@ func openStopped(ctx context.Context, l Layout, s CopySide, beside *copySide, no
 	if s.Station.Writable == "memory" {
 		return nil, fmt.Errorf("%w, and what it writes is kept in memory while it runs", notRunning)
 	}
-	if err := native.Harden(); err != nil {
-		return nil, err
-	}
 	engine, err := native.New(native.Config{Cgroup: cgroup(s.Topology)})
 	if err != nil {
 		return nil, err
@@ -63,7 +60,8 @@ func openStopped(ctx context.Context, l Layout, s CopySide, beside *copySide, no
 	}
 	// Only the root is wanted: what is for its command alone may be missing.
 	r.spec.Stdin, r.spec.Stdout, r.spec.Stderr, r.spec.User, r.spec.WorkingDir = "", "", "", "", ""
-	r.spec.Groups, r.spec.Devices, r.spec.Sysctls, r.spec.Sealed, r.spec.TTY = nil, nil, nil, nil, false
+	r.spec.Groups, r.spec.Devices, r.spec.Sysctls, r.spec.Sealed = nil, nil, nil, nil
+	r.spec.TTY, r.spec.Init = false, false
 	r.spec.Hosts, r.spec.ResolvConf = "", ""
 	if r.container, err = engine.Prepare(ctx, r.spec); err != nil {
 		return nil, err

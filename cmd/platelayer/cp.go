@@ -16,12 +16,12 @@ import (
 func (a *app) cpCommand() *cobra.Command {
 	var o lifecycle.CopyOptions
 	c := &cobra.Command{
-		Use:   "cp STATION:PATH DESTINATION|-\n  platelayer cp SOURCE|- STATION:PATH",
-		Short: "Copy files and folders out of and into running stations",
-		Long: `Copy a file, or a folder with all that is in it, between running stations and the
-machine. A path of a station begins at its root, which no link leads out of. "-"
-is a tar archive on stdin or stdout. A path of the machine with a colon in it is
-written with ./ or / before it.
+		Use:   "cp [STATION:]SOURCE|- [STATION:]DESTINATION|-",
+		Short: "Copy files and folders out of and into stations",
+		Long: `Copy a file, or a folder with all that is in it, out of or into a station. A
+path of a station begins at its root, which no link leads out of. "-" is a tar
+archive on stdin or stdout. A path of the machine with a colon in it is written
+with ./ or / before it.
 
 Into a folder that is there, the source is copied under its own name; SOURCE/.
 means what is in the folder. Otherwise it gets the destination's name; the folder
@@ -58,7 +58,7 @@ func (a *app) cp(ctx context.Context, source, destination string, o lifecycle.Co
 		return &usageError{errors.New("neither side of cp is STATION:PATH")}
 	}
 	if source == "-" {
-		from.Reader = a.stdin
+		from.Reader = untilDone(ctx, a.stdin)
 	}
 	if destination == "-" {
 		if term.IsTerminal(int(a.stdout.Fd())) {
@@ -72,12 +72,23 @@ func (a *app) cp(ctx context.Context, source, destination string, o lifecycle.Co
 	view.clear()
 	if err == nil && source == "-" {
 		// What follows an archive is padding; who writes it is not to fail.
-		_, err = io.Copy(io.Discard, a.stdin)
+		_, err = io.Copy(io.Discard, from.Reader)
 	}
 	if err == nil && !a.quiet {
 		fmt.Fprintf(a.stderr, "copied %s, %s\n", plural(so.Files, "file"), size(uint64(so.Bytes)))
 	}
 	return err
+}
+
+// untilDone reads what r has until ctx ends: a read of r itself might last.
+func untilDone(ctx context.Context, r io.Reader) io.Reader {
+	out, in := io.Pipe()
+	go func() {
+		_, err := io.Copy(in, r)
+		in.CloseWithError(err)
+	}()
+	context.AfterFunc(ctx, func() { in.CloseWithError(fmt.Errorf("interrupted: %w", context.Cause(ctx))) })
+	return out
 }
 
 // copySide reads a side of cp: as in docker, one that begins with a dot or a

@@ -159,6 +159,13 @@ func (c *copier) shown(it *copyItem) string {
 	return strings.TrimRight(strings.TrimSuffix(c.from, "/."), "/") + below
 }
 
+func (c *copier) interrupted() error {
+	if c.ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("interrupted: %w", context.Cause(c.ctx))
+}
+
 func (c *copier) tell(it *copyItem) {
 	if c.o.Progress != nil && time.Since(c.told) > 100*time.Millisecond {
 		c.told = time.Now()
@@ -179,7 +186,7 @@ func (c *copier) skip(it *copyItem, why string) error {
 // node copies what an O_PATH descriptor is of. Nothing is opened by a name
 // again: it might be another file by then.
 func (c *copier) node(fd int, it *copyItem, to receiver) error {
-	if err := context.Cause(c.ctx); err != nil {
+	if err := c.interrupted(); err != nil {
 		return err
 	}
 	var st unix.Stat_t
@@ -188,12 +195,12 @@ func (c *copier) node(fd int, it *copyItem, to receiver) error {
 	}
 	it.fill(&st)
 	c.tell(it)
-	kind, err := kernelFS(fd)
+	kernels, err := kernelFS(fd)
 	if err != nil {
 		return fmt.Errorf("cannot inspect %s: %w", c.shown(it), err)
 	}
-	if kind != "" {
-		return c.skip(it, "it lies in "+kind+", a file system of the kernel's own")
+	if kernels {
+		return c.skip(it, errKernelFS.Error())
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return c.enter(fd, it, to)

@@ -2,7 +2,6 @@ package native
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -89,7 +88,7 @@ func (s *copySource) extent(at int64) (data, hole int64, err error) {
 // copyRange copies a part and tells how far the file really goes.
 func (s *copySource) copyRange(at, end int64, write func(b []byte, at int64) error) (int64, error) {
 	for at < end {
-		if err := context.Cause(s.c.ctx); err != nil {
+		if err := s.c.interrupted(); err != nil {
 			return at, err
 		}
 		n, err := unix.Pread(s.fd, s.c.buffer[:min(int64(len(s.c.buffer)), end-at)], at)
@@ -130,7 +129,7 @@ func (s *copySource) spread(write func(b []byte, at int64) error) (int64, error)
 	const block = 4096
 	var zeros [block]byte
 	for at := int64(0); at < s.it.size; {
-		if err := context.Cause(s.c.ctx); err != nil {
+		if err := s.c.interrupted(); err != nil {
 			return at, err
 		}
 		n, err := io.ReadFull(s.stream, s.c.buffer[:min(int64(len(s.c.buffer)), s.it.size-at)])

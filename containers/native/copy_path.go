@@ -1,6 +1,7 @@
 package native
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -168,12 +169,8 @@ func (s *CopySide) accept(to *copyTo) (*copyTo, error) {
 
 // holds tells why a folder can hold no files.
 func (s *CopySide) holds(dir int) error {
-	kind, err := kernelFS(dir)
-	if err != nil {
-		return err
-	}
-	if kind != "" {
-		return errors.New("it lies in " + kind + ", a file system of the kernel's own")
+	if kernels, err := kernelFS(dir); err != nil || kernels {
+		return cmp.Or(err, errKernelFS)
 	}
 	for _, p := range s.Passing {
 		fd, err := s.open(p, unix.O_PATH)
@@ -209,27 +206,22 @@ func readLink(fd int) (string, error) {
 	return string(buffer[:max(n, 0)]), err
 }
 
-// kernelFS names a file system that holds no files but the kernel's own words.
-func kernelFS(fd int) (string, error) {
+var errKernelFS = errors.New("it lies in a file system of the kernel's own")
+
+// kernelFS tells whether a file system holds no files but the kernel's words.
+func kernelFS(fd int) (bool, error) {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil {
-		return "", err
+		return false, err
 	}
 	switch fs.Type {
-	case unix.PROC_SUPER_MAGIC:
-		return "proc", nil
-	case unix.SYSFS_MAGIC:
-		return "sysfs", nil
-	case unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC:
-		return "cgroup", nil
-	case unix.DEVPTS_SUPER_MAGIC:
-		return "devpts", nil
-	case unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.NSFS_MAGIC,
-		unix.BINFMTFS_MAGIC, unix.EFIVARFS_MAGIC, unix.PSTOREFS_MAGIC, unix.SELINUX_MAGIC, unix.SMACK_MAGIC,
-		unix.RDTGROUP_SUPER_MAGIC, unix.PID_FS_MAGIC, configfsMagic, mqueueMagic:
-		return "a pseudo file system", nil
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC,
+		unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.NSFS_MAGIC, unix.BINFMTFS_MAGIC,
+		unix.EFIVARFS_MAGIC, unix.PSTOREFS_MAGIC, unix.SELINUX_MAGIC, unix.SMACK_MAGIC, unix.RDTGROUP_SUPER_MAGIC,
+		unix.PID_FS_MAGIC, configfsMagic, mqueueMagic:
+		return true, nil
 	}
-	return "", nil
+	return false, nil
 }
 
 // Magic numbers of fs/configfs and ipc/mqueue.c.

@@ -116,7 +116,7 @@ func local(name string) (string, error) {
 }
 
 func (u *unpacking) entry(h *tar.Header, content io.Reader) error {
-	if err := context.Cause(u.c.ctx); err != nil {
+	if err := u.c.interrupted(); err != nil {
 		return err
 	}
 	if h.Typeflag == tar.TypeXGlobalHeader {
