@@ -45,8 +45,8 @@ type Copied struct {
 
 // Copy copies a file, or a folder with all that is in it, with modes, times,
 // links, hard links and holes. Devices, sockets and what lies in the kernel's
-// own file systems are left out. Where source and destination lead is settled as in
-// docker's cp.
+// own file systems are left out. What source and destination mean is settled as
+// in docker's cp.
 func Copy(ctx context.Context, from, to CopySide, o CopyOptions) (Copied, error) {
 	c := newCopier(ctx, o)
 	s, err := openSource(&from, o.Follow)
@@ -64,7 +64,8 @@ func Copy(ctx context.Context, from, to CopySide, o CopyOptions) (Copied, error)
 	top := newTreeTop(c, &to, d.fd)
 	if d.name != "" {
 		c.prefix = d.name
-		return c.so, c.node(s.fd, &copyItem{name: d.name, path: d.name}, top)
+		err := c.node(s.fd, &copyItem{name: d.name, path: d.name}, top)
+		return c.so, err
 	}
 	c.prefix = "."
 	if err := c.avoidFolder(d.fd); err != nil {
@@ -74,7 +75,8 @@ func Copy(ctx context.Context, from, to CopySide, o CopyOptions) (Copied, error)
 	if err := c.mayEnter(s.fd, it); err != nil {
 		return c.so, err
 	}
-	return c.so, c.folder(s.fd, it, top)
+	err = c.folder(s.fd, it, top)
+	return c.so, err
 }
 
 // CopyToTar writes what Copy would copy to a tar archive; holes are written out.
@@ -92,10 +94,10 @@ func CopyToTar(ctx context.Context, from CopySide, w io.Writer, o CopyOptions) (
 	}
 	c.prefix = name
 	t := newTarFolder(c, w)
-	if err := c.node(s.fd, &copyItem{name: name, path: name}, t); err != nil {
-		return c.so, err
+	if err = c.node(s.fd, &copyItem{name: name, path: name}, t); err == nil {
+		err = t.end()
 	}
-	return c.so, t.end()
+	return c.so, err
 }
 
 // copier is one copy.

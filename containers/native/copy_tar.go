@@ -89,7 +89,8 @@ func CopyFromTar(ctx context.Context, r io.Reader, to CopySide, o CopyOptions) (
 	for {
 		h, err := archive.Next()
 		if err == io.EOF {
-			return c.so, u.end()
+			err := u.end()
+			return c.so, err
 		}
 		if err != nil {
 			return c.so, fmt.Errorf("cannot read the archive: %w", err)
