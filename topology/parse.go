@@ -97,6 +97,16 @@ type expander struct {
 	open  map[*yaml.Node]bool // anchors being expanded, to see one that contains itself
 	nodes int
 	full  bool
+	files []string             // of fileOf, where the tree is of several; nil otherwise
+	from  map[*node]*yaml.Node // what nodes were made of; nil where nobody asks
+}
+
+// place is where something of the library's tree stands.
+func (e *expander) place(y *yaml.Node) position {
+	if e.files != nil {
+		return position{line: y.Line, column: columnOf(y), file: e.files[fileOf(y)]}
+	}
+	return position{line: y.Line, column: y.Column, file: e.included}
 }
 
 // top expands the document. Top-level x- keys hold what the file wants to
@@ -117,7 +127,10 @@ func (e *expander) top(y *yaml.Node) *node {
 }
 
 func (e *expander) expand(y *yaml.Node, depth int) *node {
-	n := &node{position: position{line: y.Line, column: y.Column, file: e.included}}
+	n := &node{position: e.place(y)}
+	if e.from != nil {
+		e.from[n] = y
+	}
 	e.nodes++
 	switch {
 	case e.full:
@@ -198,7 +211,7 @@ func (e *expander) mapping(n *node, y *yaml.Node, depth int) {
 	var merges []*node
 	for i := 0; i+1 < len(y.Content); i += 2 {
 		k, v := y.Content[i], y.Content[i+1]
-		at := position{line: k.Line, column: k.Column, file: e.included}
+		at := e.place(k)
 		for k.Kind == yaml.AliasNode && k.Alias != nil {
 			k = k.Alias
 		}

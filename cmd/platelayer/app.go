@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -158,7 +159,7 @@ func (a *app) load(path string) (*topology.Topology, error) {
 		Dir:   filepath.Dir(abs),
 		Scale: a.scale,
 
-		ReadFile: os.ReadFile,
+		ReadFile: readNamed,
 		LookupEnv: func(key string) (string, bool) {
 			if v, ok := os.LookupEnv(key); ok {
 				return v, true
@@ -168,6 +169,29 @@ func (a *app) load(path string) (*topology.Topology, error) {
 		},
 	})
 }
+
+// readNamed reads a file that a topology file names: reading one must not hang
+// on a pipe or fill the memory from a device.
+func readNamed(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, fmt.Errorf("%s is a folder", path)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, mostRead))
+}
+
+// mostRead is more than what topology takes, in bytes, so that it can tell.
+const mostRead = 5 << 20
 
 // target finds the name of the topology that a command is about: --name, a
 // name or file given, --file, the file in this folder, or the only one there.

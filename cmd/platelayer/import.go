@@ -36,7 +36,11 @@ listed on stderr, with what to do instead.`,
 			if err != nil {
 				return &fileError{path, err}
 			}
-			text, left, err := topology.Import(path, data)
+			opt := topology.ImportOptions{ReadFile: readNamed}
+			if opt.Dir, err = filepath.Abs(filepath.Dir(out)); err != nil {
+				return fmt.Errorf("cannot tell the folder of %s: %w", out, err)
+			}
+			text, left, err := topology.Import(path, data, opt)
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,205 @@
+package topology
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// mostTries bounds how often what is refused is taken out: taking one thing
+// out can make another one wrong.
+const mostTries = 5
+
+// spot is a place in one of the files.
+type spot struct {
+	file         string
+	line, column int
+}
+
+// try loads the topology as check would, takes out the values that are
+// refused, and lists them. What cannot be taken out is listed as well, so that
+// check says nothing that import has not said.
+func (c *composeFile) try(tree *yaml.Node) {
+	for try := 1; ; try++ {
+		l := &loader{file: c.path, keys: c.keys, opt: Options{Name: "try", Dir: c.opt.Dir}}
+		l.opt.ReadFile = func(string) ([]byte, error) { return nil, nil }
+		l.opt.LookupEnv = func(name string) (string, bool) { return "/root", name == "HOME" }
+		e := expander{loader: l, open: map[*yaml.Node]bool{}, files: c.names, from: map[*node]*yaml.Node{}}
+		l.root = e.top(tree)
+		l.resolve()
+		r := refusal{composeFile: c, at: map[spot]Problem{}, bad: map[*yaml.Node]bool{}}
+		for _, p := range l.problems {
+			if at := (spot{p.File, p.Line, p.Column}); r.at[at].Message == "" {
+				r.at[at] = p
+			}
+		}
+		for n, y := range e.from {
+			if n.bad {
+				r.bad[y] = true
+			}
+		}
+		if try < mostTries {
+			r.remove(tree, nil)
+		}
+		if !r.removed {
+			r.tellRest(tree)
+			return
+		}
+	}
+}
+
+// refusal is what one try has found.
+type refusal struct {
+	*composeFile
+	at      map[spot]Problem
+	bad     map[*yaml.Node]bool
+	removed bool
+}
+
+// problemAt is what is wrong at a node's place.
+func (r *refusal) problemAt(n *yaml.Node) (Problem, bool) {
+	p, ok := r.at[spot{r.names[fileOf(n)], n.Line, columnOf(n)}]
+	return p, ok
+}
+
+// remove takes the refused out of a mapping or list; path are the keys that
+// lead to it.
+func (r *refusal) remove(n *yaml.Node, path []string) {
+	var kept []*yaml.Node
+	step := 1
+	if n.Kind == yaml.MappingNode {
+		step = 2
+	}
+	for i := 0; i+step <= len(n.Content); i += step {
+		key, value := (*yaml.Node)(nil), n.Content[i+step-1]
+		name := fmt.Sprintf("[%d]", i)
+		if step == 2 {
+			key = n.Content[i]
+			name = key.Value
+		}
+		inner := append(slices.Clone(path), name)
+		if p, refused := r.refused(key, value, inner); refused {
+			r.removed = true
+			r.tell(key, value, inner, p)
+			continue
+		}
+		kept = append(kept, n.Content[i:i+step]...)
+		if value.Kind == yaml.MappingNode || value.Kind == yaml.SequenceNode {
+			r.remove(value, inner)
+		}
+	}
+	n.Content = kept
+}
+
+// refused tells whether a value is to go. Clusters and stations stay, so do
+// images, and what a variable can make right.
+func (r *refusal) refused(key, value *yaml.Node, path []string) (Problem, bool) {
+	switch {
+	case path[0] == "backbone", path[0] == "clusters" && (len(path) < 3 || path[2] == "stations" && len(path) < 5):
+		return Problem{}, false
+	case pending(path), variable(value):
+		return Problem{}, false
+	}
+	p, here := r.problemAt(value)
+	if r.bad[value] || here && value.Kind == yaml.ScalarNode {
+		return p, true
+	}
+	if key != nil && !r.bad[key] {
+		// The place of a key is also that of the mapping that it begins, which
+		// has been asked about before.
+		if p, here := r.problemAt(key); here && (value.Line != key.Line || value.Column != key.Column) {
+			return p, true
+		}
+	}
+	return Problem{}, false
+}
+
+// pending tells whether a value waits for a later version, or for a variable
+// that is set when the topology is loaded.
+func pending(path []string) bool {
+	if len(path) == 5 && path[2] == "stations" && (path[4] == "image" || path[4] == "build") {
+		return true
+	}
+	return len(path) == 3 && (path[0] == "configs" || path[0] == "secrets") && path[2] == "environment"
+}
+
+func variable(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && strings.Contains(n.Value, "$")
+}
+
+// tell lists something that was taken out.
+func (r *refusal) tell(key, value *yaml.Node, path []string, p Problem) {
+	at := key
+	if key == nil {
+		at = value
+	}
+	what := path[len(path)-1]
+	if key == nil {
+		what = path[len(path)-2]
+		if value.Kind == yaml.ScalarNode {
+			what = quoted(value.Value) + " of " + what
+		}
+	} else if len(path) > 5 {
+		what += " of " + path[len(path)-2]
+	}
+	reason := p.Message
+	if reason == "" {
+		reason = "it is not taken here"
+	}
+	r.problem(at, fmt.Sprintf("%s: %s is left out: %s", r.whose(path), what, reason), p.Hint)
+}
+
+// whose names what a path leads into as the compose file does.
+func (r *refusal) whose(path []string) string {
+	switch {
+	case path[0] != "clusters":
+		if len(path) > 1 {
+			return strings.TrimSuffix(path[0], "s") + " " + path[1]
+		}
+	case len(path) > 3 && path[2] == "stations":
+		for _, s := range r.services {
+			if s.as == path[3] {
+				return "service " + s.name
+			}
+		}
+	case len(path) > 1:
+		for _, n := range r.networks {
+			if n.as == path[1] {
+				return "network " + n.name
+			}
+		}
+	}
+	return "the file"
+}
+
+// tellRest lists what check refuses and nobody has taken out.
+func (r *refusal) tellRest(tree *yaml.Node) {
+	quiet := map[spot]bool{}
+	var walk func(n *yaml.Node, path []string)
+	walk = func(n *yaml.Node, path []string) {
+		step := 1
+		if n.Kind == yaml.MappingNode {
+			step = 2
+		}
+		for i := 0; i+step <= len(n.Content); i += step {
+			value := n.Content[i+step-1]
+			inner := append(slices.Clone(path), n.Content[i].Value)
+			if pending(inner) || variable(value) {
+				for _, at := range n.Content[i : i+step] {
+					if p, here := r.problemAt(at); here && (pending(inner) || strings.HasPrefix(p.Message, "variable ")) {
+						quiet[spot{p.File, p.Line, p.Column}] = true
+					}
+				}
+			}
+			walk(value, inner)
+		}
+	}
+	walk(tree, nil)
+	for at, p := range r.at {
+		if !quiet[at] {
+			r.left = append(r.left, Problem{p.File, p.Line, p.Column, "check refuses what is written: " + p.Message, p.Hint})
+		}
+	}
+}
