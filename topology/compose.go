@@ -2,8 +2,10 @@ package topology
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -47,7 +49,11 @@ func Import(path string, compose []byte, opt ImportOptions) (text []byte, left P
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot write the topology of %s: %w", path, err)
 	}
-	return text, c.left.sorted(), nil
+	left = c.left.sorted()
+	slices.SortStableFunc(left, func(a, b Problem) int {
+		return slices.Index(c.names, a.File) - slices.Index(c.names, b.File)
+	})
+	return text, left, nil
 }
 
 // encodeTree writes a tree as YAML, without its comments where the library
@@ -58,6 +64,7 @@ func encodeTree(tree *yaml.Node) (text []byte, err error) {
 			err = fmt.Errorf("the YAML writer gave up: %v", r)
 		}
 	}()
+	spellNulls(tree, false)
 	encode := func() ([]byte, error) {
 		var b bytes.Buffer
 		e := yaml.NewEncoder(&b)
@@ -72,6 +79,17 @@ func encodeTree(tree *yaml.Node) (text []byte, err error) {
 	}
 	uncomment(tree)
 	return encode()
+}
+
+// spellNulls writes out what is empty within brackets: the library would write
+// an empty text.
+func spellNulls(n *yaml.Node, flow bool) {
+	if flow && n.Kind == yaml.ScalarNode && n.Value == "" && isNull(n) {
+		n.Value = "null"
+	}
+	for _, c := range n.Content {
+		spellNulls(c, flow || n.Style&yaml.FlowStyle != 0)
+	}
 }
 
 func sameTree(a, b *yaml.Node) bool {
@@ -184,16 +202,16 @@ func (c *composeFile) read(text []byte) error {
 	if c.root == nil {
 		return c.left
 	}
-	if c.root.HeadComment == "" {
-		c.root.HeadComment = doc.HeadComment
-	}
+	c.root.HeadComment = cmp.Or(c.root.HeadComment, doc.HeadComment)
+	c.root.FootComment = cmp.Or(c.root.FootComment, doc.FootComment)
 	c.includeAll(c.root, c.dir, nil)
 	services := child(c.root, "services")
 	if services == nil || services.Kind != yaml.MappingNode || len(services.Content) == 0 {
 		return refuse(position{line: c.root.Line, column: c.root.Column}, "has no services", "a mapping of names to services is expected")
 	}
 	for key, body := range entries(child(c.root, "networks")) {
-		c.network(key.Value, key).body = body
+		n := c.network(key.Value, key)
+		n.key, n.body = key, body
 	}
 	names := map[string]int{}
 	for key, body := range entries(services) {
@@ -226,7 +244,7 @@ func (c *composeFile) read(text []byte) error {
 // topology writes the whole.
 func (c *composeFile) topology() *yaml.Node {
 	out := mappingNode(c.root)
-	out.HeadComment = c.root.HeadComment
+	out.HeadComment, out.FootComment = c.root.HeadComment, c.root.FootComment
 	for key, value := range entries(c.root) {
 		switch name := key.Value; {
 		case name == "services", name == "networks", name == "version", name == "include", isNull(value) && name != "name":
@@ -280,7 +298,13 @@ func (c *composeFile) topology() *yaml.Node {
 			}
 		}
 	}
-	put(out, textNode("clusters", c.root), clusters)
+	heading := textNode("clusters", c.root)
+	for key := range entries(c.root) {
+		if key.Value == "services" {
+			heading = renamedKey(key, "clusters")
+		}
+	}
+	put(out, heading, clusters)
 	return out
 }
 

@@ -13,7 +13,7 @@ import (
 func (c *composeFile) network(name string, at *yaml.Node) *composeNetwork {
 	n := c.byNetwork[name]
 	if n == nil {
-		n = &composeNetwork{name: name, key: at}
+		n = &composeNetwork{name: name, key: textNode(name, at)}
 		c.networks, c.byNetwork[name] = append(c.networks, n), n
 	}
 	return n

@@ -3,6 +3,7 @@ package topology
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -74,7 +75,7 @@ func (r *refusal) remove(n *yaml.Node, path []string) {
 	}
 	for i := 0; i+step <= len(n.Content); i += step {
 		key, value := (*yaml.Node)(nil), n.Content[i+step-1]
-		name := fmt.Sprintf("[%d]", i)
+		name := "[" + strconv.Itoa(i) + "]"
 		if step == 2 {
 			key = n.Content[i]
 			name = key.Value
@@ -85,10 +86,12 @@ func (r *refusal) remove(n *yaml.Node, path []string) {
 			r.tell(key, value, inner, p)
 			continue
 		}
-		kept = append(kept, n.Content[i:i+step]...)
-		if value.Kind == yaml.MappingNode || value.Kind == yaml.SequenceNode {
-			r.remove(value, inner)
+		before := len(value.Content)
+		r.remove(value, inner)
+		if before > 0 && len(value.Content) == 0 && len(inner) == 5 && inner[2] == "stations" {
+			continue // a station's key without anything left
 		}
+		kept = append(kept, n.Content[i:i+step]...)
 	}
 	n.Content = kept
 }
@@ -135,14 +138,19 @@ func (r *refusal) tell(key, value *yaml.Node, path []string, p Problem) {
 	if key == nil {
 		at = value
 	}
-	what := path[len(path)-1]
-	if key == nil {
-		what = path[len(path)-2]
-		if value.Kind == yaml.ScalarNode {
-			what = quoted(value.Value) + " of " + what
+	what, in := path[len(path)-1], ""
+	for _, name := range path[:len(path)-1] {
+		if !strings.HasPrefix(name, "[") {
+			in = " of " + name
 		}
-	} else if len(path) > 5 {
-		what += " of " + path[len(path)-2]
+	}
+	switch {
+	case key == nil && value.Kind == yaml.ScalarNode:
+		what = quoted(value.Value) + in
+	case key == nil:
+		what = "an entry" + in
+	case len(path) > 5:
+		what += in
 	}
 	reason := p.Message
 	if reason == "" {
