@@ -49,6 +49,9 @@ func Import(path string, compose []byte, opt ImportOptions) (text []byte, left P
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot write the topology of %s: %w", path, err)
 	}
+	if len(text) > maxBytes {
+		return nil, nil, Problems{{File: path, Line: 1, Column: 1, Message: "its topology is larger than 4 MiB", Hint: "anchors, extends and include are written out: keep what services share small"}}
+	}
 	left = c.left.sorted()
 	slices.SortStableFunc(left, func(a, b Problem) int {
 		return slices.Index(c.names, a.File) - slices.Index(c.names, b.File)
@@ -267,7 +270,6 @@ func (c *composeFile) topology() *yaml.Node {
 	for _, n := range c.networks {
 		n.as = c.name(n.name, "network", n.key, names)
 	}
-	domain := c.domain()
 	var used []*composeNetwork
 	for _, n := range c.networks {
 		if len(n.used) == 0 {
@@ -278,11 +280,7 @@ func (c *composeFile) topology() *yaml.Node {
 		}
 		used = append(used, n)
 		internal = internal && textIn(child(n.body, "internal")) == "true"
-		body := c.cluster(n)
-		if domain != "" {
-			body.Content = append([]*yaml.Node{textNode("domain", n.key), textNode(domain, n.key)}, body.Content...)
-		}
-		put(clusters, renamedKey(n.key, n.as), body)
+		put(clusters, renamedKey(n.key, n.as), c.cluster(n))
 	}
 	if len(used) > 1 {
 		c.problem(used[0].key, "services of different networks reach each other", "the backbone routes between clusters; only addresses and names are as in compose")
@@ -306,27 +304,6 @@ func (c *composeFile) topology() *yaml.Node {
 	}
 	put(out, heading, clusters)
 	return out
-}
-
-// domain is that of all clusters where there are several: a service has its
-// short name in every network.
-func (c *composeFile) domain() string {
-	used := 0
-	for _, n := range c.networks {
-		if len(n.used) > 0 {
-			used++
-		}
-	}
-	if used < 2 {
-		return ""
-	}
-	name := textIn(child(c.root, "name"))
-	if !validName(name) {
-		if name = nameOfFolder(filepath.Base(c.dir)); name == "" {
-			name = "compose"
-		}
-	}
-	return name + ".internal"
 }
 
 // name makes a compose name one that a topology takes, and that nothing else

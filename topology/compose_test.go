@@ -85,7 +85,11 @@ func imported(t *testing.T, compose string) (text, report string) {
 	if told != "" {
 		told += "\n"
 	}
-	opt := Options{Name: "try", Dir: "/srv/shop", LookupEnv: func(name string) (string, bool) { return "/root", name == "HOME" },
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt := Options{Dir: dir, LookupEnv: func(name string) (string, bool) { return "/root", name == "HOME" },
 		ReadFile: func(string) ([]byte, error) { return nil, nil }}
 	_, err = Load("platelayer.yaml", out, opt)
 	var problems Problems

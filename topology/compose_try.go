@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,17 +25,19 @@ type spot struct {
 // check says nothing that import has not said.
 func (c *composeFile) try(tree *yaml.Node) {
 	for try := 1; ; try++ {
-		l := &loader{file: c.path, keys: c.keys, opt: Options{Name: "try", Dir: c.opt.Dir}}
+		l := &loader{file: c.path, keys: c.keys, opt: Options{Dir: c.opt.Dir}}
+		if nameOfFolder(filepath.Base(c.opt.Dir)) == "" {
+			l.opt.Name = "compose"
+		}
 		l.opt.ReadFile = func(string) ([]byte, error) { return nil, nil }
 		l.opt.LookupEnv = func(name string) (string, bool) { return "/root", name == "HOME" }
 		e := expander{loader: l, open: map[*yaml.Node]bool{}, files: c.names, from: map[*node]*yaml.Node{}}
 		l.root = e.top(tree)
 		l.resolve()
-		r := refusal{composeFile: c, at: map[spot]Problem{}, bad: map[*yaml.Node]bool{}}
+		r := refusal{composeFile: c, at: map[spot]Problems{}, bad: map[*yaml.Node]bool{}}
 		for _, p := range l.problems {
-			if at := (spot{p.File, p.Line, p.Column}); r.at[at].Message == "" {
-				r.at[at] = p
-			}
+			at := spot{p.File, p.Line, p.Column}
+			r.at[at] = append(r.at[at], p)
 		}
 		for n, y := range e.from {
 			if n.bad {
@@ -54,15 +57,21 @@ func (c *composeFile) try(tree *yaml.Node) {
 // refusal is what one try has found.
 type refusal struct {
 	*composeFile
-	at      map[spot]Problem
+	at      map[spot]Problems
 	bad     map[*yaml.Node]bool
 	removed bool
 }
 
-// problemAt is what is wrong at a node's place.
-func (r *refusal) problemAt(n *yaml.Node) (Problem, bool) {
-	p, ok := r.at[spot{r.names[fileOf(n)], n.Line, columnOf(n)}]
-	return p, ok
+// spotOf is a node's place.
+func (r *refusal) spotOf(n *yaml.Node) spot { return spot{r.names[fileOf(n)], n.Line, columnOf(n)} }
+
+// problemAt is what is wrong at a node's place, the first of several.
+func (r *refusal) problemAt(n *yaml.Node) (p Problem, ok bool) {
+	all := r.at[r.spotOf(n)]
+	if len(all) == 0 {
+		return p, false
+	}
+	return all[0], true
 }
 
 // remove takes the refused out of a mapping or list; path are the keys that
@@ -129,7 +138,7 @@ func pending(path []string) bool {
 }
 
 func variable(n *yaml.Node) bool {
-	return n.Kind == yaml.ScalarNode && strings.Contains(n.Value, "$")
+	return n.Kind == yaml.ScalarNode && strings.Contains(strings.ReplaceAll(n.Value, "$$", ""), "$")
 }
 
 // tell lists something that was taken out.
@@ -184,7 +193,7 @@ func (r *refusal) whose(path []string) string {
 
 // tellRest lists what check refuses and nobody has taken out.
 func (r *refusal) tellRest(tree *yaml.Node) {
-	quiet := map[spot]bool{}
+	waiting, images := map[spot]bool{}, map[spot]bool{}
 	var walk func(n *yaml.Node, path []string)
 	walk = func(n *yaml.Node, path []string) {
 		step := 1
@@ -194,20 +203,20 @@ func (r *refusal) tellRest(tree *yaml.Node) {
 		for i := 0; i+step <= len(n.Content); i += step {
 			value := n.Content[i+step-1]
 			inner := append(slices.Clone(path), n.Content[i].Value)
-			if pending(inner) || variable(value) {
-				for _, at := range n.Content[i : i+step] {
-					if p, here := r.problemAt(at); here && (pending(inner) || strings.HasPrefix(p.Message, "variable ")) {
-						quiet[spot{p.File, p.Line, p.Column}] = true
-					}
-				}
+			if pending(inner) {
+				images[r.spotOf(n.Content[i])] = true
 			}
+			waiting[r.spotOf(value)] = pending(inner) || variable(value)
 			walk(value, inner)
 		}
 	}
 	walk(tree, nil)
-	for at, p := range r.at {
-		if !quiet[at] {
-			r.left = append(r.left, Problem{p.File, p.Line, p.Column, "check refuses what is written: " + p.Message, p.Hint})
+	for at, problems := range r.at {
+		for _, p := range problems {
+			unset := strings.HasPrefix(p.Message, "variable ") && waiting[at]
+			if !unset && !(images[at] && strings.Contains(p.Message, " is not available in this version")) {
+				r.left = append(r.left, Problem{p.File, p.Line, p.Column, "check refuses what is written: " + p.Message, p.Hint})
+			}
 		}
 	}
 }

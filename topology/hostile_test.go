@@ -80,7 +80,9 @@ func TestHostileComposeFiles(t *testing.T) {
 		}) + "services: {a: *a40}",
 		"cycles":        "services: &s\n  a: &a {environment: *a, networks: *s, extends: *a, <<: *a}\n  b: *s\n  <<: *s\n",
 		"many services": "services:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  s%d: {depends_on: [s%d], links: [s%d]}\n", i, i+1, i+1) }),
-		"one name":      "services:\n" + repeat(5_000, func(i int) string { return fmt.Sprintf("  S%s: {}\n", strings.Repeat(".", i%60)+fmt.Sprint(i%9)) }) + repeat(15_000, func(i int) string { return fmt.Sprintf("  \"é%s\": {}\n", string(rune(0x400+i))) }),
+		"one name": "services:\n" + repeat(1<<14, func(i int) string {
+			return "  a" + strings.NewReplacer("0", ".", "1", "+").Replace(fmt.Sprintf("%014b", i)) + "z: {}\n"
+		}),
 		"extends chain": "services:\n  s0: {tty: true}\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  s%d: {extends: s%d}\n", i+1, i) }),
 		"large extends": "services:\n  t: {environment: [" + repeat(50_000, func(i int) string { return fmt.Sprintf("A%d=1,", i) }) + "]}\n" + repeat(10_000, func(i int) string { return fmt.Sprintf("  s%d: {extends: t, environment: [B=1]}\n", i) }),
 		"many networks": "services:\n  a: {networks: [" + repeat(20_000, func(i int) string { return fmt.Sprintf("n%d,", i) }) + "]}\n",
