@@ -16,7 +16,11 @@ type ImportOptions struct {
 	// Dir is the absolute folder that the topology file will be in; relative
 	// paths are written from there. "" is the compose file's own.
 	Dir string
-	// ReadFile reads what the file names (include, extends) by its absolute
+	// Over are further compose files, by absolute path, each laid over those
+	// before it as `docker compose -f` does. Their relative paths start at the
+	// first file's folder.
+	Over []string
+	// ReadFile reads further files (Over, include, extends) by their absolute
 	// path; nil reads nothing.
 	ReadFile func(path string) ([]byte, error)
 }
@@ -207,10 +211,22 @@ func (c *composeFile) read(text []byte) error {
 	}
 	c.root.HeadComment = cmp.Or(c.root.HeadComment, doc.HeadComment)
 	c.root.FootComment = cmp.Or(c.root.FootComment, doc.FootComment)
+	for _, path := range c.opt.Over {
+		over := c.open(textNode(path, &yaml.Node{}), path)
+		if over == nil {
+			return c.left
+		}
+		c.root = mergeTrees(c.root, over, "")
+	}
 	c.includeAll(c.root, c.dir, nil)
 	services := child(c.root, "services")
 	if services == nil || services.Kind != yaml.MappingNode || len(services.Content) == 0 {
 		return refuse(position{line: c.root.Line, column: c.root.Column}, "has no services", "a mapping of names to services is expected")
+	}
+	for key, value := range entries(c.root) {
+		if key.Value != "services" {
+			settle(value)
+		}
 	}
 	for key, body := range entries(child(c.root, "networks")) {
 		n := c.network(key.Value, key)
@@ -222,6 +238,7 @@ func (c *composeFile) read(text []byte) error {
 			continue
 		}
 		s := &composeService{name: key.Value, key: key, body: c.extended(key, body, services, c.dir, nil)}
+		settle(s.body)
 		if c.dir != c.opt.Dir {
 			if s.body = c.plain.copy(s.body, 0); s.body == nil {
 				break

@@ -184,6 +184,47 @@ configs: {c: {file: c.conf}}
 	}
 }
 
+// TestImportOver: further files are laid over the first as compose does it.
+func TestImportOver(t *testing.T) {
+	opt := importOptions()
+	opt.ReadFile = func(path string) ([]byte, error) {
+		return map[string][]byte{
+			"/over.yml": []byte("services:\n  web: {environment: [B=3], command: [b], volumes: ['./y:/x', './z:/z'], tty: !reset null}\n  new: {networks: [n], nonsense: 1}\nnetworks: {n: }\n"),
+			"/last.yml": []byte("services: {web: {env_file: a.env, labels: !override {c: d}, networks: [n]}}\n"),
+			"/bad.yml":  []byte("[]"),
+		}[path], nil
+	}
+	const compose = "services:\n  web:\n    environment: {A: 1, B: 2}\n    command: [a, b]\n    volumes: ['./x:/x', './w:/w']\n    tty: true\n    labels: {a: b}\n"
+	opt.Over = []string{"/over.yml", "/last.yml"}
+	text, left, err := Import("compose.yml", []byte(compose), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `clusters:
+  n:
+    stations:
+      web:
+        environment:
+          A: 1
+          B: "3"
+        command: [b]
+        volumes: ['./y:/x', './w:/w', './z:/z']
+        labels: {c: d}
+        env_file: a.env
+      new: {}
+`
+	if string(text) != want {
+		t.Errorf("the topology is\n%s", text)
+	}
+	if len(left) != 1 || !strings.HasSuffix(left[0].File, "over.yml") || left[0].Line != 3 {
+		t.Errorf("the report is\n%v", left)
+	}
+	opt.Over = []string{"/bad.yml"}
+	if text, _, err := Import("compose.yml", []byte(compose), opt); err == nil {
+		t.Errorf("a file that is no compose file gives\n%s", text)
+	}
+}
+
 // TestComposeKeys: each service key of the compose specification is taken or
 // refused with a reason, and the table in the reference has no other.
 func TestComposeKeys(t *testing.T) {

@@ -229,8 +229,11 @@ func without(m *yaml.Node, keys ...string) *yaml.Node {
 }
 
 // mergeTrees puts one value over another as compose does, and as merge does.
+// What the tags !reset and !override ask for is left to settle.
 func mergeTrees(base, over *yaml.Node, key string) *yaml.Node {
 	switch {
+	case over.Tag == "!reset", over.Tag == "!override":
+		return over
 	case isNull(over):
 		return base
 	case isTable(key) || key == "networks":
@@ -279,6 +282,25 @@ func mergeTrees(base, over *yaml.Node, key string) *yaml.Node {
 		}
 	}
 	return &out
+}
+
+// settle takes away what !reset asks for, once everything is merged.
+func settle(n *yaml.Node) {
+	if n.Tag == "!override" {
+		n.Tag = ""
+	}
+	var kept []*yaml.Node
+	for key, value := range entries(n) {
+		if value.Tag != "!reset" {
+			kept = append(kept, key, value)
+		}
+	}
+	if n.Kind == yaml.MappingNode {
+		n.Content = kept
+	}
+	for _, c := range n.Content {
+		settle(c)
+	}
 }
 
 // treePlace is what makes an element of a list the same as another.
