@@ -58,9 +58,48 @@ func Import(path string, compose []byte, opt ImportOptions) (text []byte, left P
 	}
 	left = c.left.sorted()
 	slices.SortStableFunc(left, func(a, b Problem) int {
-		return slices.Index(c.names, a.File) - slices.Index(c.names, b.File)
+		_, one, _ := strings.Cut(a.Message, ": ")
+		_, other, _ := strings.Cut(b.Message, ": ")
+		return cmp.Or(slices.Index(c.names, a.File)-slices.Index(c.names, b.File),
+			cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), strings.Compare(one, other))
 	})
-	return text, left, nil
+	return text, together(left), nil
+}
+
+// together tells what an anchor says for several services once.
+func together(all Problems) Problems {
+	const most = 3 // names that are told
+	var out Problems
+	var names []string
+	say := func() {
+		if len(names) > 1 {
+			p := &out[len(out)-1]
+			rest := ""
+			if more := len(names) - most; more > 0 {
+				names, rest = names[:most], fmt.Sprintf(" and %d more", more)
+			}
+			_, message, _ := strings.Cut(p.Message, ": ")
+			p.Message = "services " + strings.Join(names, ", ") + rest + ": " + message
+		}
+		names = nil
+	}
+	last := Problem{}
+	for _, p := range all {
+		whose, message, _ := strings.Cut(p.Message, ": ")
+		name, ofService := strings.CutPrefix(whose, "service ")
+		same := p
+		if same.Message = message; !ofService || same != last {
+			say()
+			out = append(out, p)
+		}
+		if last = same; ofService {
+			names = append(names, name)
+		} else {
+			last = Problem{}
+		}
+	}
+	say()
+	return out
 }
 
 // encodeTree writes a tree as YAML, without its comments where the library
