@@ -119,6 +119,9 @@ func encodeTree(tree *yaml.Node) (text []byte, err error) {
 		return b.Bytes(), err
 	}
 	if text, err = encode(); err == nil {
+		if len(text) > maxBytes { // which is refused in any case
+			return text, nil
+		}
 		if back, more, err := decodeYAML(text); err == nil && more == nil && back != nil && sameTree(tree, back.Content[0]) {
 			return text, nil
 		}

@@ -16,14 +16,20 @@ type plainer struct {
 	file   int                 // of the tree that is copied, a number of fileOf
 	open   map[*yaml.Node]bool // anchors being copied, to see one that contains itself
 	nodes  int
+	text   int // bytes
 	full   bool
 }
 
 // copy returns nil for what cannot be copied, which it reports.
 func (p *plainer) copy(n *yaml.Node, depth int) *yaml.Node {
 	p.nodes++
+	p.text += len(n.Value) + len(n.HeadComment) + len(n.LineComment) + len(n.FootComment)
 	switch {
 	case p.full:
+		return nil
+	case p.text > maxText:
+		p.full = true
+		p.report(n, "is larger than 16 MiB once its aliases are replaced: the rest is left out", "write fewer aliases to large anchors")
 		return nil
 	case p.nodes > maxNodes:
 		p.full = true

@@ -45,6 +45,7 @@ func TestHostileFiles(t *testing.T) {
 		"many includes":   "include: [" + strings.Repeat("sub/part.yaml, ", 50_000) + "]\nclusters: {lan: }",
 		"volumes":         "volumes:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  v%d:\n", i) }) + "clusters: {lan: {stations: {a: {volumes: [" + repeat(20_000, func(i int) string { return fmt.Sprintf("'v%d:/x%d',", i, i) }) + "]}}}}",
 		"many configs":    "configs:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  v%d: {content: a}\n", i) }) + "clusters: {lan: {stations: {a: {configs: [" + repeat(20_000, func(i int) string { return fmt.Sprintf("v%d,", i) }) + "]}}}}",
+		"large aliases":   "x-a: &a " + strings.Repeat("a", 1<<20) + "\nclusters: {lan: {stations: {s: {environment: {" + repeat(100_000, func(i int) string { return fmt.Sprintf("A%d: *a,", i) }) + "}}}}}",
 		"long key":        strings.Repeat("a", 500_000) + ": 1",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,6 +92,7 @@ func TestHostileComposeFiles(t *testing.T) {
 		"wrong values":  "services:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  s%d: {mem_limit: x, cpus: y, volumes: [z]}\n", i) }),
 		"same place":    "services:\n  a:\n    volumes: [" + repeat(50_000, func(i int) string { return fmt.Sprintf("./v%d:/v,", i) }) + "]\n",
 		"network_mode":  "services:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  s%d: {network_mode: 'service:s%d'}\n", i, i+1) }),
+		"large aliases": "x-a: &a " + strings.Repeat("a", 1<<20) + "\nservices: {s: {environment: {" + repeat(100_000, func(i int) string { return fmt.Sprintf("A%d: *a,", i) }) + "}}}",
 		"variables":     "services: {a: {command: \"" + strings.Repeat("${A:-", 200_000) + "\"}}",
 		"dollars":       "services: {a: {command: \"" + strings.Repeat("$ ", 500_000) + "\"}}",
 		"long key":      "services: {a: {" + strings.Repeat("a", 500_000) + ": 1}}",
@@ -99,7 +101,7 @@ func TestHostileComposeFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
 			imported(t, file)
-			if took := time.Since(start); took > 20*time.Second {
+			if took := time.Since(start); took > time.Minute {
 				t.Errorf("took %s", took)
 			}
 		})

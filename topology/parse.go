@@ -18,6 +18,7 @@ import (
 const (
 	maxBytes = 4 << 20
 	maxNodes = 500_000
+	maxText  = 16 << 20 // bytes of all values, aliases replaced
 	maxDepth = 64
 )
 
@@ -96,6 +97,7 @@ type expander struct {
 	*loader
 	open  map[*yaml.Node]bool // anchors being expanded, to see one that contains itself
 	nodes int
+	text  int // bytes
 	full  bool
 	files []string             // of fileOf, where the tree is of several; nil otherwise
 	from  map[*node]*yaml.Node // what nodes were made of; nil where nobody asks
@@ -132,6 +134,7 @@ func (e *expander) expand(y *yaml.Node, depth int) *node {
 		e.from[n] = y
 	}
 	e.nodes++
+	e.text += len(y.Value)
 	switch {
 	case e.full:
 		n.bad = true
@@ -140,6 +143,9 @@ func (e *expander) expand(y *yaml.Node, depth int) *node {
 		e.full = true
 		return e.spoil(n, fmt.Sprintf("the file has more than %d values once its aliases are replaced", maxNodes),
 			"write fewer aliases to large anchors")
+	case e.text > maxText:
+		e.full = true
+		return e.spoil(n, "the file is larger than 16 MiB once its aliases are replaced", "write fewer aliases to large anchors")
 	case depth > maxDepth:
 		return e.spoil(n, fmt.Sprintf("nested deeper than %d levels", maxDepth), "no part of a topology is that deep")
 	}
