@@ -97,8 +97,8 @@ func (r *refusal) remove(n *yaml.Node, path []string) {
 		}
 		before := len(value.Content)
 		r.remove(value, inner)
-		if before > 0 && len(value.Content) == 0 && len(inner) == 5 && inner[2] == "stations" {
-			continue // a station's key without anything left
+		if before > 0 && len(value.Content) == 0 && (len(inner) == 1 || len(inner) == 5 && inner[2] == "stations") {
+			continue // a key without anything left
 		}
 		kept = append(kept, n.Content[i:i+step]...)
 	}
@@ -165,7 +165,10 @@ func (r *refusal) tell(key, value *yaml.Node, path []string, p Problem) {
 	if reason == "" {
 		reason = "it is not taken here"
 	}
-	r.problem(at, fmt.Sprintf("%s: %s is left out: %s", r.whose(path), what, reason), p.Hint)
+	if what = r.whose(path) + ": " + what; len(path) == 2 {
+		what = r.whose(path)
+	}
+	r.problem(at, fmt.Sprintf("%s is left out: %s", what, reason), p.Hint)
 }
 
 // whose names what a path leads into as the compose file does.
