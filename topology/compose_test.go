@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -181,6 +182,36 @@ configs: {c: {file: c.conf}}
 		if !strings.Contains(string(text), want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}
+	}
+}
+
+// TestImportExample: with its images replaced, the example is a topology;
+// ci/examples brings it up.
+func TestImportExample(t *testing.T) {
+	data, err := os.ReadFile("../examples/compose/docker-compose.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _, err := Import("../examples/compose/docker-compose.yml", data, ImportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = regexp.MustCompile(`image: .*`).ReplaceAll(text, []byte("rootfs: host"))
+	top, err := Load("../examples/compose/platelayer.yaml", text, Options{ReadFile: os.ReadFile})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	var ids []string
+	for _, c := range top.Clusters {
+		for _, s := range c.Stations {
+			ids = append(ids, s.ID())
+			if s.Rootfs != "host" || s.Healthcheck == nil {
+				t.Errorf("%s has rootfs %q and healthcheck %v", s.ID(), s.Rootfs, s.Healthcheck)
+			}
+		}
+	}
+	if want := []string{"front/lb", "front/web1", "front/web2", "back/db", "back/cache"}; !slices.Equal(ids, want) {
+		t.Errorf("the stations are %v, not %v", ids, want)
 	}
 }
 
