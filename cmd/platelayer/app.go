@@ -140,7 +140,7 @@ func (a *app) path(args []string) string {
 func (a *app) load(path string) (*topology.Topology, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, &fileError{path, err}
+		return nil, &fileError{path: path, err: err}
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {

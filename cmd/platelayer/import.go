@@ -37,7 +37,7 @@ without any the one in this folder is taken, and its override file.`,
 			path := paths[0]
 			data, err := os.ReadFile(path)
 			if err != nil {
-				return &fileError{path, err}
+				return &fileError{path: path, err: err, compose: true}
 			}
 			opt := topology.ImportOptions{ReadFile: readNamed}
 			if opt.Dir, err = filepath.Abs(filepath.Dir(out)); err != nil {
@@ -72,25 +72,31 @@ without any the one in this folder is taken, and its override file.`,
 	return c
 }
 
-// composeFiles are those named, or the one in this folder with its override.
+// composeFiles are those named, or the one in this folder, or in the one that
+// is named, with its override.
 func composeFiles(args []string) ([]string, error) {
+	folder := "."
 	if len(args) > 0 {
-		return args, nil
+		if info, err := os.Stat(args[0]); err != nil || !info.IsDir() || len(args) > 1 {
+			return args, nil
+		}
+		folder = args[0]
 	}
 	for _, name := range composeNames {
+		name = filepath.Join(folder, name)
 		if _, err := os.Stat(name); err != nil {
 			continue
 		}
 		files := []string{name}
 		for _, over := range composeNames {
-			over = strings.Replace(over, "compose.", "compose.override.", 1)
+			over = filepath.Join(folder, strings.Replace(over, "compose.", "compose.override.", 1))
 			if _, err := os.Stat(over); err == nil {
 				return append(files, over), nil
 			}
 		}
 		return files, nil
 	}
-	return nil, &usageError{fmt.Errorf("no compose file in this folder (%s): name one", strings.Join(composeNames[:], ", "))}
+	return nil, &usageError{fmt.Errorf("no compose file in %s (%s): name one", folder, strings.Join(composeNames[:], ", "))}
 }
 
 // tellLeft lists what was left out, and each hint where it is first of use.
