@@ -40,3 +40,18 @@ func FuzzLoad(f *testing.F) {
 		sameAfterYAML(t, top)
 	})
 }
+
+// FuzzImport: nothing panics or hangs, what is written is YAML, and check
+// refuses nothing in it that the report has not told.
+func FuzzImport(f *testing.F) {
+	golden, err := os.ReadFile("testdata/import.golden")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, c := range strings.Split("\n"+string(golden), "\n=== ")[1:] {
+		_, rest, _ := strings.Cut(c, "\n")
+		file, _, _ := strings.Cut(rest, "--- \n")
+		f.Add([]byte(file))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) { imported(t, string(data)) })
+}

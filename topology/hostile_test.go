@@ -45,6 +45,7 @@ func TestHostileFiles(t *testing.T) {
 		"many includes":   "include: [" + strings.Repeat("sub/part.yaml, ", 50_000) + "]\nclusters: {lan: }",
 		"volumes":         "volumes:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  v%d:\n", i) }) + "clusters: {lan: {stations: {a: {volumes: [" + repeat(20_000, func(i int) string { return fmt.Sprintf("'v%d:/x%d',", i, i) }) + "]}}}}",
 		"many configs":    "configs:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  v%d: {content: a}\n", i) }) + "clusters: {lan: {stations: {a: {configs: [" + repeat(20_000, func(i int) string { return fmt.Sprintf("v%d,", i) }) + "]}}}}",
+		"large aliases":   "x-a: &a " + strings.Repeat("a", 1<<20) + "\nclusters: {lan: {stations: {s: {environment: {" + repeat(100_000, func(i int) string { return fmt.Sprintf("A%d: *a,", i) }) + "}}}}}",
 		"long key":        strings.Repeat("a", 500_000) + ": 1",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,6 +56,53 @@ func TestHostileFiles(t *testing.T) {
 			}
 			if err == nil {
 				sameAfterYAML(t, top)
+			}
+		})
+	}
+}
+
+// TestHostileComposeFiles: the same for compose files.
+func TestHostileComposeFiles(t *testing.T) {
+	repeat := func(n int, line func(i int) string) string {
+		var b strings.Builder
+		for i := range n {
+			b.WriteString(line(i))
+		}
+		return b.String()
+	}
+	bomb := "x-0: &a0 {k: v}\n" + repeat(40, func(i int) string { return fmt.Sprintf("x-%d: &a%d [*a%d, *a%d]\n", i+1, i+1, i, i) })
+	for name, file := range map[string]string{
+		"too large":  strings.Repeat("#", maxBytes+1),
+		"deep flow":  strings.Repeat("[", 100_000),
+		"deep block": "services:\n a:\n" + repeat(900, func(i int) string { return strings.Repeat(" ", i+2) + "a:\n" }),
+		"alias bomb": bomb + "services: {a: {environment: *a40}}",
+		"merge bomb": "x-0: &a0 {k: v}\n" + repeat(40, func(i int) string {
+			return fmt.Sprintf("x-%d: &a%d {<<: [*a%d, *a%d], k%d: *a%d}\n", i+1, i+1, i, i, i, i)
+		}) + "services: {a: *a40}",
+		"cycles":        "services: &s\n  a: &a {environment: *a, networks: *s, extends: *a, <<: *a}\n  b: *s\n  <<: *s\n",
+		"many services": "services:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  s%d: {depends_on: [s%d], links: [s%d]}\n", i, i+1, i+1) }),
+		"one name": "services:\n" + repeat(1<<14, func(i int) string {
+			return "  a" + strings.NewReplacer("0", ".", "1", "+").Replace(fmt.Sprintf("%014b", i)) + "z: {}\n"
+		}),
+		"extends chain": "services:\n  s0: {tty: true}\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  s%d: {extends: s%d}\n", i+1, i) }),
+		"large extends": "services:\n  t: {environment: [" + repeat(50_000, func(i int) string { return fmt.Sprintf("A%d=1,", i) }) + "]}\n" + repeat(10_000, func(i int) string { return fmt.Sprintf("  s%d: {extends: t, environment: [B=1]}\n", i) }),
+		"many networks": "services:\n  a: {networks: [" + repeat(20_000, func(i int) string { return fmt.Sprintf("n%d,", i) }) + "]}\n",
+		"many includes": "include: [" + strings.Repeat("sub/more.yml, ", 50_000) + "]\nservices: {a: }",
+		"wrong keys":    "services:\n  a:\n" + repeat(50_000, func(i int) string { return fmt.Sprintf("    k%d: 1\n", i) }),
+		"wrong values":  "services:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  s%d: {mem_limit: x, cpus: y, volumes: [z]}\n", i) }),
+		"same place":    "services:\n  a:\n    volumes: [" + repeat(50_000, func(i int) string { return fmt.Sprintf("./v%d:/v,", i) }) + "]\n",
+		"network_mode":  "services:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  s%d: {network_mode: 'service:s%d'}\n", i, i+1) }),
+		"large aliases": "x-a: &a " + strings.Repeat("a", 1<<20) + "\nservices: {s: {environment: {" + repeat(100_000, func(i int) string { return fmt.Sprintf("A%d: *a,", i) }) + "}}}",
+		"variables":     "services: {a: {command: \"" + strings.Repeat("${A:-", 200_000) + "\"}}",
+		"dollars":       "services: {a: {command: \"" + strings.Repeat("$ ", 500_000) + "\"}}",
+		"long key":      "services: {a: {" + strings.Repeat("a", 500_000) + ": 1}}",
+		"replicas":      "services:\n" + repeat(20_000, func(i int) string { return fmt.Sprintf("  s%d: {scale: 1000}\n", i) }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := time.Now()
+			imported(t, file)
+			if took := time.Since(start); took > time.Minute {
+				t.Errorf("took %s", took)
 			}
 		})
 	}

@@ -64,6 +64,11 @@ func (l *loader) load(data []byte) *Topology {
 	if l.root = l.parse(data); l.root == nil {
 		return nil
 	}
+	return l.resolve()
+}
+
+// resolve makes a topology of the file's tree.
+func (l *loader) resolve() *Topology {
 	l.reuse()
 	l.check(l.root, &shape{form: formObject, is: "a mapping with clusters", level: topologyLevel}, "a topology")
 	if l.root.kind != mapping {

@@ -18,6 +18,7 @@ import (
 const (
 	maxBytes = 4 << 20
 	maxNodes = 500_000
+	maxText  = 16 << 20 // bytes of all values, aliases replaced
 	maxDepth = 64
 )
 
@@ -96,7 +97,18 @@ type expander struct {
 	*loader
 	open  map[*yaml.Node]bool // anchors being expanded, to see one that contains itself
 	nodes int
+	text  int // bytes
 	full  bool
+	files []string             // of fileOf, where the tree is of several; nil otherwise
+	from  map[*node]*yaml.Node // what nodes were made of; nil where nobody asks
+}
+
+// place is where something of the library's tree stands.
+func (e *expander) place(y *yaml.Node) position {
+	if e.files != nil {
+		return position{line: y.Line, column: columnOf(y), file: e.files[fileOf(y)]}
+	}
+	return position{line: y.Line, column: y.Column, file: e.included}
 }
 
 // top expands the document. Top-level x- keys hold what the file wants to
@@ -117,8 +129,12 @@ func (e *expander) top(y *yaml.Node) *node {
 }
 
 func (e *expander) expand(y *yaml.Node, depth int) *node {
-	n := &node{position: position{line: y.Line, column: y.Column, file: e.included}}
+	n := &node{position: e.place(y)}
+	if e.from != nil {
+		e.from[n] = y
+	}
 	e.nodes++
+	e.text += len(y.Value)
 	switch {
 	case e.full:
 		n.bad = true
@@ -127,6 +143,9 @@ func (e *expander) expand(y *yaml.Node, depth int) *node {
 		e.full = true
 		return e.spoil(n, fmt.Sprintf("the file has more than %d values once its aliases are replaced", maxNodes),
 			"write fewer aliases to large anchors")
+	case e.text > maxText:
+		e.full = true
+		return e.spoil(n, "the file is larger than 16 MiB once its aliases are replaced", "write fewer aliases to large anchors")
 	case depth > maxDepth:
 		return e.spoil(n, fmt.Sprintf("nested deeper than %d levels", maxDepth), "no part of a topology is that deep")
 	}
@@ -198,7 +217,7 @@ func (e *expander) mapping(n *node, y *yaml.Node, depth int) {
 	var merges []*node
 	for i := 0; i+1 < len(y.Content); i += 2 {
 		k, v := y.Content[i], y.Content[i+1]
-		at := position{line: k.Line, column: k.Column, file: e.included}
+		at := e.place(k)
 		for k.Kind == yaml.AliasNode && k.Alias != nil {
 			k = k.Alias
 		}

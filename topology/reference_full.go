@@ -65,7 +65,7 @@ func composeTable(b *strings.Builder, keys []key) {
 			all[k.name] = ""
 		}
 	}
-	b.WriteString("\n## Compose keys: taken, refused and why\n\n| Key of a compose service | | |\n|---|---|---|\n")
+	b.WriteString("\n## Compose keys: taken, refused and why\n\n`platelayer import` makes a topology of a compose file, see [compose.md](compose.md).\n\n| Key of a compose service | | |\n|---|---|---|\n")
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		what := "taken"
 		if all[name] != "" {

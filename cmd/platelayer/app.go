@@ -156,7 +156,7 @@ func readFile(path string) ([]byte, error) {
 func (a *app) load(path string) (*topology.Topology, error) {
 	data, err := readFile(path)
 	if err != nil {
-		return nil, &fileError{path, err}
+		return nil, &fileError{path: path, err: err}
 	}
 	abs, err := filepath.Abs(path)
 	if err != nil {

@@ -27,14 +27,20 @@ type usageError struct{ err error }
 
 func (e *usageError) Error() string { return e.err.Error() }
 
-// fileError is a topology file that can't be read.
+// fileError is a topology file, or a compose file to import, that can't be
+// read.
 type fileError struct {
-	path string
-	err  error
+	path    string
+	err     error
+	compose bool
 }
 
 func (e *fileError) Error() string {
-	return fmt.Sprintf("cannot read the topology file %s: %v", e.path, e.err)
+	what := "topology"
+	if e.compose {
+		what = "compose"
+	}
+	return fmt.Sprintf("cannot read the %s file %s: %v", what, e.path, e.err)
 }
 func (e *fileError) Unwrap() error { return e.err }
 
@@ -98,6 +104,9 @@ func classify(err error) (code int, hint string) {
 	case strings.HasPrefix(err.Error(), "unknown command"):
 		return exitUsage, "platelayer --help lists the commands"
 	case errors.As(err, &file):
+		if file.compose {
+			return exitInvalid, "name the compose file, or its folder: platelayer import FILE"
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return exitInvalid, "name the file (platelayer up FILE), or write a first one with: platelayer init"
 		}

@@ -21,22 +21,35 @@ func (a *app) importCommand() *cobra.Command {
 	var out string
 	var force bool
 	c := &cobra.Command{
-		Use:   "import [COMPOSEFILE]",
+		Use:   "import [COMPOSEFILE...]",
 		Short: "Write a topology file from a compose file",
 		Long: `Write a topology file from a compose file: each of its networks becomes a
 cluster, each service a station. What can't be carried over is left out and
-listed on stderr, with what to do instead.`,
-		Args: atMost(1),
+listed on stderr, with what to do instead.
+
+Of several files each is laid over those before it, as docker compose -f does;
+without any the one in this folder is taken, and its override file.`,
 		RunE: func(_ *cobra.Command, args []string) error {
-			path, err := composeFile(args)
+			paths, err := composeFiles(args)
 			if err != nil {
 				return err
 			}
+			path := paths[0]
 			data, err := readFile(path)
 			if err != nil {
-				return &fileError{path, err}
+				return &fileError{path: path, err: err, compose: true}
 			}
-			text, left, err := topology.Import(path, data)
+			opt := topology.ImportOptions{ReadFile: lifecycle.ReadSource}
+			if opt.Dir, err = filepath.Abs(filepath.Dir(out)); err != nil {
+				return fmt.Errorf("cannot tell the folder of %s: %w", out, err)
+			}
+			for _, over := range paths[1:] {
+				if over, err = filepath.Abs(over); err != nil {
+					return fmt.Errorf("cannot tell the folder of %s: %w", over, err)
+				}
+				opt.Over = append(opt.Over, over)
+			}
+			text, left, err := topology.Import(path, data, opt)
 			if err != nil {
 				return err
 			}
@@ -48,8 +61,8 @@ listed on stderr, with what to do instead.`,
 			if err != nil {
 				return err
 			}
-			if len(left) > 0 && !a.quiet {
-				fmt.Fprintln(a.stderr, strings.TrimRight(left.Error(), "\n"))
+			if !a.quiet {
+				a.tellLeft(left)
 			}
 			return nil
 		},
@@ -59,16 +72,43 @@ listed on stderr, with what to do instead.`,
 	return c
 }
 
-func composeFile(args []string) (string, error) {
+// composeFiles are those named, or the one in this folder, or in the one that
+// is named, with its override.
+func composeFiles(args []string) ([]string, error) {
+	folder := "."
 	if len(args) > 0 {
-		return args[0], nil
+		if info, err := os.Stat(args[0]); err != nil || !info.IsDir() || len(args) > 1 {
+			return args, nil
+		}
+		folder = args[0]
 	}
 	for _, name := range composeNames {
-		if _, err := os.Stat(name); err == nil {
-			return name, nil
+		name = filepath.Join(folder, name)
+		if _, err := os.Stat(name); err != nil {
+			continue
+		}
+		files := []string{name}
+		for _, over := range composeNames {
+			over = filepath.Join(folder, strings.Replace(over, "compose.", "compose.override.", 1))
+			if _, err := os.Stat(over); err == nil {
+				return append(files, over), nil
+			}
+		}
+		return files, nil
+	}
+	return nil, &usageError{fmt.Errorf("no compose file in %s (%s): name one", folder, strings.Join(composeNames[:], ", "))}
+}
+
+// tellLeft lists what was left out, and each hint where it is first of use.
+func (a *app) tellLeft(left topology.Problems) {
+	told := map[string]bool{}
+	for _, p := range left {
+		fmt.Fprintln(a.stderr, p)
+		if p.Hint != "" && !told[p.Hint] {
+			told[p.Hint] = true
+			fmt.Fprintln(a.stderr, "  hint: "+p.Hint)
 		}
 	}
-	return "", &usageError{fmt.Errorf("no compose file in this folder (%s): name one", strings.Join(composeNames[:], ", "))}
 }
 
 // writeNew writes a file for the invoking user, and not over another.
