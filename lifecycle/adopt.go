@@ -41,6 +41,7 @@ func (k *keeper) adopt(ctx context.Context) error {
 		k.tell(Progress{Notice: fmt.Sprintf("the backbone does not answer yet: %v", err)})
 		go k.reviveBackbone(0)
 	}
+	k.mindAll()
 	k.event(Event{Kind: EventAdopted})
 	return k.flush() // who asked for a keeper reads the state next
 }

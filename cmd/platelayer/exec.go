@@ -71,6 +71,15 @@ func (a *app) exec(ref string, o lifecycle.ExecOptions) error {
 	if err != nil {
 		return err
 	}
+	return a.follow(o, func(o lifecycle.ExecOptions) (containers.Process, error) {
+		return lifecycle.Exec(context.Background(), a.layout(), name, s, o)
+	})
+}
+
+// follow starts a command and passes input, output, signals and the exit code
+// on.
+func (a *app) follow(o lifecycle.ExecOptions, start func(lifecycle.ExecOptions) (containers.Process, error)) error {
+	var err error
 	if o.Env, err = named(o.Env); err != nil {
 		return err
 	}
@@ -86,12 +95,12 @@ func (a *app) exec(ref string, o lifecycle.ExecOptions) error {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
 	defer signal.Stop(signals)
 
-	process, err := lifecycle.Exec(context.Background(), a.layout(), name, s, o)
+	process, err := start(o)
 	if execErr := new(containers.ExecError); errors.As(err, &execErr) {
 		return &exitCode{execErr.Code(), err}
 	}
 	if err != nil {
-		if code, _ := classify(err); code == exitUnsupported {
+		if code, _ := classify(err); code != exitFailed || errors.As(err, new(*exitCode)) {
 			return err
 		}
 		return &exitCode{125, err}

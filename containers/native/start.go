@@ -111,13 +111,19 @@ func (c *container) startOn(t *thread, args []string, main bool) (_ *process, er
 		}()
 	}
 	env := environment(c.spec.Env, c.spec.Hostname, c.user, master != nil)
-	command, err := lookPath(int(c.root.Fd()), args[0], envValue(env, "PATH"))
-	if err != nil {
-		return nil, execError(c.spec.Name, args[0], err)
+	idle := c.spec.Idle && main
+	command := args[0]
+	if !idle {
+		if command, err = lookPath(int(c.root.Fd()), args[0], envValue(env, "PATH")); err != nil {
+			return nil, execError(c.spec.Name, args[0], err)
+		}
 	}
 	f := &final{cwd: c.cwd, files: files, tty: master != nil, common: c.engine.common, user: c.user,
 		powers: c.powers, program: -1, path: command, args: args, env: env}
-	if c.spec.Init && main {
+	switch {
+	case idle:
+		f.program, f.args = c.engine.init, []string{InitName}
+	case c.spec.Init && main:
 		if err := c.executable(command); err != nil {
 			return nil, execError(c.spec.Name, command, err)
 		}
