@@ -41,6 +41,7 @@ func (k *keeper) adopt(ctx context.Context) error {
 		k.tell(Progress{Notice: fmt.Sprintf("the backbone does not answer yet: %v", err)})
 		go k.reviveBackbone(0)
 	}
+	k.takeTerminals(ctx)
 	k.mindAll()
 	k.event(Event{Kind: EventAdopted})
 	return k.flush() // who asked for a keeper reads the state next
@@ -103,7 +104,9 @@ func (k *keeper) takeOver(m *member, process containers.Process) error {
 	if err != nil {
 		return err
 	}
-	output.release() // the station holds its streams open itself
+	if !m.definition().TTY { // takeTerminals
+		output.release() // the station holds its streams open itself
+	}
 	k.mu.Lock()
 	m.process, m.output = process, output
 	if m.state.Made == "" { // format 1 did not say
