@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"platelayer/containers"
 	"platelayer/containers/native"
@@ -93,15 +94,18 @@ func makeOneOff(ctx context.Context, l Layout, name string, of *topology.Station
 }
 
 // endOneOff has the keeper remove a one-off station whose command has ended. A
-// keeper that was lost meanwhile is replaced first. Where that fails the
-// station goes when this program has ended, or with the topology.
+// keeper that was lost meanwhile is replaced first. Where that fails, or takes
+// long because the keeper is at work on something else, the station goes when
+// this program has ended, or with the topology.
 func endOneOff(l Layout, name, id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
 	r := request{Op: opEndRun, Stations: []string{id}}
-	err := ask(context.Background(), l, name, r, nil)
-	if err == nil || errors.As(err, new(*OtherAPI)) {
+	err := ask(ctx, l, name, r, nil)
+	if err == nil || ctx.Err() != nil || errors.As(err, new(*OtherAPI)) {
 		return
 	}
-	if Tend(context.Background(), l, name) == nil {
-		_ = ask(context.Background(), l, name, r, nil)
+	if Tend(ctx, l, name) == nil {
+		_ = ask(ctx, l, name, r, nil)
 	}
 }

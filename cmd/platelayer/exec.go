@@ -86,7 +86,9 @@ func (a *app) follow(o lifecycle.ExecOptions, start func(lifecycle.ExecOptions) 
 	o.Stdin, o.Stdout, o.Stderr = a.stdin, a.stdout, a.stderr
 	var terminal terminal
 	if o.TTY {
-		o.Env = append([]string{"TERM=" + os.Getenv("TERM")}, o.Env...)
+		if kind := os.Getenv("TERM"); kind != "" {
+			o.Env = append([]string{"TERM=" + kind}, o.Env...)
+		}
 		o.Attach = func(master *os.File) error { return terminal.attach(a, master) }
 	}
 	defer terminal.restore()
