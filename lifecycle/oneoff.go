@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"time"
 
 	"platelayer/containers"
 	"platelayer/containers/native"
@@ -87,8 +88,14 @@ func (k *keeper) mind(id string) {
 	}
 	go func() {
 		if o.Runner != nil {
-			if p, err := native.OpenProcess(*o.Runner); err == nil {
-				p.Wait()
+			for native.Alive(*o.Runner) {
+				p, err := native.OpenProcess(*o.Runner)
+				if err == nil {
+					_, err = p.Wait()
+				}
+				if err != nil { // out of descriptors, most likely
+					time.Sleep(time.Second)
+				}
 			}
 		} else {
 			k.mu.Lock()

@@ -214,7 +214,7 @@ func (c *container) executable(command string) error {
 	return nil
 }
 
-// openStdio opens the null device, the FIFOs and the extra files, all with
+// openStdio opens the container's null device, the FIFOs and the extra files, all with
 // numbers above those the child gives them.
 func (c *container) openStdio(opened func(int, error) error) error {
 	low := 3 + len(c.spec.ExtraFiles)
@@ -228,7 +228,7 @@ func (c *container) openStdio(opened func(int, error) error) error {
 	for _, p := range []string{c.spec.Stdin, c.spec.Stdout, c.spec.Stderr} {
 		var err error
 		if p == "" {
-			err = opened(raise(unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)))
+			err = opened(raise(openNull(int(c.root.Fd()))))
 		} else {
 			err = opened(raise(openFIFO(p)))
 		}
