@@ -65,7 +65,7 @@ func makeOneOff(ctx context.Context, l Layout, name string, of *topology.Station
 	if !found.running {
 		return nil, "", &NotUp{name}
 	}
-	if err := attend(ctx, l, found.intent, found.state, true); err != nil {
+	if err := attend(ctx, l, found.intent, found.state, true, o.Progress); err != nil {
 		return nil, "", err
 	}
 	s, err := found.intent.Topology.OneOff(of, o.Name)
@@ -105,7 +105,7 @@ func endOneOff(l Layout, name, id string) {
 	if err == nil || ctx.Err() != nil || errors.As(err, new(*OtherAPI)) {
 		return
 	}
-	if Tend(ctx, l, name) == nil {
+	if Tend(ctx, l, name, nil) == nil {
 		_ = ask(ctx, l, name, r, nil)
 	}
 }

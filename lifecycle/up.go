@@ -135,7 +135,7 @@ func (k *keeper) launch(ctx context.Context) error {
 // changeRunning has the keeper of a running topology make it what the intent
 // says, where there is anything to do.
 func changeRunning(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions, result *UpResult) error {
-	if err := attend(ctx, l, found.intent, found.state, true); err != nil {
+	if err := attend(ctx, l, found.intent, found.state, true, o.Progress); err != nil {
 		return err
 	}
 	// Somebody may have thrown the logs away, and their folder with them.
