@@ -18,7 +18,10 @@ import (
 
 // protocol is the version of the messages between keeper and backbone. A
 // running backbone may be older than the keeper that speaks to it.
-const protocol = 1
+//
+//   - 1: configurations and sockets.
+//   - 2: the backbone holds files.
+const protocol = 2
 
 // Types of messages.
 const (
@@ -26,6 +29,9 @@ const (
 	msgReady  = "ready"  // backbone: listening as the configuration ID says
 	msgFailed = "failed" // backbone: cannot, and goes on as before
 	msgSocket = "socket" // backbone: open a socket; keeper: here it is
+	msgHold   = "hold"   // keeper: hold this file under Name
+	msgDrop   = "drop"   // keeper: close what is held under Name
+	msgTake   = "take"   // keeper: what is held under Name? backbone: here it is
 )
 
 // message is one frame: a length of four bytes, then this as JSON.
@@ -37,6 +43,7 @@ type message struct {
 	Config json.RawMessage `json:"config,omitempty"`
 	Error  string          `json:"error,omitempty"`
 
+	Name    string         `json:"name,omitempty"`
 	Network string         `json:"network,omitempty"`
 	Addr    netip.AddrPort `json:"addr,omitzero"`
 	// HasFile says that a descriptor travels with the frame.
@@ -113,9 +120,17 @@ func (p *pipe) write(frame []byte, file *os.File) error {
 		return err
 	}
 	if file != nil {
-		n, _, err := p.conn.WriteMsgUnix(frame, unix.UnixRights(int(file.Fd())), nil)
+		raw, err := file.SyscallConn() // Fd would make it block, and whoever shares it
 		if err != nil {
 			return err
+		}
+		var n int
+		var sent error
+		if err := raw.Control(func(fd uintptr) { n, _, sent = p.conn.WriteMsgUnix(frame, unix.UnixRights(int(fd)), nil) }); err != nil {
+			return err
+		}
+		if sent != nil {
+			return sent
 		}
 		frame = frame[n:]
 	}

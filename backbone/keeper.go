@@ -51,6 +51,7 @@ type Keeper struct {
 	upstream []netip.AddrPort // that the backbone works with
 	lastID   uint64
 	waiting  map[uint64]*update
+	taking   map[uint64]chan *message
 	closed   bool
 }
 
@@ -68,7 +69,7 @@ func NewKeeper(conn *os.File, dial DialFunc) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Keeper{pipe: p, dial: dial, waiting: map[uint64]*update{}}, nil
+	return &Keeper{pipe: p, dial: dial, waiting: map[uint64]*update{}, taking: map[uint64]chan *message{}}, nil
 }
 
 // Serve hands the configuration over and then answers the backbone's requests
@@ -160,8 +161,12 @@ func (k *Keeper) loop(ctx context.Context, dials *sync.WaitGroup) error {
 		if err != nil {
 			return err
 		}
+		if m.Type == msgTake {
+			k.hand(m)
+			continue
+		}
 		if m.file != nil {
-			// The backbone has nothing to hand to the keeper.
+			// The backbone has nothing else to hand to the keeper.
 			m.file.Close()
 		}
 		switch m.Type {
@@ -259,5 +264,9 @@ func (k *Keeper) close() {
 	for id, u := range k.waiting {
 		delete(k.waiting, id)
 		u.answer <- errors.New("the backbone ended")
+	}
+	for id, taken := range k.taking {
+		delete(k.taking, id)
+		taken <- nil
 	}
 }

@@ -42,9 +42,9 @@ func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket
 		logf:      log.New(logw, "", 0).Printf,
 		upstream:  newUpstream(),
 		listeners: map[netip.Addr]*listener{},
-		keeper:    newSession(p),
 		inbox:     make(chan delivery),
 	}
+	b.keeper = newSession(p, &b.shelf)
 	b.server = newServer(ctx, b.upstream, b.logf)
 	defer b.server.tasks.Wait()
 	defer b.close()
@@ -78,6 +78,7 @@ type backbone struct {
 	listeners map[netip.Addr]*listener
 	keeper    *session // whose configuration is worked from
 	inbox     chan delivery
+	shelf     shelf // guards itself: every session's
 }
 
 // delivery is a configuration from a keeper, or the end of its connection.

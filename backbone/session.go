@@ -15,7 +15,8 @@ var errNoKeeper = errors.New("no keeper to open a socket")
 // session is the backbone's end of the connection to one keeper. It pairs
 // requests for sockets with the keeper's answers.
 type session struct {
-	pipe *pipe
+	pipe  *pipe
+	shelf *shelf // the backbone's
 	// dismissed is the loop's in run: nothing more of this session counts.
 	dismissed bool
 
@@ -25,8 +26,8 @@ type session struct {
 	gone    bool
 }
 
-func newSession(p *pipe) *session {
-	return &session{pipe: p, waiting: map[uint64]chan *message{}}
+func newSession(p *pipe, held *shelf) *session {
+	return &session{pipe: p, shelf: held, waiting: map[uint64]chan *message{}}
 }
 
 // open is a DialFunc: the keeper opens the socket.
@@ -101,15 +102,19 @@ func (s *session) end() {
 	}
 }
 
-// next answers requests until the keeper sends a configuration.
+// next answers requests, and holds files, until the keeper sends a configuration.
 func (s *session) next() (*message, error) {
 	for {
 		m, err := s.pipe.receive()
 		if err != nil {
 			return nil, err
 		}
-		if m.Type == msgSocket {
+		switch m.Type {
+		case msgSocket:
 			s.answer(m)
+			continue
+		case msgHold, msgDrop, msgTake:
+			s.shelf.serve(s.pipe, m)
 			continue
 		}
 		if m.file != nil {

@@ -43,8 +43,11 @@ type Spec struct {
 	// files; its Process is a Terminal.
 	TTY bool
 	// Stdin is a FIFO on the machine that is the command's input; "" is /dev/null.
-	Stdin    string
-	Init     bool // a tiny init is PID 1 and reaps
+	Stdin string
+	Init  bool // a tiny init is PID 1 and reaps
+	// Idle has the tiny init run nothing: the container is there for commands
+	// that are executed in it. It hands signals on to them, and ends with them.
+	Idle     bool
 	ReadOnly bool // the root, once it is assembled
 	Tmpfs    []Tmpfs
 	Files    []File

@@ -41,6 +41,8 @@ func (k *keeper) adopt(ctx context.Context) error {
 		k.tell(Progress{Notice: fmt.Sprintf("the backbone does not answer yet: %v", err)})
 		go k.reviveBackbone(0)
 	}
+	k.takeTerminals(ctx)
+	k.mindAll()
 	k.event(Event{Kind: EventAdopted})
 	return k.flush() // who asked for a keeper reads the state next
 }
@@ -102,7 +104,9 @@ func (k *keeper) takeOver(m *member, process containers.Process) error {
 	if err != nil {
 		return err
 	}
-	output.release() // the station holds its streams open itself
+	if !m.definition().TTY { // takeTerminals
+		output.release() // the station holds its streams open itself
+	}
 	k.mu.Lock()
 	m.process, m.output = process, output
 	if m.state.Made == "" { // format 1 did not say
@@ -120,8 +124,8 @@ func (k *keeper) takeOver(m *member, process containers.Process) error {
 // attend makes sure that a topology that runs has a keeper that this program
 // can talk to: where there is none, one of another version, or one whose socket
 // somebody has removed, a new one adopts the stations. With newest, a keeper of any other program is replaced.
-// The lock is held.
-func attend(ctx context.Context, l Layout, intent *Intent, state *State, newest bool) error {
+// Its notices go to progress, which may be nil. The lock is held.
+func attend(ctx context.Context, l Layout, intent *Intent, state *State, newest bool, progress func(Progress)) error {
 	name := intent.Topology.Name
 	builtin, binary, err := image.Builtin(l.Lib)
 	if err != nil {
@@ -153,7 +157,11 @@ func attend(ctx context.Context, l Layout, intent *Intent, state *State, newest 
 		return err
 	}
 	defer conn.Close()
-	return converse(ctx, conn, name, request{Op: opAdopt}, nil)
+	return converse(ctx, conn, name, request{Op: opAdopt}, func(p Progress) {
+		if progress != nil && p.Notice != "" { // what stations do is not the command's
+			progress(Progress{Notice: p.Notice})
+		}
+	})
 }
 
 // answers tells whether somebody listens on the keeper's socket.
@@ -182,8 +190,9 @@ func endKeeper(ref containers.ProcessRef) error {
 }
 
 // Tend gives a running topology whose keeper is gone a new one. Where another
-// program is at work on it already, that one does.
-func Tend(ctx context.Context, l Layout, name string) error {
+// program is at work on it already, that one does. The new keeper's
+// notices go to progress, which may be nil.
+func Tend(ctx context.Context, l Layout, name string, progress func(Progress)) error {
 	state, err := readState(l, name)
 	if err != nil || native.Alive(state.Keeper) || !anyAlive(state) || os.Geteuid() != 0 {
 		return nil // nothing to tend, or others say what is wrong
@@ -203,5 +212,5 @@ func Tend(ctx context.Context, l Layout, name string) error {
 	if state.Status == StatusStarting || state.Status == StatusFailed {
 		return nil
 	}
-	return attend(ctx, l, intent, state, false)
+	return attend(ctx, l, intent, state, false, progress)
 }

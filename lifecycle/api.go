@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"platelayer/containers/native"
+	"platelayer/topology"
 )
 
 // apiVersion is the version of the keeper's API, described in
@@ -31,9 +32,11 @@ const (
 	opRestart = "restart" // stations, with their restart dependents
 	opPause   = "pause"
 	opUnpause = "unpause"
-	opRemove  = "remove" // what stopped stations wrote, and their logs
-	opRetire  = "retire" // restart nothing from now on: `down` is at work
-	opDrain   = "drain"  // wait until all stations' last output is in their logs
+	opRemove  = "remove"  // what stopped stations wrote, and their logs
+	opRun     = "run"     // make a station for one command
+	opEndRun  = "end-run" // remove such stations
+	opRetire  = "retire"  // restart nothing from now on: `down` is at work
+	opDrain   = "drain"   // wait until all stations' last output is in their logs
 )
 
 // request is the one line that a client sends.
@@ -46,6 +49,12 @@ type request struct {
 	Only     []string      `json:"only"`              // of change: touch these and what they need; null is all
 	Keep     bool          `json:"keep,omitempty"`    // leave what a failed launch made
 	Timeout  time.Duration `json:"timeout,omitempty"` // nanoseconds; 0 is none
+
+	// Of run: what to make, and for whom.
+	Station *topology.Station `json:"station,omitempty"`
+	OneOff  *OneOff           `json:"one_off,omitempty"`
+
+	oneOff bool // a change for one-off stations: nothing else is waited for
 }
 
 // reply is one of the lines that the keeper sends: the first greets, the last

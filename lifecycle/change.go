@@ -207,7 +207,8 @@ func (c *change) stop() error {
 	k.endAll(slices.Concat(c.removed, c.replaced, c.idle), Waiting)
 	var errs []error
 	for _, m := range c.removed {
-		errs = append(errs, k.forget(m))
+		// What was executed in a pid namespace that it shared may still run.
+		errs = append(errs, native.KillCgroup(context.Background(), k.cgroup(m.container())), k.forget(m))
 		m.set(func(c *ContainerState) {
 			*c = ContainerState{Container: c.Container, Station: c.Station, State: Created}
 		})
@@ -333,6 +334,9 @@ func (c *change) start(ctx context.Context) error {
 	}
 	// Those that go on count too: a new check may find them ill.
 	wanted := slices.Concat(c.created, begun)
+	if c.request.oneOff {
+		return c.k.allReady(ctx, wanted)
+	}
 	for _, m := range c.kept {
 		if now, _, _ := m.now(); m.runs(&now) {
 			wanted = append(wanted, m)

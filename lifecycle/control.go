@@ -53,7 +53,7 @@ func Control(ctx context.Context, l Layout, name string, op Operation, o Control
 	if !found.running {
 		return &NotUp{name}
 	}
-	if err := attend(ctx, l, found.intent, found.state, false); err != nil {
+	if err := attend(ctx, l, found.intent, found.state, false, o.Progress); err != nil {
 		return err
 	}
 	return ask(ctx, l, name, request{Op: string(op), Stations: o.Stations, Timeout: o.Timeout}, o.Progress)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"platelayer/containers"
 	"platelayer/containers/native"
@@ -14,10 +15,14 @@ import (
 
 // ExecOptions are the choices of `exec`. Unset ones are the station's own.
 type ExecOptions struct {
-	Args       []string
+	Args []string
+	// Env replaces variables of the station's; a NAME without a value removes one.
 	Env        []string
 	User       string
 	WorkingDir string
+	// Detach leaves the command alone once it runs, without input and output.
+	// Nobody need wait for it.
+	Detach bool
 	// TTY asks for a terminal of the station's own; its other end is handed
 	// to Attach before the command starts.
 	TTY    bool
@@ -46,8 +51,11 @@ func Exec(ctx context.Context, l Layout, name string, s *topology.Station, o Exe
 	if err != nil {
 		return nil, err
 	}
-	spec.Args, spec.Env = o.Args, append(spec.Env, o.Env...)
+	spec.Args, spec.Env = o.Args, override(spec.Env, o.Env)
 	spec.WorkingDir, spec.User = orDefault(o.WorkingDir, s.WorkingDir), orDefault(o.User, s.User)
+	if o.Detach {
+		return native.Exec(ctx, spec)
+	}
 	if !o.TTY {
 		r, err := newRelay(o.Stdin, o.Stdout, o.Stderr)
 		if err != nil {
@@ -82,6 +90,20 @@ func execSpec(group string, c *ContainerState, s *topology.Station) (*containers
 		Groups: own.Groups, Ulimits: own.Ulimits, OOMScoreAdj: own.OOMScoreAdj, CapAdd: own.CapAdd, CapDrop: own.CapDrop,
 		Privileged: own.Privileged, Seccomp: own.Seccomp, NewPrivileges: own.NewPrivileges, AppArmor: own.AppArmor, Label: own.Label,
 	}, nil
+}
+
+// override sets variables in an environment, each NAME=VALUE, and removes those
+// that come without a value. Two of one name would mean something else to each
+// program.
+func override(env, changes []string) []string {
+	for _, change := range changes {
+		name, _, set := strings.Cut(change, "=")
+		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+		if set {
+			env = append(env, change)
+		}
+	}
+	return env
 }
 
 // InitName is what the program is called as where it is a station's init.

@@ -15,7 +15,7 @@ type wakeups interface {
 // connect gives the wake-ups of a topology. A lost keeper is replaced first; a
 // topology that is not up has nobody to tell anything.
 func connect(ctx context.Context, l Layout, name string) (wakeups, error) {
-	if err := Tend(ctx, l, name); err != nil {
+	if err := Tend(ctx, l, name, nil); err != nil {
 		return nil, err
 	}
 	w, err := watch(l, name)

@@ -33,6 +33,7 @@ type keeper struct {
 	events *eventLog
 
 	operating sync.Mutex // held by the one operation under way
+	tidying   sync.Mutex // held while the keeper itself waits for operating, or has it
 
 	mu       sync.Mutex // guards all below, and the members' fields
 	intent   *Intent
@@ -380,6 +381,17 @@ func (c *caller) request() (r *request, gone <-chan struct{}, err error) {
 	return r, left, nil
 }
 
+// tryOperating begins an operation, unless another caller's is under way. The
+// keeper's own are waited for.
+func (k *keeper) tryOperating() bool {
+	if k.operating.TryLock() {
+		return true
+	}
+	k.tidying.Lock()
+	defer k.tidying.Unlock()
+	return k.operating.TryLock()
+}
+
 // answer does what one caller asks for.
 func (k *keeper) answer(c *caller) {
 	defer c.conn.Close()
@@ -408,7 +420,9 @@ func (k *keeper) answer(c *caller) {
 	case r.Op == opDrain:
 		k.drain(gone)
 		c.finish(nil)
-	case !k.operating.TryLock():
+	case r.Op == opEndRun:
+		c.finish(k.tidy(r.Stations))
+	case !k.tryOperating():
 		c.finish(&Busy{k.name})
 	default:
 		ctx, cancel := context.WithCancel(context.Background())

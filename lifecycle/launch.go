@@ -72,7 +72,9 @@ type root struct {
 func (k *keeper) newRoot(m *member) *root {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return &root{spec: k.site.station(k.intent.Topology, m.station), station: m.station}
+	spec := k.site.station(k.intent.Topology, m.station)
+	spec.Idle = k.intent.OneOffs[m.station.ID()].Runner != nil
+	return &root{spec: spec, station: m.station}
 }
 
 // assemble prepares every container's root, the backbone's first in the list.

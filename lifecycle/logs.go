@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -125,14 +126,19 @@ func (l *logs) add(c *collection) error {
 		}
 	}
 	for _, s := range c.streams {
-		l.lastID++
-		s.id, s.epoll = l.lastID, l.poll.fd
-		l.streams[s.id] = s
-		if err := s.arm(syscall.EPOLL_CTL_ADD); err != nil {
+		if err := l.watch(s); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// watch has the workers read a stream. The logs' mutex is held.
+func (l *logs) watch(s *logStream) error {
+	l.lastID++
+	s.id, s.epoll = l.lastID, l.poll.fd
+	l.streams[s.id] = s
+	return s.arm(syscall.EPOLL_CTL_ADD)
 }
 
 // open opens the FIFO for reading, and for writing too so that it has no end
@@ -171,7 +177,10 @@ func (c *collection) setLimits(limits topology.Logging) { c.file.setLimits(limit
 // container that holds its output open.
 func (c *collection) abandon() {
 	c.release()
-	for _, s := range c.streams {
+	c.logs.mu.Lock()
+	streams := slices.Clone(c.streams)
+	c.logs.mu.Unlock()
+	for _, s := range streams {
 		s.mu.Lock()
 		if s.fd >= 0 {
 			s.end()

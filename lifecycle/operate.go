@@ -14,12 +14,26 @@ import (
 
 // operate does what a caller asks of a running topology's keeper.
 func (k *keeper) operate(ctx context.Context, r *request) error {
-	if r.Op == opChange {
+	switch r.Op {
+	case opChange:
+		if r.Intent != nil && r.Intent.Topology != nil {
+			r.Intent = r.Intent.withOneOffs(k.intent)
+		}
 		return k.change(ctx, r)
+	case opRun:
+		if r.Station == nil || r.OneOff == nil {
+			return errors.New("cannot run nothing")
+		}
+		return k.runOneOff(ctx, r)
 	}
 	members, err := k.chosen(r.Stations)
 	if err != nil {
 		return err
+	}
+	if r.Op == opStart || r.Op == opRestart {
+		if members, err = k.lasting(members, r.Stations); err != nil {
+			return err
+		}
 	}
 	switch r.Op {
 	case opStart:
@@ -193,7 +207,7 @@ func (k *keeper) forget(m *member) error {
 		return err
 	}
 	errs := []error{k.forgetLayer(c.Container), removeLogs(logPath(k.layout, k.name, c.Container))}
-	for _, which := range []string{"stdout", "stderr"} {
+	for _, which := range []string{"stdin", "stdout", "stderr"} {
 		err := os.Remove(stream(k.layout, k.name, c.Container, which))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("cannot remove an output stream of %q: %w", c.Container, err))

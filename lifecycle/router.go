@@ -99,11 +99,17 @@ func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, 
 		stop()
 		return fmt.Errorf("the backbone of %q does not answer", k.name)
 	case err := <-failed:
+		if other := new(backbone.VersionError); errors.As(err, &other) {
+			return err
+		}
 		name := k.state.Backbone.Container
 		return &StationError{Container: name, While: "before it answered DNS", Message: "failed: " + fmt.Sprint(err), Log: k.logTail(name)}
 	}
 	k.mu.Lock()
 	k.backbone = router{process, talk}
+	k.mu.Unlock()
+	k.giveTerminals(talk)
+	k.mu.Lock()
 	c := k.state.Backbone
 	c.State, c.Process, c.Exit = Running, process.Ref(), nil
 	if c.StartedAt.IsZero() {
@@ -184,6 +190,9 @@ func (k *keeper) adoptBackbone(ctx context.Context) error {
 			}
 			if ctx.Err() != nil {
 				return err
+			}
+			if other := new(backbone.VersionError); errors.As(err, &other) && other.Theirs < 2 && k.terminals() {
+				k.tell(Progress{Notice: "the backbone of an earlier version held no terminals: stations with a terminal were hung up with their keeper"})
 			}
 			// One of another version: it gives way to ours.
 			if process.Signal(9) == nil {

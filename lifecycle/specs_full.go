@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -133,25 +132,6 @@ func readFilter(spec *containers.Spec, s *topology.Station) error {
 		return fmt.Errorf("cannot read the system call filter of %q: %w", s.ID(), err)
 	}
 	spec.Seccomp = string(text)
-	return nil
-}
-
-// logTerminal copies what a container writes to its terminal into its log.
-func logTerminal(r *root, process containers.Process) error {
-	t, ok := process.(containers.Terminal)
-	if !ok || t.Terminal() == nil {
-		return nil
-	}
-	master := t.Terminal()
-	log, err := os.OpenFile(r.spec.Stdout, os.O_WRONLY, 0)
-	if err != nil {
-		return fmt.Errorf("cannot log the terminal of %q: %w", r.spec.Name, err)
-	}
-	go func() { // until the last process has closed the terminal
-		defer master.Close()
-		defer log.Close()
-		io.Copy(log, master)
-	}()
 	return nil
 }
 

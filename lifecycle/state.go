@@ -47,6 +47,8 @@ type Intent struct {
 	Launched bool `json:"launched,omitempty"`
 	// AtBoot asks `up --marked`, at the machine's start, to bring it up.
 	AtBoot bool `json:"at_boot,omitempty"`
+	// OneOffs tells which stations, by "cluster/station", are for one command.
+	OneOffs map[string]OneOff `json:"one_offs,omitempty"`
 	// UID and GID own what is written beside the topology file.
 	UID int `json:"uid,omitempty"`
 	GID int `json:"gid,omitempty"`

@@ -29,6 +29,7 @@ type member struct {
 	after   string             // the state that a life which is asked to end comes to
 	process containers.Process // nil unless it runs
 	output  *collection
+	master  *os.File      // of its terminal, nil without one
 	redo    chan struct{} // its definition has changed
 	asked   time.Time     // until when it may end because a `down` that was killed has asked it to
 }
@@ -217,7 +218,7 @@ func (m *member) start(ctx context.Context, r *root, again bool) (_ containers.P
 	if err != nil {
 		return nil, err
 	}
-	if err := logTerminal(r, process); err != nil {
+	if err := m.keepTerminal(output, process); err != nil {
 		m.k.tell(Progress{Notice: err.Error()})
 	}
 	s := r.station
@@ -312,6 +313,7 @@ func (m *member) drain() {
 	output := m.output
 	m.process, m.output = nil, nil
 	m.k.mu.Unlock()
+	defer m.closeTerminal()
 	if output == nil {
 		return
 	}

@@ -86,7 +86,7 @@ func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent,
 	}
 	if found.asleep {
 		intent.Launched = !o.Recreate
-		if err := outdate(l, found.intent.Topology, intent.Topology); err != nil {
+		if err := errors.Join(outdate(l, found.intent.Topology, intent.Topology), forgetOneOffs(l, found.intent)); err != nil {
 			return err
 		}
 	}
@@ -136,7 +136,7 @@ func (k *keeper) launch(ctx context.Context) error {
 // changeRunning has the keeper of a running topology make it what the intent
 // says, where there is anything to do.
 func changeRunning(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions, result *UpResult) error {
-	if err := attend(ctx, l, found.intent, found.state, true); err != nil {
+	if err := attend(ctx, l, found.intent, found.state, true, o.Progress); err != nil {
 		return err
 	}
 	// Somebody may have thrown the logs away, and their folder with them.
@@ -147,7 +147,8 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 	if err != nil {
 		return err
 	}
-	result.Changes = pending(found.intent, state, intent.Topology, choose(intent.Topology, o.Recreate, o.Only))
+	wanted := intent.withOneOffs(found.intent).Topology
+	result.Changes = pending(found.intent, state, wanted, choose(intent.Topology, o.Recreate, o.Only))
 	same := found.intent.Fingerprint == intent.Fingerprint && found.intent.AtBoot == intent.AtBoot && state.Status == StatusUp
 	if same && len(result.Changes) == 0 && allWell(state) && !state.Retired {
 		result.Unchanged = true
@@ -428,7 +429,8 @@ func Pending(l Layout, t *topology.Topology, recreate bool, only []string) (chan
 	if err != nil || !found.running {
 		return nil, false, err
 	}
-	return pending(found.intent, found.state, t, choose(t, recreate, only)), true, nil
+	wanted := (&Intent{Topology: t}).withOneOffs(found.intent).Topology
+	return pending(found.intent, found.state, wanted, choose(t, recreate, only)), true, nil
 }
 
 // runs tells whether the machine still has processes of the topology's.

@@ -61,7 +61,10 @@ func (a *app) finish(err error) int {
 	var own *exitCode
 	if errors.As(err, &own) {
 		if own.err != nil {
-			fmt.Fprintf(a.stderr, "platelayer: %v\n", own.err)
+			fmt.Fprintf(a.stderr, "platelayer: %s\n", harmless(own.err.Error()))
+			if _, hint := classify(own.err); hint != "" {
+				fmt.Fprintf(a.stderr, "hint: %s\n", hint)
+			}
 		}
 		return own.code
 	}

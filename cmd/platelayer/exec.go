@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -28,7 +29,11 @@ func (a *app) execCommand() *cobra.Command {
 		Short: "Run a command in a running station",
 		Long: `Run a command in a running station. Flags come before the station's name. The
 exit code is the command's, or 125 where there was none: the station does not
-run; 126: the command cannot be executed; 127: it is not there.` + stationHelp,
+run; 126: the command cannot be executed; 127: it is not there.
+
+With -d the command runs on alone, without input and output, until it ends or
+the station does; the exit code is 0 once it has been executed. Nothing of the
+caller's environment enters the station but what -e NAME asks for.` + stationHelp,
 		Example: `  platelayer exec www1 sh
   platelayer exec -u postgres backend/db psql -c 'SELECT 1'`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -39,14 +44,15 @@ run; 126: the command cannot be executed; 127: it is not there.` + stationHelp,
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Args = args[1:]
-			o.TTY = !noTTY && term.IsTerminal(int(a.stdin.Fd())) && term.IsTerminal(int(a.stdout.Fd()))
+			o.TTY = !noTTY && !o.Detach && term.IsTerminal(int(a.stdin.Fd())) && term.IsTerminal(int(a.stdout.Fd()))
 			return a.exec(args[0], o)
 		},
 	}
 	c.Flags().SetInterspersed(false)
 	c.Flags().StringVarP(&o.User, "user", "u", "", "user to run as (default: the station's)")
 	c.Flags().StringVarP(&o.WorkingDir, "workdir", "w", "", "folder to run in (default: the station's)")
-	c.Flags().StringArrayVarP(&o.Env, "env", "e", nil, "set a variable, NAME=VALUE")
+	c.Flags().StringArrayVarP(&o.Env, "env", "e", nil, "set a variable, NAME=VALUE; NAME alone takes its value from here, or removes it")
+	c.Flags().BoolVarP(&o.Detach, "detach", "d", false, "leave it running alone, without input and output")
 	c.Flags().BoolVarP(&noTTY, "no-tty", "T", false, "give no terminal")
 	return c
 }
@@ -65,15 +71,24 @@ func (a *app) exec(ref string, o lifecycle.ExecOptions) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range o.Env {
-		if !strings.Contains(e, "=") {
-			return &usageError{fmt.Errorf("-e %s is not NAME=VALUE", e)}
-		}
+	return a.follow(o, func(o lifecycle.ExecOptions) (containers.Process, error) {
+		return lifecycle.Exec(context.Background(), a.layout(), name, s, o)
+	})
+}
+
+// follow starts a command and passes input, output, signals and the exit code
+// on.
+func (a *app) follow(o lifecycle.ExecOptions, start func(lifecycle.ExecOptions) (containers.Process, error)) error {
+	var err error
+	if o.Env, err = named(o.Env); err != nil {
+		return err
 	}
 	o.Stdin, o.Stdout, o.Stderr = a.stdin, a.stdout, a.stderr
 	var terminal terminal
 	if o.TTY {
-		o.Env = append([]string{"TERM=" + os.Getenv("TERM")}, o.Env...)
+		if kind := os.Getenv("TERM"); kind != "" {
+			o.Env = append([]string{"TERM=" + kind}, o.Env...)
+		}
 		o.Attach = func(master *os.File) error { return terminal.attach(a, master) }
 	}
 	defer terminal.restore()
@@ -82,15 +97,18 @@ func (a *app) exec(ref string, o lifecycle.ExecOptions) error {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
 	defer signal.Stop(signals)
 
-	process, err := lifecycle.Exec(context.Background(), a.layout(), name, s, o)
+	process, err := start(o)
 	if execErr := new(containers.ExecError); errors.As(err, &execErr) {
 		return &exitCode{execErr.Code(), err}
 	}
 	if err != nil {
-		if code, _ := classify(err); code == exitUnsupported {
+		if code, _ := classify(err); code != exitFailed || errors.As(err, new(*exitCode)) {
 			return err
 		}
 		return &exitCode{125, err}
+	}
+	if o.Detach {
+		return nil
 	}
 	go func() {
 		for sig := range signals {
@@ -110,6 +128,22 @@ func (a *app) exec(ref string, o lifecycle.ExecOptions) error {
 		return &exitCode{code: exit.Code}
 	}
 	return nil
+}
+
+// named gives variables that -e names without a value the caller's, as compose
+// does.
+func named(env []string) ([]string, error) {
+	out := slices.Clone(env)
+	for i, e := range out {
+		name, _, set := strings.Cut(e, "=")
+		if name == "" {
+			return nil, &usageError{fmt.Errorf("-e %s is not NAME=VALUE or NAME", e)}
+		}
+		if value, here := os.LookupEnv(name); here && !set {
+			out[i] = name + "=" + value
+		}
+	}
+	return out, nil
 }
 
 // terminal joins the user's terminal with that of a command in a station.

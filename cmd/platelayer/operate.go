@@ -115,7 +115,12 @@ func (a *app) stationsOf(refs []string) (name string, which []*topology.Station,
 // tend gives a topology whose keeper was lost a new one; whatever keeps it from
 // that is told, and the command goes on.
 func (a *app) tend(name string) {
-	if err := lifecycle.Tend(context.Background(), a.layout(), name); err != nil {
+	notice := func(p lifecycle.Progress) {
+		if !a.quiet {
+			fmt.Fprintf(a.stderr, "platelayer: %s\n", harmless(p.Notice))
+		}
+	}
+	if err := lifecycle.Tend(context.Background(), a.layout(), name, notice); err != nil {
 		fmt.Fprintf(a.stderr, "platelayer: %v\n", err)
 	}
 }

@@ -45,6 +45,7 @@ func runScripts(t *testing.T, dir string) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":       codeCommand,
 			"query":      queryCommand,
+			"between":    betweenCommand,
 			"await":      awaitCommand,
 			"samepids":   samePidsCommand,
 			"killkeeper": killKeeperCommand,
@@ -146,11 +147,38 @@ func queryCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 2 {
 		ts.Fatalf("usage: query path value")
 	}
+	v := find(ts, args[0])
+	got := fmt.Sprint(v)
+	if f, ok := v.(float64); ok {
+		got = fmt.Sprint(int64(f))
+	}
+	if (got == args[1]) == neg {
+		ts.Fatalf("%s is %s, want %s", args[0], got, args[1])
+	}
+}
+
+// betweenCommand: `between PATH LOW HIGH` wants a number in the JSON on stdout
+// not to be below LOW nor above HIGH.
+func betweenCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: between path low high")
+	}
+	var low, high float64
+	if n, err := fmt.Sscan(args[1]+" "+args[2], &low, &high); n != 2 {
+		ts.Fatalf("%v", err)
+	}
+	if got, ok := find(ts, args[0]).(float64); !ok || got < low || got > high {
+		ts.Fatalf("%s is %v, want one from %v to %v", args[0], got, low, high)
+	}
+}
+
+// find looks a path up in the JSON on stdout.
+func find(ts *testscript.TestScript, path string) any {
 	var v any
 	if err := json.Unmarshal([]byte(ts.ReadFile("stdout")), &v); err != nil {
 		ts.Fatalf("stdout is not JSON: %v", err)
 	}
-	for _, key := range strings.Split(args[0], ".") {
+	for _, key := range strings.Split(path, ".") {
 		switch x := v.(type) {
 		case map[string]any:
 			var ok bool
@@ -168,14 +196,8 @@ func queryCommand(ts *testscript.TestScript, neg bool, args []string) {
 			}
 			v = x[i]
 		default:
-			ts.Fatalf("%s has no %s", args[0], key)
+			ts.Fatalf("%s has no %s", path, key)
 		}
 	}
-	got := fmt.Sprint(v)
-	if f, ok := v.(float64); ok {
-		got = fmt.Sprint(int64(f))
-	}
-	if (got == args[1]) == neg {
-		ts.Fatalf("%s is %s, want %s", args[0], got, args[1])
-	}
+	return v
 }

@@ -92,7 +92,7 @@ func (e *Engine) Prepare(ctx context.Context, spec *containers.Spec) (containers
 	if c.devices, err = findDevices(spec); err != nil {
 		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
 	}
-	if spec.Init {
+	if spec.Init || spec.Idle {
 		e.initOnce.Do(func() { e.init, e.initErr = openInit() })
 		if e.initErr != nil {
 			return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, e.initErr)

@@ -37,6 +37,7 @@ func TestEscapes(t *testing.T) {
 		"unmasking":                           {"umount /proc/kcore 2>/dev/null; umount -l /proc/sys 2>/dev/null; mount -o remount,rw /proc/sys 2>/dev/null || echo no", "no\n"},
 		"devices by number":                   {"mknod /tmp/m c 1 1 2>/dev/null || mknod /dev/m c 1 1 2>/dev/null || echo no", "no\n"},
 		"a larger limit":                      {"(echo max >/sys/fs/cgroup/pids.max) 2>/dev/null; mkdir /sys/fs/cgroup/x 2>/dev/null || echo no", "no\n"},
+		"the machine's null device":           {"test $(stat -L -c %d /proc/self/fd/0) = $(stat -c %d /dev/null) && echo own", "own\n"},
 		"the terminal of the machine":         {"test -e /dev/console || echo no; (exec 3<>/dev/tty) 2>/dev/null || echo no", "no\nno\n"},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -48,6 +49,40 @@ func TestEscapes(t *testing.T) {
 	}
 	if !Alive(other.Ref()) {
 		t.Error("the other container was killed")
+	}
+}
+
+// TestNullOfCommands looks at the standard files of a command that was given
+// none: a root user could change the mode of the machine's null device.
+func TestNullOfCommands(t *testing.T) {
+	r := newRig(t)
+	s := r.spec(busyboxRoot(t), "exec sleep 100")
+	p := r.start(s)
+	defer func() {
+		must(t, p.Signal(syscall.SIGKILL))
+		_, err := p.Wait()
+		must(t, err)
+	}()
+	run := func(script string) int {
+		c, err := r.engine.Exec(context.Background(), &containers.ExecSpec{
+			Container: p.Ref(), Cgroup: r.cgroup + "/" + s.Name, Args: []string{"/bin/sh", "-c", script}})
+		must(t, err)
+		exit, err := c.Wait()
+		must(t, err)
+		return exit.Code
+	}
+	if code := run("for n in 0 1 2; do test $(stat -L -c %d /proc/$$/fd/$n) = $(stat -c %d /dev/null) || exit 9; done"); code != 0 {
+		t.Errorf("a command has the machine's null device (code %d)", code)
+	}
+	// One that the container has put something else in the place of is not used.
+	if code := run("/bin/busybox rm /dev/null; echo x > /dev/null"); code != 0 {
+		t.Fatalf("cannot replace /dev/null: code %d", code)
+	}
+	c, err := r.engine.Exec(context.Background(), &containers.ExecSpec{Container: p.Ref(), Cgroup: r.cgroup + "/" + s.Name, Args: []string{"/bin/sh", "-c", "true"}})
+	if err == nil {
+		t.Error("a command has a file for its null device")
+		_, err = c.Wait()
+		must(t, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,14 +40,17 @@ func openInit() (int, error) {
 // Init is process 1 of a container that asked for one: it runs the command
 // args[0], a path, with the arguments args[1:], hands signals on to it, reaps
 // whatever is left to it, and returns the command's exit code, 128 and the
-// signal's number if a signal ended it.
+// signal's number if a signal ended it. Without args it is idle.
 func Init(args []string, stderr io.Writer) int {
 	// Nobody in the container may look at this program's file and memory.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil || len(args) < 2 {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil || len(args) == 1 {
 		return initFailed(stderr, fmt.Errorf("wrong use: %v", err))
 	}
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
+	if len(args) == 0 {
+		return idle(signals)
+	}
 	_, err := unix.IoctlGetTermios(0, unix.TCGETS)
 	pid, err := syscall.ForkExec(args[0], args[1:], &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2},
 		Sys: &syscall.SysProcAttr{Setpgid: true, Foreground: err == nil, Ctty: 0}})
@@ -67,6 +71,29 @@ func Init(args []string, stderr io.Writer) int {
 			_ = syscall.Kill(pid, s) // ESRCH: the next round tells
 		}
 	}
+}
+
+// idle reaps until a signal comes, hands it on to all that runs in the container,
+// and returns when that has ended.
+func idle(signals <-chan os.Signal) int {
+	for sig := range signals {
+		reap(0)
+		s := sig.(syscall.Signal)
+		switch s {
+		case unix.SIGCHLD, unix.SIGURG, unix.SIGTTIN, unix.SIGTTOU, unix.SIGPIPE, unix.SIGWINCH, unix.SIGCONT:
+			continue
+		}
+		if os.Getpid() != 1 {
+			return 0 // in a shared pid namespace most are others' processes
+		}
+		for syscall.Kill(-1, s) == nil {
+			s = 0 // once; from then on it asks whether anybody is left
+			time.Sleep(10 * time.Millisecond)
+			reap(0)
+		}
+		return 0
+	}
+	return 0
 }
 
 func initFailed(stderr io.Writer, err error) int {

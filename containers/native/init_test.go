@@ -127,3 +127,35 @@ func TestJoin(t *testing.T) {
 		t.Error("joined a dead container")
 	}
 }
+
+// TestIdle has a container that runs nothing itself hand a signal on to a command
+// that is executed in it, and reap what that leaves.
+func TestIdle(t *testing.T) {
+	r := newRig(t)
+	s := r.spec(busyboxRoot(t), "exit 3")
+	s.Idle, s.Tmpfs = true, []containers.Tmpfs{{Target: "/tmp"}}
+	p := r.start(s)
+	run := func(script string) containers.Process {
+		c, err := r.engine.Exec(context.Background(), &containers.ExecSpec{
+			Container: p.Ref(), Cgroup: r.cgroup + "/" + s.Name, Args: []string{"/bin/sh", "-c", script}})
+		must(t, err)
+		return c
+	}
+	leaves := run("(sleep 0.1; touch /tmp/slept) & exit 4")
+	if exit, err := leaves.Wait(); err != nil || exit.Code != 4 {
+		t.Errorf("got %+v, %v", exit, err)
+	}
+	reaped := run("while [ ! -e /tmp/slept ] || ps | grep -q ' [Z] '; do sleep 0.01; done")
+	if exit, err := reaped.Wait(); err != nil || exit.Code != 0 {
+		t.Errorf("got %+v, %v", exit, err)
+	}
+	c := run("trap 'exit 5' TERM; touch /tmp/ready; while true; do sleep 0.05; done")
+	until(t, "file", func() bool { _, err := os.Stat("/proc/" + itoa(p.Ref().Pid) + "/root/tmp/ready"); return err == nil })
+	must(t, p.Signal(syscall.SIGTERM))
+	if exit, err := c.Wait(); err != nil || exit.Code != 5 {
+		t.Errorf("the command ended with %+v, %v", exit, err)
+	}
+	if exit, err := p.Wait(); err != nil || exit.Code != 0 {
+		t.Errorf("the container ended with %+v, %v", exit, err)
+	}
+}

@@ -111,13 +111,19 @@ func (c *container) startOn(t *thread, args []string, main bool) (_ *process, er
 		}()
 	}
 	env := environment(c.spec.Env, c.spec.Hostname, c.user, master != nil)
-	command, err := lookPath(int(c.root.Fd()), args[0], envValue(env, "PATH"))
-	if err != nil {
-		return nil, execError(c.spec.Name, args[0], err)
+	idle := c.spec.Idle && main
+	command := args[0]
+	if !idle {
+		if command, err = lookPath(int(c.root.Fd()), args[0], envValue(env, "PATH")); err != nil {
+			return nil, execError(c.spec.Name, args[0], err)
+		}
 	}
 	f := &final{cwd: c.cwd, files: files, tty: master != nil, common: c.engine.common, user: c.user,
 		powers: c.powers, program: -1, path: command, args: args, env: env}
-	if c.spec.Init && main {
+	switch {
+	case idle:
+		f.program, f.args = c.engine.init, []string{InitName}
+	case c.spec.Init && main:
 		if err := c.executable(command); err != nil {
 			return nil, execError(c.spec.Name, command, err)
 		}
@@ -208,7 +214,7 @@ func (c *container) executable(command string) error {
 	return nil
 }
 
-// openStdio opens the null device, the FIFOs and the extra files, all with
+// openStdio opens the container's null device, the FIFOs and the extra files, all with
 // numbers above those the child gives them.
 func (c *container) openStdio(opened func(int, error) error) error {
 	low := 3 + len(c.spec.ExtraFiles)
@@ -222,7 +228,7 @@ func (c *container) openStdio(opened func(int, error) error) error {
 	for _, p := range []string{c.spec.Stdin, c.spec.Stdout, c.spec.Stderr} {
 		var err error
 		if p == "" {
-			err = opened(raise(unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)))
+			err = opened(raise(openNull(int(c.root.Fd()))))
 		} else {
 			err = opened(raise(openFIFO(p)))
 		}
