@@ -95,15 +95,6 @@ func (x *executor) execOn(t *thread, s *containers.ExecSpec, w *powers, cg *entr
 		return 0, -1, fmt.Errorf("cannot find the container: %w", err)
 	}
 	defer closeFD(pidfd)
-	files, err := execFiles(s)
-	defer func() {
-		for _, fd := range files {
-			closeFD(fd)
-		}
-	}()
-	if err != nil {
-		return 0, -1, err
-	}
 	if err := t.leavePIDs(); err != nil {
 		return 0, -1, err
 	}
@@ -115,6 +106,15 @@ func (x *executor) execOn(t *thread, s *containers.ExecSpec, w *powers, cg *entr
 		return 0, -1, fmt.Errorf("cannot open the container's root: %w", err)
 	}
 	defer closeFD(root)
+	files, err := execFiles(s, func() (int, error) { return t.openNull(root) })
+	defer func() {
+		for _, fd := range files {
+			closeFD(fd)
+		}
+	}()
+	if err != nil {
+		return 0, -1, err
+	}
 	u, err := lookupUser(root, s.User, s.Groups)
 	if err != nil {
 		return 0, -1, err
@@ -182,13 +182,13 @@ func ownPipes(files []int, u *identity) error {
 	return nil
 }
 
-func execFiles(s *containers.ExecSpec) ([]int, error) {
+func execFiles(s *containers.ExecSpec, null func() (int, error)) ([]int, error) {
 	var files []int
 	for _, f := range []*os.File{s.Stdin, s.Stdout, s.Stderr} {
 		var fd int
 		var err error
 		if f == nil {
-			fd, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+			fd, err = null()
 			if err == nil && fd < 3 {
 				low := fd
 				fd, err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, 3)

@@ -150,6 +150,8 @@ func commonSteps() *program {
 			p.add("reset a signal", 0, unix.SYS_RT_SIGACTION, sig, mem(p, act), 0, 8)
 		}
 	}
+	// The caller's may hold keys; "" is a new one. A sandbox around us may refuse it.
+	p.add("make a session keyring", opMayLackCall, unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
 	p.add("unblock the signals", 0, unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, mem(p, new(uint64)), 0, 8)
 	p.add("set the umask", 0, unix.SYS_UMASK, 0o022)
 	var now unix.Rlimit

@@ -27,10 +27,11 @@ type op struct {
 }
 
 const (
-	opSave       = 1 << iota // keep the result
-	opUse                    // the first argument is the result kept last
-	opMayLack                // a missing path is no failure
-	opMayLackCap             // EINVAL: a capability that the kernel doesn't know
+	opSave        = 1 << iota // keep the result
+	opUse                     // the first argument is the result kept last
+	opMayLack                 // a missing path is no failure
+	opMayLackCap              // EINVAL: a capability that the kernel doesn't know
+	opMayLackCall             // ENOSYS, EPERM: a call that the kernel doesn't know or the machine refuses all
 )
 
 // report is how a child tells what failed.

@@ -83,7 +83,7 @@ func (c *container) startOn(t *thread, args []string, main bool) (_ *process, er
 			closeFD(fd)
 		}
 	}()
-	if err := c.openStdio(opened); err != nil {
+	if err := c.openStdio(t, opened); err != nil {
 		return nil, err
 	}
 	pids := -1
@@ -210,7 +210,7 @@ func (c *container) executable(command string) error {
 
 // openStdio opens the null device, the FIFOs and the extra files, all with
 // numbers above those the child gives them.
-func (c *container) openStdio(opened func(int, error) error) error {
+func (c *container) openStdio(t *thread, opened func(int, error) error) error {
 	low := 3 + len(c.spec.ExtraFiles)
 	raise := func(fd int, err error) (int, error) {
 		if err != nil || fd >= low {
@@ -222,7 +222,7 @@ func (c *container) openStdio(opened func(int, error) error) error {
 	for _, p := range []string{c.spec.Stdin, c.spec.Stdout, c.spec.Stderr} {
 		var err error
 		if p == "" {
-			err = opened(raise(unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)))
+			err = opened(raise(t.openNull(int(c.root.Fd()))))
 		} else {
 			err = opened(raise(openFIFO(p)))
 		}

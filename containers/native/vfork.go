@@ -75,6 +75,9 @@ func cloneAndRun(args *cloneArgs, ops []op, report *report) (int, syscall.Errno)
 			if o.flags&opMayLackCap != 0 && e == syscall.EINVAL {
 				continue
 			}
+			if o.flags&opMayLackCall != 0 && (e == syscall.ENOSYS || e == syscall.EPERM) {
+				continue
+			}
 			report.index = i
 			report.errno = e
 			break
