@@ -126,7 +126,8 @@ func ulimits(list []containers.Ulimit) ([]rlimit, error) {
 
 // empower adds what needs the machine's root still.
 func (p *program) empower(w *powers) {
-	if w.oomScoreAdj != w.oomInherited {
+	// A higher one than the default can stay: not everybody may lower it.
+	if w.oomScoreAdj != w.oomInherited && (w.oomScoreAdj != 0 || w.oomInherited < 0) {
 		p.write("set the OOM score adjustment", "/proc/self/oom_score_adj", strconv.Itoa(w.oomScoreAdj))
 	}
 	if w.appArmor != "" && w.appArmor != "unconfined" {

@@ -4,8 +4,11 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,9 +29,45 @@ func main() {
 	case "ptrace":
 		pid, _ := strconv.Atoi(os.Args[2])
 		fmt.Println(syscall.PtraceAttach(pid))
+	case "keyring": // KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING
+		id, _, errno := syscall.Syscall(sysKeyctl(), 0, ^uintptr(2), 0)
+		fmt.Println(int32(id), errno)
+	case "unix":
+		conn, err := net.Dial("unix", os.Args[2])
+		if err != nil {
+			fmt.Println("refused")
+			return
+		}
+		b, _ := io.ReadAll(conn)
+		fmt.Println(string(b))
+	case "nest":
+		fmt.Println(nest(os.Args[2]))
 	case "hunt":
 		hunt()
 	}
+}
+
+// nest makes folders in one another until that is refused, and counts them.
+func nest(dir string) int {
+	if err := os.Chdir(dir); err != nil {
+		return -1
+	}
+	name := strings.Repeat("n", 250)
+	for n := 0; ; n++ {
+		if err := os.Mkdir(name, 0o755); err != nil && !os.IsExist(err) || n == 100 {
+			return n
+		}
+		if err := os.Chdir(name); err != nil {
+			return -n
+		}
+	}
+}
+
+func sysKeyctl() uintptr {
+	if runtime.GOARCH == "arm64" {
+		return 219
+	}
+	return 250
 }
 
 // newLink asks rtnetlink(7) for a new link without saying of which kind: who may
