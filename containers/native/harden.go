@@ -22,7 +22,7 @@ const openFiles = 524288
 func Harden() error {
 	// A change of user makes the memory readable again with this setting.
 	if b, err := os.ReadFile("/proc/sys/fs/suid_dumpable"); err == nil && strings.TrimSpace(string(b)) == "1" {
-		return &containers.Unsupported{Feature: "a machine whose setting fs.suid_dumpable is not 1"}
+		return &containers.Unsupported{Feature: "the setting fs.suid_dumpable=0 (1 opens the memory of starting containers to others)"}
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("cannot close the program's memory to others: %w", err)

@@ -170,6 +170,7 @@ func TestChildIsClosed(t *testing.T) {
 	addProbe(t, root)
 	s := r.spec(root, "")
 	s.Args = []string{"/probe", "hunt"}
+	s.CapAdd = []string{"SYS_PTRACE"}
 	c, err := r.engine.Prepare(context.Background(), s)
 	must(t, err)
 	out := drain(t, s.Stdout)
