@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"platelayer/containers"
 	"platelayer/topology"
@@ -107,6 +108,12 @@ func rates(all []topology.BlkioRate) (out []containers.BlkioRate) {
 // joins tells whether a station shares a namespace with another, which must
 // run when its root is made.
 func joins(s *topology.Station) bool { return s != nil && (s.PID != "" || s.IPC != "") }
+
+// sharesPIDs tells whether a station's processes are another's too.
+func sharesPIDs(t *topology.Topology, s *topology.Station) bool {
+	id := s.ID()
+	return s.PID != "" || slices.ContainsFunc(t.Stations(), func(o *topology.Station) bool { return o.PID == id })
+}
 
 // furnish reads what a container gets from the machine's files, and makes the
 // folders of its volumes.

@@ -93,6 +93,13 @@ func (c *container) startOn(t *thread, args []string, main bool) (_ *process, er
 		}
 		defer closeFD(pids)
 	}
+	proc := -1
+	if pids >= 0 {
+		if proc, err = sharedProc(t, pids); err != nil {
+			return nil, err
+		}
+		defer closeFD(proc)
+	}
 	if err := c.enter(t); err != nil {
 		return nil, err
 	}
@@ -124,22 +131,19 @@ func (c *container) startOn(t *thread, args []string, main bool) (_ *process, er
 		f.program, f.args = c.engine.init, append([]string{InitName, command}, args...)
 	}
 	prog := &program{}
-	prog.add("make a session", 0, unix.SYS_SETSID)
 	for _, fd := range cg.tasks {
 		prog.add("enter a cgroup", 0, unix.SYS_WRITE, uintptr(fd), prog.str("0"), 1)
 	}
-	prog.isolate(c.baseFD, view{whole: c.spec.Privileged, cgroup: c.engine.cgroups.v2 != "",
+	prog.isolate(c.baseFD, view{proc: proc, whole: c.spec.Privileged, cgroup: c.engine.cgroups.v2 != "",
 		delegated: c.spec.Delegate || c.spec.Privileged})
-	prog.finish(f)
 	flags := uint64(unix.CLONE_NEWPID)
 	if pids >= 0 {
-		if err := joinPIDs(t, pids); err != nil {
-			return nil, err
-		}
-		flags = 0
+		prog.enterPIDs(pids)
+		f.birth, flags = true, 0
 	}
+	prog.finish(f)
 	c.isolated = true
-	pid, pidfd, err := prog.run(flags, cg.dir)
+	pid, pidfd, err := prog.run(t, flags, cg.dir)
 	if err != nil {
 		return nil, startError(c.spec.Name, command, err)
 	}

@@ -82,6 +82,10 @@ func cloneAndRun(args *cloneArgs, ops []op, report *report) (int, syscall.Errno)
 			report.errno = e
 			break
 		}
+		if o.flags&opBirth != 0 && r != 0 {
+			report.born = int(r)
+			break
+		}
 		if o.flags&opSave != 0 {
 			saved = r
 		}

@@ -42,6 +42,9 @@ func main() {
 		fmt.Println(string(b))
 	case "nest":
 		fmt.Println(nest(os.Args[2]))
+	case "overwrite":
+		address, _ := strconv.ParseInt(os.Args[2], 10, 64)
+		overwrite(address)
 	case "hunt":
 		hunt()
 	}
@@ -89,6 +92,41 @@ func newLink() error {
 		return err
 	}
 	return syscall.Errno(-int32(binary.NativeEndian.Uint32(answer[16:])))
+}
+
+// overwrite writes at an address of whatever program of the engine's it finds
+// until /tmp/stop exists.
+func overwrite(address int64) {
+	wrote := false
+	for self := fmt.Sprintf("/proc/%d", os.Getpid()); ; {
+		procs, _ := filepath.Glob("/proc/[0-9]*")
+		for _, p := range procs {
+			if p == self {
+				continue
+			}
+			f, err := os.OpenFile(p+"/mem", os.O_RDWR, 0)
+			if err != nil {
+				continue
+			}
+			b := make([]byte, 9)
+			if _, err := f.ReadAt(b, address); err == nil && string(b) == "untouched" {
+				fds, _ := filepath.Glob(p + "/fd/*")
+				for _, fd := range fds {
+					to, err := os.Readlink(fd)
+					if n, _ := strconv.Atoi(filepath.Base(fd)); err == nil && n > 2 {
+						fmt.Println("LEAK: descriptor of", to)
+					}
+				}
+				_, err = f.WriteAt([]byte("OVERWRITE"), address)
+				wrote = wrote || err == nil
+			}
+			f.Close()
+		}
+		if _, err := os.Stat("/tmp/stop"); err == nil {
+			fmt.Println("wrote", wrote)
+			return
+		}
+	}
 }
 
 // hunt opens whatever /proc shows of other processes until /tmp/stop exists.
