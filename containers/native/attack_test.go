@@ -389,3 +389,46 @@ func TestHostileDev(t *testing.T) {
 		t.Errorf("got %q, %v", b, err)
 	}
 }
+
+// TestMadeDevicesV1 does it with the device filter of cgroup v1.
+func TestMadeDevicesV1(t *testing.T) {
+	r := newRig(t)
+	r.onV1()
+	s := r.spec(busyboxRoot(t), "mknod /dev/m c 1 1 && (cat /dev/m >/dev/null) 2>/dev/null || echo no; mknod /dev/k c 1 11 && (cat /dev/k >/dev/null) 2>/dev/null || echo no; mknod /dev/z c 1 5 && head -c 1 /dev/z | wc -c")
+	s.CapAdd = []string{"MKNOD"}
+	if out, _ := r.run(s); out != "no\nno\n1\n" {
+		t.Errorf("got %q", out)
+	}
+}
+
+// TestEnginePlaces gives volumes the places that are the engine's: what it
+// writes and masks in /proc must be the kernel's (CVE-2025-52881).
+func TestEnginePlaces(t *testing.T) {
+	r := newRig(t)
+	source := t.TempDir()
+	for _, target := range []string{"/", "/proc", "/proc/self/attr", "/proc/sysrq-trigger", "/proc/../proc/sys", "/sys", "/sys/kernel", "/dev", "/dev/pts/x", "//proc//self", "/x/../proc"} {
+		for _, link := range []bool{false, true} {
+			root := busyboxRoot(t)
+			at := target
+			if link {
+				must(t, os.Symlink(target, filepath.Join(root, "way")))
+				at = "/way"
+			}
+			for _, s := range []containers.Spec{{Mounts: []containers.Mount{{Source: source, Target: at}}}, {Tmpfs: []containers.Tmpfs{{Target: at}}}, {Files: []containers.File{{Target: at}}}} {
+				spec := r.spec(root, "cat /proc/self/attr/current >/dev/null 2>&1; test -d /proc/1 && test -r /proc/self/oom_score_adj && test -d /sys/kernel && test -c /dev/null && (echo x >/proc/sys/kernel/core_pattern) 2>/dev/null || echo kept")
+				spec.Mounts, spec.Tmpfs, spec.Files = s.Mounts, s.Tmpfs, s.Files
+				c, err := r.engine.Prepare(context.Background(), spec)
+				if err != nil {
+					continue
+				}
+				if !link {
+					t.Errorf("%s was taken", target)
+				}
+				// Through a link it lands below what the engine mounts at the start.
+				if out, _ := r.finish(c, spec); out != "kept\n" {
+					t.Errorf("%s by a link: got %q", target, out)
+				}
+			}
+		}
+	}
+}
