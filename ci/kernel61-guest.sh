@@ -95,6 +95,7 @@ platelayer down life
 
 tests='TestRun|TestHostRoot$|Inside|Namespaces|Memory|Pids|Sealed|TestExec$|Volumes|Discard'
 tests+='|Freeze|SetLimits|RestartKeeps|RestartShows|KillGroup|Adopt|WriteFiles|OOMIs|NoGrowth'
+tests+='|Newborn|StandardInput|MadeDevices|HostileDev|EnginePlaces|WorkingFolders'
 say "the engine's own tests"
 native.test -test.run "$tests" -test.v
 

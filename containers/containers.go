@@ -223,9 +223,10 @@ type ExecSpec struct {
 	TTY        bool // Stdin is used as the controlling terminal (the container's pty)
 	// Standard files: the container's pty or pipes made for it, which become its
 	// user's; nil is /dev/null.
-	Stdin  *os.File
-	Stdout *os.File
-	Stderr *os.File
+	Stdin      *os.File
+	Stdout     *os.File
+	Stderr     *os.File
+	SharedPIDs bool // other containers share its processes: Spec.PIDOf
 	// As in the Spec that the container was made from.
 	Groups        []string
 	Ulimits       []Ulimit

@@ -126,7 +126,10 @@ func (m *member) check(ctx context.Context, ref containers.ProcessRef, config *t
 	defer ours.Close()
 	s := m.definition()
 	now, _, _ := m.now()
-	spec, err := execSpec(cgroup(m.k.name), &now, s)
+	m.k.mu.Lock()
+	t := m.k.intent.Topology
+	m.k.mu.Unlock()
+	spec, err := execSpec(cgroup(m.k.name), &now, t, s)
 	if err != nil {
 		theirs.Close()
 		return false, err.Error()

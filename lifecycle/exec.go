@@ -47,7 +47,11 @@ func Exec(ctx context.Context, l Layout, name string, s *topology.Station, o Exe
 	if err := native.Harden(); err != nil {
 		return nil, err
 	}
-	spec, err := execSpec(cgroup(name), c, s)
+	intent, err := readIntent(l, name)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := execSpec(cgroup(name), c, intent.Topology, s)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +83,7 @@ func Exec(ctx context.Context, l Layout, name string, s *topology.Station, o Exe
 }
 
 // execSpec has a command in a station run with what the station's own has.
-func execSpec(group string, c *ContainerState, s *topology.Station) (*containers.ExecSpec, error) {
+func execSpec(group string, c *ContainerState, t *topology.Topology, s *topology.Station) (*containers.ExecSpec, error) {
 	own := new(containers.Spec)
 	site{}.full(own, s)
 	if err := readFilter(own, s); err != nil {
@@ -87,7 +91,8 @@ func execSpec(group string, c *ContainerState, s *topology.Station) (*containers
 	}
 	return &containers.ExecSpec{
 		Container: c.Process, Cgroup: group + "/" + c.Container, Env: slices.Clone(s.Environment), User: s.User,
-		Groups: own.Groups, Ulimits: own.Ulimits, OOMScoreAdj: own.OOMScoreAdj, CapAdd: own.CapAdd, CapDrop: own.CapDrop,
+		SharedPIDs: sharesPIDs(t, s),
+		Groups:     own.Groups, Ulimits: own.Ulimits, OOMScoreAdj: own.OOMScoreAdj, CapAdd: own.CapAdd, CapDrop: own.CapDrop,
 		Privileged: own.Privileged, Seccomp: own.Seccomp, NewPrivileges: own.NewPrivileges, AppArmor: own.AppArmor, Label: own.Label,
 	}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"platelayer/containers"
 	"platelayer/topology"
@@ -85,6 +86,12 @@ func rates(all []topology.BlkioRate) (out []containers.BlkioRate) {
 // joins tells whether a station shares a namespace with another, which must
 // run when its root is made.
 func joins(s *topology.Station) bool { return s != nil && (s.PID != "" || s.IPC != "") }
+
+// sharesPIDs tells whether a station's processes are another's too.
+func sharesPIDs(t *topology.Topology, s *topology.Station) bool {
+	id := s.ID()
+	return s.PID != "" || slices.ContainsFunc(t.Stations(), func(o *topology.Station) bool { return o.PID == id })
+}
 
 // makeVolumes makes the folders of a container's volumes.
 func (k *keeper) makeVolumes(r *root) error {

@@ -264,6 +264,11 @@ func record(l Layout, i *Intent) error {
 			return fmt.Errorf("cannot make the state folder of %q: %w", name, err)
 		}
 	}
+	// Root of a station can leave setuid programs in a volume or in its root: no
+	// user of the machine may reach them.
+	if err := os.Chmod(l.Lib, 0o700); err != nil {
+		return fmt.Errorf("cannot close %s to other users: %w", l.Lib, err)
+	}
 	// Programs of format 1 look here, and take what has no intent for remains.
 	mark := struct {
 		Version int `json:"version"`

@@ -16,6 +16,12 @@ import (
 // below the one with its limits, which it can't reach.
 const payload = "payload"
 
+// payloadDepth keeps the paths of what a container makes in its payload, with
+// names of 255 bytes each, shorter than PATH_MAX: longer ones couldn't be
+// removed by their names when it is gone. It counts from above the payload,
+// where the container can't change it.
+const payloadDepth = 14
+
 // delegateTo makes a fresh payload and has the next process enter that.
 func (h *hierarchies) delegateTo(e *entry) error {
 	if h.v2 == "" {
@@ -29,6 +35,9 @@ func (h *hierarchies) delegateTo(e *entry) error {
 	}
 	if err := mkdirCgroup(dir); err != nil {
 		return err
+	}
+	if err := writeFile(top+"/cgroup.max.depth", strconv.Itoa(payloadDepth)); err != nil {
+		return fmt.Errorf("cannot bound the depth of %s: %w", top, err)
 	}
 	if !h.hybrid {
 		for _, c := range []string{"+memory", "+pids", "+cpu", "+io"} {

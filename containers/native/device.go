@@ -132,21 +132,6 @@ func makeDevices(dev int, list []device) error {
 	return nil
 }
 
-// openNull opens a container's own null device: of the machine's, a root user in
-// the container could change the mode.
-func openNull(root int) (int, error) {
-	fd, err := openIn(root, "/dev/null", unix.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		return -1, fmt.Errorf("cannot open the container's null device: %w", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
-		closeFD(fd)
-		return -1, errors.Join(errors.New("cannot use the container's /dev/null: it is not the null device"), err)
-	}
-	return fd, nil
-}
-
 // makeConsole makes the place for the terminal's second name.
 func makeConsole(dev int) error {
 	fd, err := unix.Openat(dev, "console", unix.O_CREAT|unix.O_EXCL|unix.O_RDONLY|unix.O_CLOEXEC, 0o600)

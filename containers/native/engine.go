@@ -84,7 +84,7 @@ func (e *Engine) Prepare(ctx context.Context, spec *containers.Spec) (containers
 	if err := checkResources(spec.MemoryBytes, spec.Pids, &spec.Resources); err != nil {
 		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
 	}
-	c := &container{engine: e, spec: spec, ns: newNSSet(), baseFD: -1, cwd: -1, shm: -1}
+	c := &container{engine: e, spec: spec, ns: newNSSet(), baseFD: -1, cwd: -1, procFD: -1, shm: -1}
 	var err error
 	if c.powers, err = powersOf(specPowers(spec), e.filter); err != nil {
 		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
@@ -113,6 +113,7 @@ type container struct {
 	root    *os.File
 	baseFD  int // the base's root folder, in the container's mount namespace
 	cwd     int
+	procFD  int // the root's /proc folder
 	shm     int // a clone of another container's /dev/shm, or -1
 	user    *identity
 	powers  *powers
@@ -141,7 +142,7 @@ func (c *container) Discard() error {
 }
 
 func (c *container) release() {
-	for _, fd := range []*int{&c.ns.mnt, &c.ns.net, &c.ns.uts, &c.ns.ipc, &c.baseFD, &c.cwd, &c.shm} {
+	for _, fd := range []*int{&c.ns.mnt, &c.ns.net, &c.ns.uts, &c.ns.ipc, &c.baseFD, &c.cwd, &c.procFD, &c.shm} {
 		closeFD(*fd)
 		*fd = -1
 	}

@@ -74,7 +74,7 @@ func busyboxRoot(t testing.TB) string {
 		must(t, os.Mkdir(filepath.Join(root, d), 0o755))
 	}
 	must(t, os.WriteFile(filepath.Join(root, "bin/busybox"), b, 0o755))
-	for _, applet := range strings.Fields("sh cat ls id sleep mount unshare mknod echo kill hostname env pwd dd true false ping ps grep head stat touch ln readlink wc tr sync od tail seq test printf nc httpd umount") {
+	for _, applet := range strings.Fields("sh cat ls id sleep mount unshare mknod echo kill hostname env pwd dd true false ping ps grep head stat touch ln readlink wc tr sync od tail seq test printf nc httpd umount cut") {
 		must(t, os.Symlink("busybox", filepath.Join(root, "bin", applet)))
 	}
 	must(t, os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n"), 0o644))

@@ -95,10 +95,16 @@ func (x *executor) execOn(t *thread, s *containers.ExecSpec, w *powers, cg *entr
 		return 0, -1, fmt.Errorf("cannot find the container: %w", err)
 	}
 	defer closeFD(pidfd)
-	if err := t.leavePIDs(); err != nil {
-		return 0, -1, err
+	traced := s.SharedPIDs || w.caps&(1<<unix.CAP_SYS_PTRACE) != 0
+	enter := unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET
+	t.away = true
+	if !traced {
+		if err := t.leavePIDs(); err != nil {
+			return 0, -1, err
+		}
+		enter |= unix.CLONE_NEWPID
 	}
-	if err := unix.Setns(pidfd, unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC|unix.CLONE_NEWNET|unix.CLONE_NEWPID); err != nil {
+	if err := unix.Setns(pidfd, enter); err != nil {
 		return 0, -1, fmt.Errorf("cannot enter the container: %w", err)
 	}
 	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -106,7 +112,7 @@ func (x *executor) execOn(t *thread, s *containers.ExecSpec, w *powers, cg *entr
 		return 0, -1, fmt.Errorf("cannot open the container's root: %w", err)
 	}
 	defer closeFD(root)
-	files, err := execFiles(s, root)
+	files, err := execFiles(s, func() (int, error) { return t.openNull(root) })
 	defer func() {
 		for _, fd := range files {
 			closeFD(fd)
@@ -145,15 +151,17 @@ func (x *executor) execOn(t *thread, s *containers.ExecSpec, w *powers, cg *entr
 		return 0, -1, execError(path.Base(s.Cgroup), s.Args[0], err)
 	}
 	prog := &program{}
-	prog.add("make a session", 0, unix.SYS_SETSID)
 	for _, fd := range cg.tasks {
 		prog.add("enter a cgroup", 0, unix.SYS_WRITE, uintptr(fd), prog.str("0"), 1)
 	}
 	// Once in the cgroup: its namespace, as any other process of the container.
 	prog.add("enter the cgroup namespace", 0, unix.SYS_SETNS, uintptr(pidfd), unix.CLONE_NEWCGROUP)
-	prog.finish(&final{cwd: cwd, files: files, tty: s.TTY, common: x.common, user: u,
+	if traced {
+		prog.enterPIDs(pidfd)
+	}
+	prog.finish(&final{cwd: cwd, files: files, tty: s.TTY, birth: traced, common: x.common, user: u,
 		powers: w, program: -1, path: command, args: s.Args, env: env})
-	pid, child, err = prog.run(0, cg.dir)
+	pid, child, err = prog.run(t, 0, cg.dir)
 	if err != nil {
 		return 0, -1, startError(path.Base(s.Cgroup), command, err)
 	}
@@ -182,13 +190,13 @@ func ownPipes(files []int, u *identity) error {
 	return nil
 }
 
-func execFiles(s *containers.ExecSpec, root int) ([]int, error) {
+func execFiles(s *containers.ExecSpec, null func() (int, error)) ([]int, error) {
 	var files []int
 	for _, f := range []*os.File{s.Stdin, s.Stdout, s.Stderr} {
 		var fd int
 		var err error
 		if f == nil {
-			fd, err = openNull(root)
+			fd, err = null()
 			if err == nil && fd < 3 {
 				low := fd
 				fd, err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, 3)

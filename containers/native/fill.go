@@ -116,11 +116,11 @@ func (f *filler) link(first string, to int, name string) error {
 
 func (f *filler) node(from, to int, name, path string, st *unix.Stat_t) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFIFO {
-		if err := unix.Mkfifoat(to, name, 0o600); err != nil {
+		// The thread has no umask; fchmodat(2) would follow a link put in its place.
+		if err := unix.Mkfifoat(to, name, st.Mode&0o777); err != nil {
 			return err
 		}
-		return errors.Join(unix.Fchownat(to, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW),
-			unix.Fchmodat(to, name, st.Mode&0o7777, 0))
+		return unix.Fchownat(to, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
 	}
 	const flags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
 	old, err := unix.Openat(from, name, unix.O_RDONLY|flags, 0)

@@ -2,8 +2,12 @@ package native
 
 import (
 	"fmt"
+	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"platelayer/containers"
 )
 
 // openFiles is the hard limit that systemd gives services: thousands of
@@ -16,6 +20,10 @@ const openFiles = 524288
 // raised, be the caller's ever so low, and the table of files grown once:
 // growing it waits for RCU.
 func Harden() error {
+	// A change of user makes the memory readable again with this setting.
+	if b, err := os.ReadFile("/proc/sys/fs/suid_dumpable"); err == nil && strings.TrimSpace(string(b)) == "1" {
+		return &containers.Unsupported{Feature: "the setting fs.suid_dumpable=0 (1 opens the memory of starting containers to others)"}
+	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("cannot close the program's memory to others: %w", err)
 	}

@@ -159,3 +159,50 @@ func TestIdle(t *testing.T) {
 		t.Errorf("the container ended with %+v, %v", exit, err)
 	}
 }
+
+// TestNewborn looks at commands that are executed by a newborn: birth.go.
+func TestNewborn(t *testing.T) {
+	r := newRig(t)
+	root := busyboxRoot(t)
+	p := r.start(r.spec(root, "exec sleep 100"))
+	defer r.end(p)
+	ref := p.Ref()
+	spec := func(args ...string) *containers.ExecSpec {
+		return &containers.ExecSpec{Container: ref, Cgroup: p.(*process).cgroup, SharedPIDs: true, Args: args}
+	}
+	_, err := Exec(context.Background(), spec("/nope"))
+	var missing *containers.ExecError
+	if !errors.As(err, &missing) || missing.Code() != 127 {
+		t.Errorf("got %v", err)
+	}
+	s := spec("sh", "-c", "test $(id -u) = 1000 && test $PWD = /tmp && test $(cut -d' ' -f6 /proc/self/stat) = $$ && test $(ls /proc/self/fd | wc -l) = 4 && echo fine >/dev/tty && exit 7")
+	s.User, s.WorkingDir, s.TTY = "ann", "/tmp", true
+	master, slave, err := OpenPTY(ref)
+	must(t, err)
+	defer master.Close()
+	s.Stdin, s.Stdout, s.Stderr = slave, slave, slave
+	e, err := Exec(context.Background(), s)
+	must(t, err)
+	must(t, slave.Close())
+	b := make([]byte, 100)
+	n, _ := master.Read(b)
+	exit, err := e.Wait()
+	must(t, err)
+	if string(b[:n]) != "fine\r\n" || exit.Code != 7 {
+		t.Errorf("got %q, %+v", b[:n], exit)
+	}
+	for _, powers := range []containers.Spec{{Init: true}, {NewPrivileges: true}, {Privileged: true}} {
+		j := r.spec(root, "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status | tr -d '\\t\\n'; (echo x >/proc/sys/kernel/domainname) 2>/dev/null && echo whole; cat /proc/1/comm")
+		j.PIDOf, j.Init, j.NewPrivileges, j.Privileged = &ref, powers.Init, powers.NewPrivileges, powers.Privileged
+		want := "NoNewPrivs:1Seccomp:2sleep\n"
+		switch {
+		case j.NewPrivileges:
+			want = "NoNewPrivs:0Seccomp:2sleep\n"
+		case j.Privileged:
+			want = "NoNewPrivs:0Seccomp:0whole\nsleep\n"
+		}
+		if out, _ := r.run(j); out != want {
+			t.Errorf("got %q, want %q", out, want)
+		}
+	}
+}

@@ -30,8 +30,12 @@ func maskedSys() []string {
 func (p *program) isolate(base int, v view) {
 	at := uintptr(0xffffff9c) // AT_FDCWD
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	proc := p.str("proc")
-	p.add("mount /proc", 0, unix.SYS_MOUNT, proc, p.str("/proc"), proc, flags)
+	if v.proc >= 0 {
+		p.add("mount the shared /proc", 0, unix.SYS_MOVE_MOUNT, uintptr(v.proc), p.str(""), at, p.str("/proc"), unix.MOVE_MOUNT_F_EMPTY_PATH)
+	} else {
+		proc := p.str("proc")
+		p.add("mount /proc", 0, unix.SYS_MOUNT, proc, p.str("/proc"), proc, flags)
+	}
 	readOnly, files, dirs := readOnlyProc, maskedProcFiles, maskedProcDirs
 	if v.whole {
 		readOnly, files, dirs = nil, nil, nil
@@ -68,6 +72,7 @@ func (p *program) isolate(base int, v view) {
 
 // view is what a container sees of the kernel.
 type view struct {
+	proc      int  // a /proc shared with another container, or -1
 	whole     bool // nothing is masked or read-only
 	cgroup    bool // there is a v2 tree to show
 	delegated bool // it may write to it
@@ -99,10 +104,24 @@ func (p *program) finish(f *final) {
 	for i, fd := range f.files {
 		p.add(fmt.Sprintf("hand over file %d", i), 0, unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
 	}
-	if f.tty {
-		p.add("take the terminal", 0, unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
+	session := func() {
+		p.add("make a session", 0, unix.SYS_SETSID)
+		if f.tty {
+			p.add("take the terminal", 0, unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
+		}
 	}
-	p.add("mark files to close", 0, unix.SYS_CLOSE_RANGE, uintptr(len(f.files)), maxFD, unix.CLOSE_RANGE_CLOEXEC)
+	if f.birth {
+		// The newborn's files are seen: none is left to it but the command's own.
+		low := uintptr(len(f.files))
+		if f.program >= 0 {
+			p.add("keep the program", 0, unix.SYS_DUP3, uintptr(f.program), low, unix.O_CLOEXEC)
+			f.program, low = int(low), low+1
+		}
+		p.add("close files", 0, unix.SYS_CLOSE_RANGE, low, maxFD, 0)
+	} else {
+		session()
+		p.add("mark files to close", 0, unix.SYS_CLOSE_RANGE, uintptr(len(f.files)), maxFD, unix.CLOSE_RANGE_CLOEXEC)
+	}
 	p.append(f.common)
 	p.empower(f.powers)
 	filter := func() {
@@ -116,6 +135,12 @@ func (p *program) finish(f *final) {
 		p.credentials(f.user, f.powers)
 	} else {
 		p.credentials(f.user, f.powers)
+	}
+	if f.birth {
+		p.birth()
+		session()
+	}
+	if !f.powers.newPrivileges {
 		filter()
 	}
 	if f.program >= 0 {
@@ -130,6 +155,7 @@ type final struct {
 	cwd     int // an open folder, or -1
 	files   []int
 	tty     bool
+	birth   bool // the command is executed by a newborn: birth.go
 	common  *program
 	user    *identity
 	powers  *powers
@@ -150,6 +176,8 @@ func commonSteps() *program {
 			p.add("reset a signal", 0, unix.SYS_RT_SIGACTION, sig, mem(p, act), 0, 8)
 		}
 	}
+	// The caller's may hold keys; "" is a new one. A sandbox around us may refuse it.
+	p.add("make a session keyring", opMayLackCall, unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
 	p.add("unblock the signals", 0, unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, mem(p, new(uint64)), 0, 8)
 	p.add("set the umask", 0, unix.SYS_UMASK, 0o022)
 	var now unix.Rlimit

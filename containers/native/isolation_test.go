@@ -2,11 +2,13 @@ package native
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -189,5 +191,60 @@ func TestChildIsClosed(t *testing.T) {
 	must(t, err)
 	if got := out(); got != "seen true closed true\n" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// canary is what a container tries to overwrite.
+var canary = [16]byte{'u', 'n', 't', 'o', 'u', 'c', 'h', 'e', 'd'}
+
+// TestTracedChild does the same where containers may trace: by that right they
+// open the memory of all they see, so it must not be this program's, and no file
+// of this program's may be open there.
+func TestTracedChild(t *testing.T) {
+	r := newRig(t)
+	must(t, Harden())
+	root := busyboxRoot(t)
+	addProbe(t, root)
+	before := canary
+	s := r.spec(root, "")
+	s.Args = []string{"/probe", "overwrite", fmt.Sprint(uintptr(unsafe.Pointer(&canary)))}
+	s.CapAdd = []string{"SYS_PTRACE"}
+	c, err := r.engine.Prepare(context.Background(), s)
+	must(t, err)
+	out := drain(t, s.Stdout)
+	p, err := c.Start(context.Background())
+	must(t, err)
+	for range 40 {
+		// Its own right, and that of another with which it shares processes.
+		for _, x := range []*containers.ExecSpec{{CapAdd: s.CapAdd}, {SharedPIDs: true}} {
+			x.Container, x.Cgroup, x.Args = p.Ref(), p.(*process).cgroup, []string{"/bin/true"}
+			e, err := Exec(context.Background(), x)
+			if err != nil {
+				continue // what was overwritten was the newborn's own
+			}
+			_, err = e.Wait()
+			must(t, err)
+		}
+		ref := p.Ref()
+		joined := r.spec(root, "true")
+		joined.PIDOf = &ref
+		c, err := r.engine.Prepare(context.Background(), joined)
+		must(t, err)
+		if j, err := c.Start(context.Background()); err == nil {
+			_, err = j.Wait()
+			must(t, err)
+		}
+	}
+	e, err := Exec(context.Background(), &containers.ExecSpec{Container: p.Ref(), Cgroup: p.(*process).cgroup, SharedPIDs: true, Args: []string{"touch", "/tmp/stop"}})
+	must(t, err)
+	_, err = e.Wait()
+	must(t, err)
+	_, err = p.Wait()
+	must(t, err)
+	if got := out(); got != "wrote true\n" {
+		t.Errorf("got %q", got)
+	}
+	if canary != before {
+		t.Errorf("this program's memory was overwritten: %q", canary)
 	}
 }

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -44,13 +45,34 @@ func (c *container) openPIDs() (int, error) {
 	return pidfd, nil
 }
 
-// joinPIDs makes the thread's next child one of that container's.
-func joinPIDs(t *thread, pidfd int) error {
-	if err := t.leavePIDs(); err != nil {
-		return err
+// sharedProc clones the /proc of the container whose processes are shared: a new
+// one would show those of the process that mounts it, which stays outside. The
+// thread is in that container's mount namespace afterwards.
+func sharedProc(t *thread, pidfd int) (int, error) {
+	t.away = true
+	// A mount can be cloned only from inside its namespace.
+	if err := unix.Setns(pidfd, unix.CLONE_NEWNS); err != nil {
+		return -1, fmt.Errorf("cannot enter the container whose processes are shared: %w", err)
 	}
-	if err := unix.Setns(pidfd, unix.CLONE_NEWPID); err != nil {
-		return fmt.Errorf("cannot enter the shared pid namespace: %w", err)
+	at, err := openIn(unix.AT_FDCWD, "/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, fmt.Errorf("cannot open the shared /proc: %w", err)
 	}
-	return nil
+	defer closeFD(at)
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	if err := errors.Join(unix.Fstatfs(at, &fs), unix.Fstat(at, &st)); err != nil || fs.Type != unix.PROC_SUPER_MAGIC || st.Ino != procRoot {
+		return -1, errors.Join(errors.New("cannot share /proc: it is not what the engine mounted"), err)
+	}
+	fd, err := cloneMount(at, "", false)
+	if err != nil {
+		return -1, err
+	}
+	if err := setMount(fd, quiet, false); err != nil {
+		closeFD(fd)
+		return -1, err
+	}
+	return fd, nil
 }
+
+const procRoot = 1 // PROC_ROOT_INO of linux/proc_fs.h

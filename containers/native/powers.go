@@ -19,6 +19,7 @@ type powers struct {
 	newPrivileges bool
 	limits        []rlimit
 	oomScoreAdj   int
+	oomInherited  int // this process's own
 	appArmor      string
 }
 
@@ -51,6 +52,12 @@ func powersOf(s *containers.ExecSpec, normal *unix.SockFprog) (*powers, error) {
 	}
 	if s.OOMScoreAdj < -1000 || s.OOMScoreAdj > 1000 {
 		return nil, fmt.Errorf("OOM score adjustment of %d is not within -1000 and 1000", s.OOMScoreAdj)
+	}
+	// Who is protected from being ended for memory doesn't protect containers.
+	if b, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil {
+		if w.oomInherited, err = strconv.Atoi(strings.TrimSpace(string(b))); err != nil {
+			return nil, fmt.Errorf("cannot read the OOM score adjustment: %w", err)
+		}
 	}
 	if err := seLinux(s.Label); err != nil {
 		return nil, err
@@ -119,7 +126,8 @@ func ulimits(list []containers.Ulimit) ([]rlimit, error) {
 
 // empower adds what needs the machine's root still.
 func (p *program) empower(w *powers) {
-	if w.oomScoreAdj != 0 {
+	// A higher one than the default can stay: not everybody may lower it.
+	if w.oomScoreAdj != w.oomInherited && (w.oomScoreAdj != 0 || w.oomInherited < 0) {
 		p.write("set the OOM score adjustment", "/proc/self/oom_score_adj", strconv.Itoa(w.oomScoreAdj))
 	}
 	if w.appArmor != "" && w.appArmor != "unconfined" {

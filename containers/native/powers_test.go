@@ -77,3 +77,24 @@ func TestSetuidProgram(t *testing.T) {
 		}
 	}
 }
+
+// TestProbeLimits names every controller that a limit needs, found or lacking.
+func TestProbeLimits(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "cgroup.controllers"), []byte("cpu io memory\n"), 0o644))
+	for _, tc := range []struct {
+		h    hierarchies
+		ok   bool
+		want string
+	}{
+		{hierarchies{v2: dir}, false, "cgroup controllers cpu (v2), memory (v2), io (v2); lacks cpuset (for cpuset), pids (for pids_limit)"},
+		{hierarchies{v2: dir, hybrid: true, v1: map[string]string{"pids": "x", "cpuset": "y", "blkio": "z"}}, true,
+			"cgroup controllers cpu (v2), cpuset (v1), memory (v2), pids (v1), blkio (v1)"},
+		{hierarchies{}, false, "lacks cpu (for cpus, cpu_shares), cpuset (for cpuset), memory (for mem_limit, memswap_limit, mem_reservation), pids (for pids_limit), io (for blkio_config)"},
+	} {
+		f := probeLimits(&tc.h)
+		if f.OK != tc.ok || f.Detail != tc.want {
+			t.Errorf("got %v %q, want %q", f.OK, f.Detail, tc.want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package native
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -103,27 +104,40 @@ func probeCgroupKill(h *hierarchies) Feature {
 	return f
 }
 
+// limitControllers are the cgroup controllers that limits need, with the keys of
+// a station that need them; v1 calls io blkio.
+var limitControllers = [...]struct{ name, v1, keys string }{
+	{"cpu", "cpu", "cpus, cpu_shares"},
+	{"cpuset", "cpuset", "cpuset"},
+	{"memory", "memory", "mem_limit, memswap_limit, mem_reservation"},
+	{"pids", "pids", "pids_limit"},
+	{"io", "blkio", "blkio_config"},
+}
+
 func probeLimits(h *hierarchies) Feature {
-	f := Feature{Name: "memory and pids limits", Remedy: "boot with these cgroup controllers on"}
+	f := Feature{Name: "resource limits", Remedy: "boot with these cgroup controllers on"}
 	var have, lack []string
 	b, _ := os.ReadFile(h.v2 + "/cgroup.controllers") // none without a v2 tree
 	v2 := strings.Fields(string(b))
-	for _, c := range []string{"memory", "pids"} {
-		found := h.v1[c] != ""
-		for _, name := range v2 {
-			found = found || name == c
-		}
-		if found {
-			have = append(have, c)
-		} else {
-			lack = append(lack, c)
+	for _, c := range limitControllers {
+		switch {
+		case h.v1[c.v1] != "":
+			have = append(have, c.v1+" (v1)")
+		case slices.Contains(v2, c.name):
+			have = append(have, c.name+" (v2)")
+		default:
+			lack = append(lack, c.name+" (for "+c.keys+")")
 		}
 	}
 	f.OK = len(lack) == 0
-	f.Detail = "controllers: " + strings.Join(have, " ")
-	if !f.OK {
-		f.Detail += "; lacks " + strings.Join(lack, " ")
+	var parts []string
+	if len(have) > 0 {
+		parts = append(parts, "cgroup controllers "+strings.Join(have, ", "))
 	}
+	if !f.OK {
+		parts = append(parts, "lacks "+strings.Join(lack, ", "))
+	}
+	f.Detail = strings.Join(parts, "; ")
 	return f
 }
 

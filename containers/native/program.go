@@ -17,6 +17,7 @@ type program struct {
 	ops   []op
 	names []string // what each op does, for its error
 	keep  []any    // memory the ops point to
+	born  bool     // an op is the birth of another child
 }
 
 type op struct {
@@ -27,16 +28,19 @@ type op struct {
 }
 
 const (
-	opSave       = 1 << iota // keep the result
-	opUse                    // the first argument is the result kept last
-	opMayLack                // a missing path is no failure
-	opMayLackCap             // EINVAL: a capability that the kernel doesn't know
+	opSave        = 1 << iota // keep the result
+	opUse                     // the first argument is the result kept last
+	opMayLack                 // a missing path is no failure
+	opMayLackCap              // EINVAL: a capability that the kernel doesn't know
+	opBirth                   // a clone whose child goes on in the caller's place
+	opMayLackCall             // ENOSYS, EPERM: a call that the kernel doesn't know or the machine refuses all
 )
 
 // report is how a child tells what failed.
 type report struct {
 	index int
 	errno syscall.Errno
+	born  int // the newborn's pid
 }
 
 // cloneArgs is struct clone_args of linux/sched.h.
@@ -93,10 +97,14 @@ func (e *stepError) Error() string { return "cannot " + e.step + ": " + e.errno.
 func (e *stepError) Unwrap() error { return e.errno }
 
 // run starts a child with these clone flags and, if cgroup is not negative, in
-// that v2 cgroup. It returns the child's pid and a pidfd.
-func (p *program) run(flags uint64, cgroup int) (pid, pidfd int, err error) {
+// that v2 cgroup. The thread may be in a container's namespaces. It returns the child's pid and a pidfd.
+func (p *program) run(t *thread, flags uint64, cgroup int) (pid, pidfd int, err error) {
 	fd := new(int32)
-	rep := new(report)
+	rep, free, err := newReport(p.born)
+	if err != nil {
+		return 0, -1, err
+	}
+	defer free()
 	args := &cloneArgs{
 		flags:      flags | unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PIDFD,
 		pidFD:      uint64(uintptr(unsafe.Pointer(fd))),
@@ -111,6 +119,9 @@ func (p *program) run(flags uint64, cgroup int) (pid, pidfd int, err error) {
 	runtime.KeepAlive(fd)
 	if errno != 0 {
 		return 0, -1, fmt.Errorf("cannot clone: %w", errno)
+	}
+	if p.born {
+		return p.wait(t, int(*fd), rep)
 	}
 	if rep.errno != 0 {
 		_ = unix.Waitid(unix.P_PIDFD, int(*fd), nil, unix.WEXITED, nil)

@@ -83,7 +83,7 @@ func (c *container) startOn(t *thread, args []string, main bool) (_ *process, er
 			closeFD(fd)
 		}
 	}()
-	if err := c.openStdio(opened); err != nil {
+	if err := c.openStdio(t, opened); err != nil {
 		return nil, err
 	}
 	pids := -1
@@ -92,6 +92,13 @@ func (c *container) startOn(t *thread, args []string, main bool) (_ *process, er
 			return nil, err
 		}
 		defer closeFD(pids)
+	}
+	proc := -1
+	if pids >= 0 {
+		if proc, err = sharedProc(t, pids); err != nil {
+			return nil, err
+		}
+		defer closeFD(proc)
 	}
 	if err := c.enter(t); err != nil {
 		return nil, err
@@ -130,22 +137,19 @@ func (c *container) startOn(t *thread, args []string, main bool) (_ *process, er
 		f.program, f.args = c.engine.init, append([]string{InitName, command}, args...)
 	}
 	prog := &program{}
-	prog.add("make a session", 0, unix.SYS_SETSID)
 	for _, fd := range cg.tasks {
 		prog.add("enter a cgroup", 0, unix.SYS_WRITE, uintptr(fd), prog.str("0"), 1)
 	}
-	prog.isolate(c.baseFD, view{whole: c.spec.Privileged, cgroup: c.engine.cgroups.v2 != "",
+	prog.isolate(c.baseFD, view{proc: proc, whole: c.spec.Privileged, cgroup: c.engine.cgroups.v2 != "",
 		delegated: c.spec.Delegate || c.spec.Privileged})
-	prog.finish(f)
 	flags := uint64(unix.CLONE_NEWPID)
 	if pids >= 0 {
-		if err := joinPIDs(t, pids); err != nil {
-			return nil, err
-		}
-		flags = 0
+		prog.enterPIDs(pids)
+		f.birth, flags = true, 0
 	}
+	prog.finish(f)
 	c.isolated = true
-	pid, pidfd, err := prog.run(flags, cg.dir)
+	pid, pidfd, err := prog.run(t, flags, cg.dir)
 	if err != nil {
 		return nil, startError(c.spec.Name, command, err)
 	}
@@ -216,7 +220,7 @@ func (c *container) executable(command string) error {
 
 // openStdio opens the container's null device, the FIFOs and the extra files, all with
 // numbers above those the child gives them.
-func (c *container) openStdio(opened func(int, error) error) error {
+func (c *container) openStdio(t *thread, opened func(int, error) error) error {
 	low := 3 + len(c.spec.ExtraFiles)
 	raise := func(fd int, err error) (int, error) {
 		if err != nil || fd >= low {
@@ -228,7 +232,7 @@ func (c *container) openStdio(opened func(int, error) error) error {
 	for _, p := range []string{c.spec.Stdin, c.spec.Stdout, c.spec.Stderr} {
 		var err error
 		if p == "" {
-			err = opened(raise(openNull(int(c.root.Fd()))))
+			err = opened(raise(t.openNull(int(c.root.Fd()))))
 		} else {
 			err = opened(raise(openFIFO(p)))
 		}

@@ -2,6 +2,7 @@ package native
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -26,8 +27,11 @@ func (c *container) setSysctls(t *thread) error {
 	}
 	defer closeFD(root)
 	for _, s := range c.spec.Sysctls {
-		name := strings.ReplaceAll(s.Name, "/", ".")
+		file := sysctlFile(s.Name)
+		name := strings.ReplaceAll(file, "/", ".")
 		switch {
+		case !filepath.IsLocal(file) || filepath.Clean(file) != file:
+			return fmt.Errorf("cannot set %s: it is not a setting's name", s.Name)
 		case strings.HasPrefix(name, "net."):
 			if c.ns.net < 0 {
 				return fmt.Errorf("cannot set %s: the container has no network of its own", s.Name)
@@ -40,20 +44,23 @@ func (c *container) setSysctls(t *thread) error {
 		default:
 			return fmt.Errorf("cannot set %s: it is the whole machine's", s.Name)
 		}
-		if err := writeSysctl(root, s.Name, s.Value); err != nil {
+		if err := writeSysctl(root, file, s.Value); err != nil {
 			return fmt.Errorf("cannot set %s to %q: %w", s.Name, s.Value, err)
 		}
 	}
 	return nil
 }
 
-// writeSysctl takes names as sysctl(8) does: where the first separator is a
+// sysctlFile takes names as sysctl(8) does: where the first separator is a
 // slash, dots are part of a name.
-func writeSysctl(root int, name, value string) error {
-	if i := strings.IndexAny(name, "./"); i < 0 || name[i] == '.' {
-		swap := strings.NewReplacer(".", "/", "/", ".")
-		name = swap.Replace(name)
+func sysctlFile(name string) string {
+	if i := strings.IndexAny(name, "./"); i >= 0 && name[i] == '/' {
+		return name
 	}
+	return strings.NewReplacer(".", "/", "/", ".").Replace(name)
+}
+
+func writeSysctl(root int, name, value string) error {
 	fd, err := unix.Openat2(root, name, &unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
 	if err != nil {

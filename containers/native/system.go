@@ -37,6 +37,12 @@ func (c *container) mountSystem() error {
 		if err != nil {
 			return fmt.Errorf("cannot use /%s of the root: %w", dir, err)
 		}
+		if dir == "proc" {
+			// Held until a command mounts on it by its name: while it is in use,
+			// who has the root's folder can't have the name lead elsewhere.
+			c.procFD = fd
+			continue
+		}
 		closeFD(fd)
 	}
 	dev, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, option{"mode", "0755"}, option{"size", "64m"})

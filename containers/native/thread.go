@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -104,6 +105,28 @@ func (t *thread) openNS(name string) (int, error) {
 	fd, err := unix.Openat(t.proc, "ns/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("cannot open the %s namespace: %w", name, err)
+	}
+	return fd, nil
+}
+
+// openNull opens a container's own null device: who gets the machine's could
+// change its mode and owner. What a container put in its place is not opened.
+func (t *thread) openNull(root int) (int, error) {
+	at, err := openIn(root, "/dev/null", unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer closeFD(at)
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil {
+		return -1, fmt.Errorf("cannot inspect /dev/null: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+		return -1, errors.New("cannot use the container's /dev/null: it is not the null device")
+	}
+	fd, err := unix.Openat(t.proc, "fd/"+strconv.Itoa(at), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("cannot open the container's /dev/null: %w", err)
 	}
 	return fd, nil
 }

@@ -75,8 +75,15 @@ func cloneAndRun(args *cloneArgs, ops []op, report *report) (int, syscall.Errno)
 			if o.flags&opMayLackCap != 0 && e == syscall.EINVAL {
 				continue
 			}
+			if o.flags&opMayLackCall != 0 && (e == syscall.ENOSYS || e == syscall.EPERM) {
+				continue
+			}
 			report.index = i
 			report.errno = e
+			break
+		}
+		if o.flags&opBirth != 0 && r != 0 {
+			report.born = int(r)
 			break
 		}
 		if o.flags&opSave != 0 {

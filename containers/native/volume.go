@@ -151,17 +151,21 @@ func (c *container) checkTarget(target int, name string) error {
 	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC:
 		return errors.New("the engine mounts its own there")
 	}
+	var st unix.Statx_t
+	if err := unix.Statx(target, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID|unix.STATX_INO, &st); err != nil {
+		return err
+	}
 	fd, err := unix.Openat2(int(c.root.Fd()), name, how)
 	if err == nil {
+		var plain unix.Statx_t
+		err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID|unix.STATX_INO, &plain)
 		closeFD(fd)
-		return nil // no link on the way: it is where it says
-	}
-	if err != unix.ELOOP {
+		// Who has a volume too could exchange a link for a folder between the two.
+		if err != nil || plain.Mnt_id == st.Mnt_id && plain.Ino == st.Ino {
+			return err // no link on the way: it is where it says
+		}
+	} else if err != unix.ELOOP {
 		return &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	var st unix.Statx_t
-	if err := unix.Statx(target, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st); err != nil {
-		return err
 	}
 	if st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		return errors.New("a link in the root leads to another mount")
