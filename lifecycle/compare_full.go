@@ -28,6 +28,7 @@ func fullFields() []field[topology.Station] {
 		{"tty", whole, true, func(s *station) []part { return yes(s.TTY) }},
 		{"stdin_open", whole, true, func(s *station) []part { return yes(s.StdinOpen) }},
 		{"init", whole, true, func(s *station) []part { return yes(s.Init) }},
+		{"systemd", whole, true, func(s *station) []part { return yes(s.Systemd) }},
 		{"read_only", whole, true, func(s *station) []part { return yes(s.ReadOnly) }},
 		{"tmpfs", elements, true, func(s *station) []part {
 			return partsOf(s.Tmpfs, func(t topology.Tmpfs) part {

@@ -74,7 +74,7 @@ type Station struct {
 	DependsOn       []Dependency  `json:"depends_on,omitempty"`
 	Healthcheck     *Healthcheck  `json:"healthcheck,omitempty"` // nil is none
 	Restart         Restart       `json:"restart,omitzero"`
-	StopSignal      string        `json:"stop_signal"` // SIGTERM unless set
+	StopSignal      string        `json:"stop_signal"` // SIGTERM unless set, SIGRTMIN+3 of a system manager
 	StopGracePeriod time.Duration `json:"stop_grace_period"`
 	MemLimit        int64         `json:"mem_limit,omitempty"`  // bytes, 0 is none
 	PidsLimit       int64         `json:"pids_limit,omitempty"` // 0 is none
@@ -86,6 +86,7 @@ type Station struct {
 	StdinOpen       bool          `json:"stdin_open,omitempty"`
 	Init            bool          `json:"init,omitempty"`      // a tiny init is PID 1
 	ReadOnly        bool          `json:"read_only,omitempty"` // the root
+	Systemd         bool          `json:"systemd,omitempty"`   // the command is a system manager
 	Tmpfs           []Tmpfs       `json:"tmpfs,omitempty"`
 	Files           []File        `json:"files,omitempty"` // of configs and secrets
 	Devices         []Device      `json:"devices,omitempty"`

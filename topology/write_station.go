@@ -67,6 +67,7 @@ func (w *writer) process(depth int, s *Station) {
 	w.flag(depth, "stdin_open", s.StdinOpen)
 	w.flag(depth, "init", s.Init)
 	w.flag(depth, "read_only", s.ReadOnly)
+	w.flag(depth, "systemd", s.Systemd)
 }
 
 func (w *writer) volumes(depth int, all []Volume) {
