@@ -94,7 +94,7 @@ platelayer events --name life
 platelayer down life
 
 tests='TestRun|TestHostRoot$|Inside|Namespaces|Memory|Pids|Sealed|TestExec$|Volumes|Discard'
-tests+='|Freeze|SetLimits|RestartKeeps|RestartShows|KillGroup|Adopt|WriteFiles|OOMIs|NoGrowth'
+tests+='|Freeze|SetResources|RestartKeeps|RestartShows|KillGroup|Adopt|WriteFiles|OOMIs|NoGrowth'
 say "the engine's own tests"
 native.test -test.run "$tests" -test.v
 

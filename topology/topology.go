@@ -19,6 +19,8 @@ type Topology struct {
 	Clusters []Cluster `json:"clusters"`
 	// Volumes are those that stations name, in the order of the file.
 	Volumes []NamedVolume `json:"volumes,omitempty"`
+
+	source *source // nil where it is not from Load
 }
 
 // Backbone is the container that links the clusters.

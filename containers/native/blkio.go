@@ -14,25 +14,27 @@ import (
 )
 
 func checkBlkio(b *containers.Blkio) error {
+	var errs []error
+	refuse := func(device string, err error) { errs = append(errs, impossible("blkio_config", device, err)) }
 	if b.Weight != 0 && (b.Weight < 10 || b.Weight > 1000) {
-		return fmt.Errorf("block I/O weight of %d is not within 10 and 1000", b.Weight)
+		refuse("weight", fmt.Errorf("block I/O weight of %d is not within 10 and 1000", b.Weight))
 	}
 	for _, d := range b.DeviceWeights {
 		if d.Rate < 10 || d.Rate > 1000 {
-			return fmt.Errorf("block I/O weight of %d for %s is not within 10 and 1000", d.Rate, d.Path)
+			refuse(d.Path, fmt.Errorf("block I/O weight of %d for %s is not within 10 and 1000", d.Rate, d.Path))
 		}
 	}
 	for _, list := range [][]containers.BlkioRate{b.DeviceWeights, b.ReadBps, b.ReadIOps, b.WriteBps, b.WriteIOps} {
 		for _, d := range list {
 			if _, err := blockDevice(d.Path); err != nil {
-				return err
+				refuse(d.Path, err)
 			}
 			if d.Rate < 0 {
-				return fmt.Errorf("block I/O rate of %d for %s is below 0", d.Rate, d.Path)
+				refuse(d.Path, fmt.Errorf("block I/O rate of %d for %s is below 0", d.Rate, d.Path))
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // blockDevice gives a device's numbers as cgroup files have them.
@@ -47,8 +49,12 @@ func blockDevice(path string) (string, error) {
 	return fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)), nil
 }
 
+func limitsBlkio(b *containers.Blkio) bool {
+	return b.Weight != 0 || len(b.DeviceWeights)+len(b.ReadBps)+len(b.ReadIOps)+len(b.WriteBps)+len(b.WriteIOps) > 0
+}
+
 func (h *hierarchies) setBlkio(name string, b *containers.Blkio) error {
-	wanted := b.Weight != 0 || len(b.DeviceWeights)+len(b.ReadBps)+len(b.ReadIOps)+len(b.WriteBps)+len(b.WriteIOps) > 0
+	wanted := limitsBlkio(b)
 	limit := int64(0)
 	if wanted {
 		limit = 1
