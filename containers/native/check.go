@@ -92,7 +92,9 @@ func checkControllers(spec *containers.Spec) error {
 			errs = append(errs, impossible(c.key, "", &containers.Unsupported{Feature: "cgroup " + c.name + " controller"}))
 		}
 	}
-	if b := &r.Blkio; (b.Weight != 0 || len(b.DeviceWeights) > 0) && h.v1["blkio"] != "" && !exists(h.v1["blkio"], "blkio.bfq.weight", "blkio.weight") {
+	// The weights themselves are not in the root of a v1 tree, what is counted beside them is.
+	if b := &r.Blkio; (b.Weight != 0 || len(b.DeviceWeights) > 0) && h.v1["blkio"] != "" &&
+		!exists(h.v1["blkio"], "blkio.bfq.io_serviced", "blkio.leaf_weight") {
 		errs = append(errs, impossible("blkio_config", "weight", &containers.Unsupported{Feature: "block I/O weights"}))
 	}
 	return errors.Join(errs...)
