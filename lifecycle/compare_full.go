@@ -37,7 +37,7 @@ func fullFields() []field[topology.Station] {
 		}},
 		{"files", secrets, true, func(s *station) []part {
 			return partsOf(s.Files, func(f topology.File) part {
-				return part{word(f.Target), fmt.Sprintf("%q %q %v %d %d %o", f.Source, f.Content, f.Secret, f.UID, f.GID, f.Mode)}
+				return part{word(f.Target), fmt.Sprintf("%q %q %q %q %v %d %d %o", f.Source, f.Digest, f.Variable, f.Content, f.Secret, f.UID, f.GID, f.Mode)}
 			})
 		}},
 		{"devices", elements, true, func(s *station) []part {

@@ -1,6 +1,8 @@
 package lifecycle
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -90,8 +92,13 @@ func stationWants(l Layout, t *topology.Topology, s *topology.Station) error {
 		}
 	}
 	for _, f := range s.Files {
-		if f.Source != "" {
-			look(map[bool]string{true: "secrets", false: "configs"}[f.Secret], f.Target, "file of a config or secret", f.Source)
+		if f.Source == "" {
+			continue
+		}
+		if info, err := os.Stat(f.Source); err == nil && !info.Mode().IsRegular() {
+			errs = append(errs, &containers.Impossible{Key: kindOf(f), Value: f.Target, Err: fmt.Errorf("config or secret %s is not a regular file", f.Source)})
+		} else {
+			look(kindOf(f), f.Target, "file of a config or secret", f.Source)
 		}
 	}
 	spec := site{layout: l}.station(t, s)
@@ -99,6 +106,37 @@ func stationWants(l Layout, t *topology.Topology, s *topology.Station) error {
 		errs = append(errs, &containers.Impossible{Key: "security_opt", Value: "seccomp", Err: err})
 	}
 	return errors.Join(append(errs, native.Check(spec), checkUser(l, t, s))...)
+}
+
+// kindOf is the key that a config or secret stands below.
+func kindOf(f topology.File) string {
+	if f.Secret {
+		return "secrets"
+	}
+	return "configs"
+}
+
+// noteContents notes in a topology what its configs and secrets that are files
+// hold now, so that an edit of one is a change of its stations. One that cannot
+// be read is left without.
+func noteContents(t *topology.Topology) {
+	known := map[string]string{}
+	for _, s := range stations(t) {
+		for i := range s.Files {
+			source := s.Files[i].Source
+			if source == "" {
+				continue
+			}
+			if _, seen := known[source]; !seen {
+				known[source] = ""
+				if content, err := os.ReadFile(source); err == nil {
+					sum := sha256.Sum256(content)
+					known[source] = hex.EncodeToString(sum[:])
+				}
+			}
+			s.Files[i].Digest = known[source]
+		}
+	}
 }
 
 // checkUser looks the station's user up where its own passwd can be told

@@ -52,6 +52,7 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	if err := checkMachine(l, t); err != nil {
 		return nil, err
 	}
+	noteContents(t)
 	unlock, err := lock(l, t.Name)
 	if err != nil {
 		return nil, err
@@ -385,6 +386,7 @@ func Pending(l Layout, t *topology.Topology, recreate bool, only []string) (chan
 	if err != nil || !found.running {
 		return nil, false, err
 	}
+	noteContents(t)
 	return pending(found.intent, found.state, t, choose(t, recreate, only)), true, nil
 }
 

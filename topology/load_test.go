@@ -25,7 +25,17 @@ func sameAfterYAML(t testing.TB, top *Topology) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Load("again.yaml", out, Options{Dir: top.Dir})
+	// All but what configs and secrets are of the environment's.
+	variables := map[string]string{}
+	for _, s := range top.Stations() {
+		for _, f := range s.Files {
+			variables[f.Variable] = f.Content
+		}
+	}
+	again, err := Load("again.yaml", out, Options{Dir: top.Dir, LookupEnv: func(name string) (string, bool) {
+		v, ok := variables[name]
+		return v, ok
+	}})
 	if err != nil {
 		t.Fatalf("what YAML printed is refused: %v\n%s", err, out)
 	}

@@ -259,11 +259,15 @@ type Tmpfs struct {
 type File struct {
 	Source  string `json:"source,omitempty"`  // absolute, on the machine
 	Content string `json:"content,omitempty"` // where there is no source
-	Secret  bool   `json:"secret,omitempty"`
-	Target  string `json:"target"` // absolute, in the station
-	UID     int    `json:"uid,omitempty"`
-	GID     int    `json:"gid,omitempty"`
-	Mode    uint32 `json:"mode"` // 0444 unless set
+	// Variable is the environment's that Content is from; "" where the file has it.
+	Variable string `json:"variable,omitempty"`
+	// Digest is of what Source held when it was last looked at, "" as Load has it.
+	Digest string `json:"digest,omitempty"`
+	Secret bool   `json:"secret,omitempty"`
+	Target string `json:"target"` // absolute, in the station
+	UID    int    `json:"uid,omitempty"`
+	GID    int    `json:"gid,omitempty"`
+	Mode   uint32 `json:"mode"` // 0444 unless set
 }
 
 // Device is a device of the machine that the station may use.

@@ -29,9 +29,12 @@ func (w *writer) shared(t *Topology) {
 					first = false
 				}
 				w.open(1, fileName(i))
-				if f.Source != "" {
+				switch {
+				case f.Source != "":
 					w.line(2, "file", scalarText(f.Source))
-				} else {
+				case f.Variable != "":
+					w.line(2, "environment", scalarText(f.Variable))
+				default:
 					w.line(2, "content", scalarText(f.Content))
 				}
 			}
