@@ -3,6 +3,7 @@ package topology
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -194,6 +195,12 @@ func TestKeysSchemaAndExamples(t *testing.T) {
 			sameAfterYAML(t, mustLoad(t, file))
 			if err := schema.Validate(asJSON(t, file)); err != nil {
 				t.Errorf("%s\n%v", file, err)
+			}
+			if dir := os.Getenv("PLATELAYER_EXAMPLES"); dir != "" { // for ci/language-server
+				name := strings.NewReplacer("/", "-", " ", "-", "`", "").Replace(name) + ".yaml"
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(file), 0o644); err != nil {
+					t.Fatal(err)
+				}
 			}
 		})
 	}
