@@ -271,3 +271,20 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryKeyMatters: a station's key that is taken makes another station.
+func TestEveryKeyMatters(t *testing.T) {
+	for _, k := range keyTable()[stationLevel] {
+		print := func(example string) string {
+			file := exampleFile(stationLevel, key{name: k.name, example: example})
+			out, err := mustLoad(t, strings.Replace(file, "base: {}", "base: {tty: true}", 1)).YAML()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(out)
+		}
+		if print(k.example) == print("") {
+			t.Errorf("%s: the station is the same without it", k.example)
+		}
+	}
+}
