@@ -53,7 +53,11 @@ func Down(ctx context.Context, l Layout, name string, volumes bool, progress fun
 	}
 	var named []string
 	if volumes {
-		if named, err = ownVolumes(l, name); err != nil {
+		intent, err := readIntent(l, name)
+		if err != nil {
+			return nil, err
+		}
+		if named, err = ownVolumes(l, intent.Topology); err != nil {
 			return nil, err
 		}
 	}
@@ -61,40 +65,9 @@ func Down(ctx context.Context, l Layout, name string, volumes bool, progress fun
 	result.Stations = stopAll(ctx, l, name, progress)
 	tellKeeper(l, name, opDrain)
 	err = dismantle(l, name)
-	for _, v := range named {
-		if rmErr := os.RemoveAll(l.volume(v)); rmErr != nil {
-			err = errors.Join(err, fmt.Errorf("cannot remove the volume %q: %w", v, rmErr))
-		}
-	}
+	err = errors.Join(err, removeVolumes(l, named))
 	result.Took = time.Since(began)
 	return result, err
-}
-
-// ownVolumes lists the volumes that are the topology's alone.
-func ownVolumes(l Layout, name string) ([]string, error) {
-	intent, err := readIntent(l, name)
-	if err != nil {
-		return nil, err
-	}
-	all, err := names(l)
-	if err != nil {
-		return nil, err
-	}
-	others := map[string]bool{}
-	for _, other := range all {
-		if i, err := readIntent(l, other); err == nil && other != name {
-			for _, v := range i.Topology.Volumes {
-				others[volumeName(i.Topology, v.Key)] = true
-			}
-		}
-	}
-	var own []string
-	for _, v := range intent.Topology.Volumes {
-		if called := volumeName(intent.Topology, v.Key); !v.External && !others[called] {
-			own = append(own, called)
-		}
-	}
-	return own, nil
 }
 
 // tellKeeper asks the keeper for a part in going down. One that does not answer

@@ -208,23 +208,52 @@ func (a *app) downCommand() *cobra.Command {
 		Short: "Take a topology down and leave the machine as it was",
 		Long: `Take a topology down: stop its stations, dependents first, and remove everything
 of it, also what stations wrote and their logs. Its name is enough, and so is a
-file that has changed since. It works after any crash.`,
+file that has changed since. It works after any crash.
+
+Named volumes stay for the next up, and go with --volumes, unless they are
+external or another topology's too. Of one that is down already the file tells
+which they are.`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name, err := a.target(args)
 			if err != nil {
 				return err
 			}
-			return a.downWith(name, volumes)
+			if volumes {
+				return a.downVolumes(name, args)
+			}
+			return a.down(name)
 		},
 	}
 	c.Flags().BoolVar(&volumes, "volumes", false, "remove its named volumes too")
 	return c
 }
 
-func (a *app) down(name string) error { return a.downWith(name, false) }
+func (a *app) down(name string) error {
+	_, err := a.downWith(name, false)
+	return err
+}
 
-func (a *app) downWith(name string, volumes bool) error {
+// downVolumes takes a topology down with its volumes, or removes those that its
+// file names where it is down already.
+func (a *app) downVolumes(name string, args []string) error {
+	found, err := a.downWith(name, true)
+	if err != nil || found {
+		return err
+	}
+	t, err := a.load(a.path(args))
+	if err != nil || t.Name != name {
+		return nil // there is no file to tell: said already that nothing is there
+	}
+	n, err := lifecycle.RemoveVolumes(a.layout(), t)
+	if err == nil && n > 0 {
+		fmt.Fprintf(a.stderr, "%s: %s removed\n", name, plural(n, "volume"))
+	}
+	return err
+}
+
+// downWith tells whether there was something to take down.
+func (a *app) downWith(name string, volumes bool) (found bool, err error) {
 	// Not the command's own context: what Ctrl-C ended is still taken down.
 	ctx, stop := interruptible()
 	defer stop()
@@ -232,14 +261,14 @@ func (a *app) downWith(name string, volumes bool) error {
 	defer view.done("")
 	result, err := lifecycle.Down(ctx, a.layout(), name, volumes, view.tell)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !result.Found {
 		view.done(name + ": nothing to take down")
-		return nil
+		return false, nil
 	}
 	view.done(fmt.Sprintf("%s: down in %s", name, round(result.Took)))
-	return nil
+	return true, nil
 }
 
 func plural(n int, noun string) string {
