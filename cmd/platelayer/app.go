@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -134,6 +136,27 @@ func (a *app) path(args []string) string {
 	return path
 }
 
+// readNamed reads a file that a topology file names, or that lies beside it. To
+// look at a file never harms, so it waits for no FIFO and reads no device.
+func readNamed(path string) ([]byte, error) {
+	const most = 4 << 20 // bytes, as of a topology file
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	case info.Size() > most:
+		return nil, fmt.Errorf("%s is larger than 4 MiB", path)
+	}
+	return io.ReadAll(io.LimitReader(f, most))
+}
+
 // load reads the topology file with the variables of the environment and of
 // the .env file beside it, as compose does.
 func (a *app) load(path string) (*topology.Topology, error) {
@@ -146,7 +169,7 @@ func (a *app) load(path string) (*topology.Topology, error) {
 		return nil, fmt.Errorf("cannot find the folder of %s: %w", path, err)
 	}
 	dotenv := map[string]string{}
-	if text, err := os.ReadFile(filepath.Join(filepath.Dir(path), ".env")); err == nil {
+	if text, err := readNamed(filepath.Join(filepath.Dir(path), ".env")); err == nil {
 		if dotenv, err = topology.ParseEnv(text); err != nil {
 			return nil, fmt.Errorf("cannot read .env beside %s: %w", path, err)
 		}
@@ -158,7 +181,7 @@ func (a *app) load(path string) (*topology.Topology, error) {
 		Dir:   filepath.Dir(abs),
 		Scale: a.scale,
 
-		ReadFile: os.ReadFile,
+		ReadFile: readNamed,
 		LookupEnv: func(key string) (string, bool) {
 			if v, ok := os.LookupEnv(key); ok {
 				return v, true

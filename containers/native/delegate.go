@@ -31,7 +31,7 @@ func (h *hierarchies) delegateTo(e *entry) error {
 		return err
 	}
 	if !h.hybrid {
-		for _, c := range []string{"+memory", "+pids", "+cpu", "+io"} {
+		for _, c := range []string{"+memory", "+pids", "+cpu", "+cpuset", "+io"} {
 			_ = writeFile(top+"/cgroup.subtree_control", c) // what the machine has
 		}
 	}
