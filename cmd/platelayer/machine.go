@@ -20,7 +20,7 @@ func (a *app) doctorCommand() *cobra.Command {
 To bring a topology file up trusts it as one trusts a root script: it can mount
 any folder into a station and run any program. To look at one (check, plan,
 config) never harms.`,
-		Args:  atMost(0),
+		Args: atMost(0),
 		RunE: func(*cobra.Command, []string) error {
 			findings := lifecycle.Doctor()
 			lacking := 0
