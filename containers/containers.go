@@ -272,6 +272,16 @@ type Bound struct{ Path string }
 
 func (e *Bound) Error() string { return e.Path + " is on a mount of the user's" }
 
+// Impossible is a setting that the machine, or the container's root, does not
+// allow. Key is compose's word for it, Value the element of it that is meant.
+type Impossible struct {
+	Key, Value string
+	Err        error
+}
+
+func (e *Impossible) Error() string { return e.Err.Error() }
+func (e *Impossible) Unwrap() error { return e.Err }
+
 // Unsupported is a feature the machine or its kernel lacks.
 type Unsupported struct {
 	Feature string

@@ -28,6 +28,7 @@ func fullFields() []field[topology.Station] {
 		{"tty", whole, true, func(s *station) []part { return yes(s.TTY) }},
 		{"stdin_open", whole, true, func(s *station) []part { return yes(s.StdinOpen) }},
 		{"init", whole, true, func(s *station) []part { return yes(s.Init) }},
+		{"systemd", whole, true, func(s *station) []part { return yes(s.Systemd) }},
 		{"read_only", whole, true, func(s *station) []part { return yes(s.ReadOnly) }},
 		{"tmpfs", elements, true, func(s *station) []part {
 			return partsOf(s.Tmpfs, func(t topology.Tmpfs) part {
@@ -36,7 +37,7 @@ func fullFields() []field[topology.Station] {
 		}},
 		{"files", secrets, true, func(s *station) []part {
 			return partsOf(s.Files, func(f topology.File) part {
-				return part{word(f.Target), fmt.Sprintf("%q %q %v %d %d %o", f.Source, f.Content, f.Secret, f.UID, f.GID, f.Mode)}
+				return part{word(f.Target), fmt.Sprintf("%q %q %q %q %v %d %d %o", f.Source, f.Digest, f.Variable, f.Content, f.Secret, f.UID, f.GID, f.Mode)}
 			})
 		}},
 		{"devices", elements, true, func(s *station) []part {

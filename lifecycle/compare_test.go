@@ -77,7 +77,7 @@ func TestCompareGolden(t *testing.T) {
 
 // replacing are the fields of topology.Station that its process is made of.
 var replacing = []string{"Rootfs", "Writable", "Entrypoint", "Command", "Environment", "WorkingDir", "User", "Hostname", "Volumes",
-	"Startup", "Integrity", "Ulimits", "OOMScoreAdj", "GroupAdd", "TTY", "StdinOpen", "Init", "ReadOnly", "Tmpfs", "Files", "Devices",
+	"Startup", "Integrity", "Ulimits", "OOMScoreAdj", "GroupAdd", "TTY", "StdinOpen", "Init", "ReadOnly", "Systemd", "Tmpfs", "Files", "Devices",
 	"CapAdd", "CapDrop", "Privileged", "Security", "Sysctls", "PID", "IPC"}
 
 // TestEveryFieldIsCompared changes each field of a station, a cluster and the

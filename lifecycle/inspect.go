@@ -28,7 +28,7 @@ func Inspect(l Layout, name string) (*Inspection, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Inspection{Name: name, File: intent.File, AtBoot: intent.AtBoot, Topology: intent.Topology}
+	i := &Inspection{Name: name, File: intent.File, AtBoot: intent.AtBoot, Topology: intent.Topology.WithoutSecrets()}
 	if i.Plan, err = netplan.Build(intent.Topology); err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func InspectStation(l Layout, name string, s *topology.Station) (*StationInspect
 		return nil, err
 	}
 	container := all.Topology.ContainerName(s)
-	i := &StationInspection{Definition: s, Log: logPath(l, name, container)}
+	i := &StationInspection{Definition: s.WithoutSecrets(), Log: logPath(l, name, container)}
 	if s.Writable != "memory" {
 		i.Written = l.writable(name, container)
 	}

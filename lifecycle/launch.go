@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"platelayer/containers"
@@ -103,40 +105,43 @@ func (k *keeper) assemble(ctx context.Context) ([]*root, error) {
 	})
 }
 
-// each calls do for every item, on as many threads as there are processors,
-// until one fails.
+// enoughFailures is how many items may fail before the rest is not tried.
+const enoughFailures = 20
+
+// each calls do for every item, on as many threads as there are processors, and
+// tells all that failed in the order of the items, equal ones once.
 func each[T any](items []T, do func(T) error) error {
 	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		first error
-		queue = make(chan T)
+		wg     sync.WaitGroup
+		failed atomic.Int32
+		errs   = make([]error, len(items))
+		queue  = make(chan int)
 	)
 	for range min(runtime.NumCPU(), 4) {
 		wg.Go(func() {
-			for item := range queue {
-				mu.Lock()
-				failed := first != nil
-				mu.Unlock()
-				if failed {
+			for i := range queue {
+				if failed.Load() >= enoughFailures {
 					continue
 				}
-				if err := do(item); err != nil {
-					mu.Lock()
-					if first == nil {
-						first = err
-					}
-					mu.Unlock()
+				if errs[i] = do(items[i]); errs[i] != nil {
+					failed.Add(1)
 				}
 			}
 		})
 	}
-	for _, item := range items {
-		queue <- item
+	for i := range items {
+		queue <- i
 	}
 	close(queue)
 	wg.Wait()
-	return first
+	seen := map[string]bool{}
+	return errors.Join(slices.DeleteFunc(errs, func(err error) bool {
+		again := err == nil || seen[err.Error()]
+		if err != nil {
+			seen[err.Error()] = true
+		}
+		return again
+	})...)
 }
 
 // discard gives back what was prepared and never started.

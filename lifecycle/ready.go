@@ -93,11 +93,12 @@ func (m *member) reach(ctx context.Context, condition string) error {
 
 // why is the error of a member that does not become what is asked.
 func (m *member) why(c *ContainerState, failure error, never string) error {
-	if failure != nil {
-		return failure
-	}
 	e := &StationError{Container: c.Container, Log: m.k.logTail(c.Container)}
 	switch {
+	case failure != nil && (typed(failure) || Unsupported(failure)):
+		return failure
+	case failure != nil:
+		e.Message = "did not start: " + failure.Error()
 	case c.Health == healthUnhealthy:
 		e.Message = "is unhealthy"
 		if c.HealthSaid != "" {
@@ -113,6 +114,12 @@ func (m *member) why(c *ContainerState, failure error, never string) error {
 		e.Message = "is not ready: " + never
 	}
 	return e
+}
+
+// typed tells whether an error says by its type what became of a station.
+func typed(err error) bool {
+	return errors.As(err, new(*StationError)) || errors.As(err, new(*IntegrityError)) || errors.As(err, new(*DependencyError)) ||
+		errors.As(err, new(*TimeoutError))
 }
 
 // shortened is what fits into a message of what a station said; inspect has more.

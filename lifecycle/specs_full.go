@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"platelayer/containers"
 	"platelayer/topology"
@@ -56,6 +57,9 @@ func (w site) full(spec *containers.Spec, s *topology.Station) {
 	for _, f := range s.Tmpfs {
 		spec.Tmpfs = append(spec.Tmpfs, containers.Tmpfs(f))
 	}
+	if s.Systemd {
+		systemd(spec)
+	}
 	for _, d := range s.Devices {
 		spec.Devices = append(spec.Devices, containers.Device(d))
 	}
@@ -66,6 +70,28 @@ func (w site) full(spec *containers.Spec, s *topology.Station) {
 	spec.NewPrivileges, spec.AppArmor, spec.Label = s.Security.NewPrivileges, s.Security.AppArmor, s.Security.Label
 	if s.Security.Seccomp == "unconfined" {
 		spec.Seccomp = "unconfined"
+	}
+}
+
+// systemd gives a system manager what it looks for in a container
+// (systemd.io/CONTAINER_INTERFACE): what the file mounts or sets itself stays.
+func systemd(spec *containers.Spec) {
+	spec.Delegate = true
+	taken := map[string]bool{}
+	for _, f := range spec.Tmpfs {
+		taken[f.Target] = true
+	}
+	for _, m := range spec.Mounts {
+		taken[m.Target] = true
+	}
+	for _, f := range []containers.Tmpfs{{Target: "/run", Mode: 0o755}, {Target: "/run/lock"}, {Target: "/tmp"}} {
+		if !taken[f.Target] {
+			spec.Tmpfs = append(spec.Tmpfs, f)
+		}
+	}
+	named := func(v string) bool { return strings.HasPrefix(v, "container=") }
+	if !slices.ContainsFunc(spec.Env, named) {
+		spec.Env = append(slices.Clone(spec.Env), "container=platelayer")
 	}
 }
 

@@ -49,9 +49,10 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	if err := needRoot("bring a topology up"); err != nil {
 		return nil, err
 	}
-	if err := checkSources(l, t); err != nil {
+	if err := checkMachine(l, t); err != nil {
 		return nil, err
 	}
+	noteContents(t)
 	unlock, err := lock(l, t.Name)
 	if err != nil {
 		return nil, err
@@ -279,48 +280,6 @@ func record(l Layout, i *Intent) error {
 	return write(l.intent(name), i, true)
 }
 
-// checkSources finds folders and files of the machine that stations need and
-// that are not there, all at once and before anything is made.
-func checkSources(l Layout, t *topology.Topology) error {
-	var errs []error
-	for _, v := range t.Volumes {
-		if !v.External {
-			continue
-		}
-		if _, err := os.Stat(l.volume(volumeName(t, v.Key))); err != nil {
-			errs = append(errs, fmt.Errorf("the external volume %q is not there: %w", v.Key, err))
-		}
-	}
-	for _, s := range stations(t) {
-		sources := []string{}
-		if s.Rootfs != "" && s.Rootfs != "host" {
-			sources = append(sources, s.Rootfs)
-		}
-		for _, v := range s.Volumes {
-			if v.Source != "" && !v.CreateHostPath {
-				sources = append(sources, v.Source)
-			}
-		}
-		for _, f := range s.Files {
-			if f.Source != "" {
-				sources = append(sources, f.Source)
-			}
-		}
-		for _, d := range s.Devices {
-			sources = append(sources, d.Source)
-		}
-		if profile := s.Security.Seccomp; profile != "" && profile != "unconfined" {
-			sources = append(sources, profile)
-		}
-		for _, path := range sources {
-			if _, err := os.Stat(path); err != nil {
-				errs = append(errs, fmt.Errorf("station %q cannot have what it needs of the machine: %w", s.ID(), err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
 func needRoot(what string) error {
 	if os.Geteuid() == 0 {
 		return nil
@@ -434,6 +393,7 @@ func Pending(l Layout, t *topology.Topology, recreate bool, only []string) (chan
 	if err != nil || !found.running {
 		return nil, false, err
 	}
+	noteContents(t)
 	wanted := (&Intent{Topology: t}).withOneOffs(found.intent).Topology
 	return pending(found.intent, found.state, wanted, choose(t, recreate, only)), true, nil
 }

@@ -221,6 +221,7 @@ func (l *loader) content(n *node, kind string) (f File, ok bool) {
 	default:
 		if l.opt.LookupEnv != nil {
 			f.Content, ok = l.opt.LookupEnv(v.text)
+			f.Variable = v.text
 		}
 		if !ok {
 			l.spoil(v, fmt.Sprintf("variable %s is not set", quoted(v.text)), "export it, or put it into .env")

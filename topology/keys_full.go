@@ -17,6 +17,9 @@ func fullKeys() []key {
 		{name: "tty", shape: boolean, example: "tty: true", def: "false", doc: "Gives the command a terminal."},
 		{name: "stdin_open", shape: boolean, example: "stdin_open: true", def: "false", doc: "Keeps the command's input open."},
 		{name: "init", shape: boolean, example: "init: true", def: "false", doc: "A tiny init is PID 1, passes signals on and reaps."},
+		{name: "systemd", shape: boolean, example: "systemd: true", def: "false", doc: "The command is a system manager, such as /sbin/init or " +
+			"/lib/systemd/systemd. It gets a writable cgroup tree below the station's limits, memory at `/run`, `/run/lock` and `/tmp` where nothing " +
+			"else is mounted, `container=platelayer` in its environment, and is stopped by `SIGRTMIN+3`."},
 		{name: "group_add", shape: list("a list of groups", text("a group")), example: "group_add: [mail, 1001]", def: "none",
 			doc: "Further groups of the station's user, as names or numbers."},
 		{name: "read_only", shape: boolean, example: "read_only: true", def: "false", doc: "Makes the station's root read-only."},

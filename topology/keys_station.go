@@ -43,7 +43,8 @@ func stationKeys() []key {
 		{name: "volumes", shape: list("a list of volumes", either("[SOURCE:]TARGET[:OPTIONS] or a mapping", text(""), object("", volumeLevel))),
 			example: "volumes: [./site:/srv/site:ro]", def: "none",
 			doc: "Files and folders of the machine that the station sees, as `SOURCE:TARGET`, `SOURCE:TARGET:ro`, or a mapping. " +
-				"A relative source starts with `./` and at the file's folder, `~` is your home."},
+				"A relative source starts with `./` and at the file's folder, `~` is your home. `NAME:TARGET` is a volume of the top level, which " +
+				"outlives `down`; `TARGET` alone is a volume of the station's own, which goes with it."},
 		{name: "depends_on", shape: either("a list of stations or a mapping of stations to conditions",
 			list("", text("a station")), table("", object("a mapping with condition", dependencyLevel).orNull())),
 			example: "depends_on: [db, backend/cache]", def: "none",

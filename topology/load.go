@@ -94,8 +94,12 @@ func (l *loader) resolve() *Topology {
 	if len(l.problems) > 0 {
 		return nil
 	}
+	t.source = &source{file: l.file, root: l.root, stations: map[string]*stationDraft{}}
 	for _, c := range l.clusters {
 		t.Clusters = append(t.Clusters, c.finish())
+		for _, s := range c.stations {
+			t.source.stations[s.out.ID()] = s
+		}
 	}
 	return t
 }

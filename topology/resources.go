@@ -110,7 +110,7 @@ func (l *loader) cpus(n *node) float64 {
 	}
 	v, err := strconv.ParseFloat(n.text, 64)
 	if err != nil || math.IsNaN(v) || v < minCPUs || v > maxCPUs {
-		l.spoil(n, fmt.Sprintf("cpus cannot be %s", quoted(n.text)), fmt.Sprintf("a number of processors from %g on, like 0.5", minCPUs))
+		l.spoil(n, fmt.Sprintf("cpus cannot be %s", quoted(n.text)), fmt.Sprintf("a number of processors from %g to %d, like 0.5", minCPUs, maxCPUs))
 		return 0
 	}
 	return v

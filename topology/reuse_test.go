@@ -165,7 +165,7 @@ clusters:
 		t.Errorf("%+v", a)
 	}
 	if len(a.Files) != 3 || a.Files[0] != (File{Content: "x$y", Target: "/site", Mode: 0o444}) ||
-		a.Files[2] != (File{Content: "a", Secret: true, Target: "/run/secrets/key", Mode: 0o444}) || a.Files[1].Mode != 0o640 {
+		a.Files[2] != (File{Content: "a", Variable: "A", Secret: true, Target: "/run/secrets/key", Mode: 0o444}) || a.Files[1].Mode != 0o640 {
 		t.Errorf("files %+v", a.Files)
 	}
 	if len(a.Tmpfs) != 3 || a.Tmpfs[1] != (Tmpfs{Target: "/t", Size: 64 << 20, Mode: 0o755, UID: 1, Options: "noexec"}) {

@@ -3,6 +3,7 @@ package topology
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -195,6 +196,12 @@ func TestKeysSchemaAndExamples(t *testing.T) {
 			if err := schema.Validate(asJSON(t, file)); err != nil {
 				t.Errorf("%s\n%v", file, err)
 			}
+			if dir := os.Getenv("PLATELAYER_EXAMPLES"); dir != "" { // for ci/language-server
+				name := strings.NewReplacer("/", "-", " ", "-", "`", "").Replace(name) + ".yaml"
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(file), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
 		})
 	}
 }
@@ -261,6 +268,23 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 			if k.doc == "" || k.example == "" || k.def == "" && !k.required {
 				t.Errorf("%s of %s lacks doc, example or default", k.name, at)
 			}
+		}
+	}
+}
+
+// TestEveryKeyMatters: a station's key that is taken makes another station.
+func TestEveryKeyMatters(t *testing.T) {
+	for _, k := range keyTable()[stationLevel] {
+		print := func(example string) string {
+			file := exampleFile(stationLevel, key{name: k.name, example: example})
+			out, err := mustLoad(t, strings.Replace(file, "base: {}", "base: {tty: true}", 1)).YAML()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(out)
+		}
+		if print(k.example) == print("") {
+			t.Errorf("%s: the station is the same without it", k.example)
 		}
 	}
 }

@@ -125,6 +125,9 @@ func (l *loader) absolute(n *node) (string, bool) {
 
 func (l *loader) stopping(s *stationDraft) {
 	s.out.StopSignal = "SIGTERM"
+	if s.out.Systemd {
+		s.out.StopSignal = "SIGRTMIN+3" // halt (systemd(1))
+	}
 	if n := s.body.get("stop_signal"); n != nil {
 		name, ok := signalName(n.text)
 		if !ok {
@@ -143,6 +146,7 @@ func (l *loader) process(s *stationDraft) {
 	out := &s.out
 	out.TTY, out.StdinOpen = s.body.get("tty").isTrue(), s.body.get("stdin_open").isTrue()
 	out.Init, out.ReadOnly = s.body.get("init").isTrue(), s.body.get("read_only").isTrue()
+	l.systemd(s)
 	for _, n := range s.body.get("group_add").good() {
 		if n.text == "" || strings.ContainsAny(n.text, ": \t\n/,") {
 			l.spoil(n, fmt.Sprintf("%s is not a group", quoted(n.text)), "write a name or a number")
@@ -150,6 +154,30 @@ func (l *loader) process(s *stationDraft) {
 		}
 		if !slices.Contains(out.GroupAdd, n.text) {
 			out.GroupAdd = append(out.GroupAdd, n.text)
+		}
+	}
+}
+
+// systemd reads whether the command is a system manager, which is process 1
+// and root or does not run.
+func (l *loader) systemd(s *stationDraft) {
+	n := s.body.get("systemd")
+	if s.out.Systemd = n.isTrue(); !s.out.Systemd {
+		return
+	}
+	user, _, _ := strings.Cut(s.out.User, ":")
+	for _, unfit := range []struct {
+		key  string
+		is   bool
+		hint string
+	}{
+		{"init", s.out.Init, "remove init: a system manager reaps"},
+		{"pid", strings.Contains(textOf(s.body.get("pid")), ":"), "remove pid: a system manager is process 1"},
+		{"user", user != "" && user != "root" && user != "0", "remove user: a system manager is root, its units have users of their own"},
+	} {
+		if unfit.is {
+			l.spoil(n, fmt.Sprintf("systemd and %s are both set", unfit.key), unfit.hint)
+			return
 		}
 	}
 }

@@ -19,6 +19,8 @@ type Topology struct {
 	Clusters []Cluster `json:"clusters"`
 	// Volumes are those that stations name, in the order of the file.
 	Volumes []NamedVolume `json:"volumes,omitempty"`
+
+	source *source // nil where it is not from Load
 }
 
 // Backbone is the container that links the clusters.
@@ -74,7 +76,7 @@ type Station struct {
 	DependsOn       []Dependency  `json:"depends_on,omitempty"`
 	Healthcheck     *Healthcheck  `json:"healthcheck,omitempty"` // nil is none
 	Restart         Restart       `json:"restart,omitzero"`
-	StopSignal      string        `json:"stop_signal"` // SIGTERM unless set
+	StopSignal      string        `json:"stop_signal"` // SIGTERM unless set, SIGRTMIN+3 of a system manager
 	StopGracePeriod time.Duration `json:"stop_grace_period"`
 	MemLimit        int64         `json:"mem_limit,omitempty"`  // bytes, 0 is none
 	PidsLimit       int64         `json:"pids_limit,omitempty"` // 0 is none
@@ -86,6 +88,7 @@ type Station struct {
 	StdinOpen       bool          `json:"stdin_open,omitempty"`
 	Init            bool          `json:"init,omitempty"`      // a tiny init is PID 1
 	ReadOnly        bool          `json:"read_only,omitempty"` // the root
+	Systemd         bool          `json:"systemd,omitempty"`   // the command is a system manager
 	Tmpfs           []Tmpfs       `json:"tmpfs,omitempty"`
 	Files           []File        `json:"files,omitempty"` // of configs and secrets
 	Devices         []Device      `json:"devices,omitempty"`
@@ -256,11 +259,15 @@ type Tmpfs struct {
 type File struct {
 	Source  string `json:"source,omitempty"`  // absolute, on the machine
 	Content string `json:"content,omitempty"` // where there is no source
-	Secret  bool   `json:"secret,omitempty"`
-	Target  string `json:"target"` // absolute, in the station
-	UID     int    `json:"uid,omitempty"`
-	GID     int    `json:"gid,omitempty"`
-	Mode    uint32 `json:"mode"` // 0444 unless set
+	// Variable is the environment's that Content is from; "" where the file has it.
+	Variable string `json:"variable,omitempty"`
+	// Digest is of what Source held when it was last looked at, "" as Load has it.
+	Digest string `json:"digest,omitempty"`
+	Secret bool   `json:"secret,omitempty"`
+	Target string `json:"target"` // absolute, in the station
+	UID    int    `json:"uid,omitempty"`
+	GID    int    `json:"gid,omitempty"`
+	Mode   uint32 `json:"mode"` // 0444 unless set
 }
 
 // Device is a device of the machine that the station may use.

@@ -29,9 +29,12 @@ func (w *writer) shared(t *Topology) {
 					first = false
 				}
 				w.open(1, fileName(i))
-				if f.Source != "" {
+				switch {
+				case f.Source != "":
 					w.line(2, "file", scalarText(f.Source))
-				} else {
+				case f.Variable != "":
+					w.line(2, "environment", scalarText(f.Variable))
+				default:
 					w.line(2, "content", scalarText(f.Content))
 				}
 			}
@@ -67,6 +70,7 @@ func (w *writer) process(depth int, s *Station) {
 	w.flag(depth, "stdin_open", s.StdinOpen)
 	w.flag(depth, "init", s.Init)
 	w.flag(depth, "read_only", s.ReadOnly)
+	w.flag(depth, "systemd", s.Systemd)
 }
 
 func (w *writer) volumes(depth int, all []Volume) {

@@ -260,8 +260,13 @@ func TestLifeIsComplete(t *testing.T) {
 			column[[]string{"false", "true"}[i]] += cell
 		}
 	}
-	for _, f := range source("../../lifecycle/compare_fields.go", `\{"(\w+)", \w+, (true|false), func`) {
-		key := strings.Replace(f[1], "manifest", "integrity", 1)
+	keyOf := map[string]string{"manifest": "integrity", "resources": "cpus", "files": "secrets"}
+	const fields = `\{"(\w+)", \w+, (true|false), func`
+	for _, f := range append(source("../../lifecycle/compare_fields.go", fields), source("../../lifecycle/compare_full.go", fields)...) {
+		key, renamed := keyOf[f[1]]
+		if !renamed {
+			key = f[1]
+		}
 		if !strings.Contains(column[f[2]], "`"+key+"`") {
 			t.Errorf("docs/life.md does not say of %s whether it replaces the process: %s", key, f[2])
 		}

@@ -100,6 +100,7 @@ func classify(err error) (code int, hint string) {
 		newer      *lifecycle.OtherFormat
 		elsewhere  *lifecycle.Elsewhere
 		unreadable *lifecycle.Unreadable
+		wanting    *lifecycle.Wanting
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
@@ -126,6 +127,8 @@ func classify(err error) (code int, hint string) {
 		return exitStation, "look at it with: platelayer logs; a launch that was undone stays with: platelayer up --keep"
 	case errors.As(err, &dynamic):
 		return exitUnsupported, "build it with CGO_ENABLED=0"
+	case errors.As(err, &wanting) && !lifecycle.Unsupported(err):
+		return exitFailed, "nothing was started or changed; put there what is missing, or edit these lines"
 	case lifecycle.Unsupported(err):
 		if strings.Contains(err.Error(), "root privilege") {
 			return exitUnsupported, "run it with sudo"

@@ -98,14 +98,20 @@ func countStations(t *topology.Topology) int {
 }
 
 func (a *app) configCommand() *cobra.Command {
-	return a.jsonFlag(&cobra.Command{
+	secrets := false
+	c := a.jsonFlag(&cobra.Command{
 		Use:   "config [FILE]",
 		Short: "Print the topology file with everything filled in",
-		Args:  atMost(1),
+		Long: `Print the topology file with everything filled in. What secrets hold is left
+out without --secrets; one of the environment's is printed by the variable's name.`,
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := a.load(a.path(args))
 			if err != nil {
 				return err
+			}
+			if !secrets {
+				t = t.WithoutSecrets()
 			}
 			if a.json {
 				return a.printJSON(t)
@@ -118,6 +124,8 @@ func (a *app) configCommand() *cobra.Command {
 			return err
 		},
 	})
+	c.Flags().BoolVar(&secrets, "secrets", false, "print what secrets hold too")
+	return c
 }
 
 // planned is what `plan --json` prints: the plan, and what up would change of

@@ -15,7 +15,12 @@ func (a *app) doctorCommand() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
 		Use:   "doctor",
 		Short: "Tell what this machine can and cannot do, and the remedy",
-		Args:  atMost(0),
+		Long: `Tell what this machine can and cannot do, and the remedy. It changes nothing.
+
+To bring a topology file up trusts it as one trusts a root script: it can mount
+any folder into a station and run any program. To look at one (check, plan,
+config) never harms.`,
+		Args: atMost(0),
 		RunE: func(*cobra.Command, []string) error {
 			findings := lifecycle.Doctor()
 			lacking := 0
@@ -32,6 +37,7 @@ func (a *app) doctorCommand() *cobra.Command {
 				for _, f := range findings {
 					a.printFinding(f)
 				}
+				fmt.Fprintln(a.stdout, "note     up trusts a topology file as one trusts a root script; check, plan and config never harm")
 			}
 			if lacking > 0 {
 				return &exitCode{exitUnsupported, fmt.Errorf("%s missing that platelayer needs", plural(lacking, "thing"))}

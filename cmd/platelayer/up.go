@@ -208,7 +208,10 @@ func (a *app) downCommand() *cobra.Command {
 		Short: "Take a topology down and leave the machine as it was",
 		Long: `Take a topology down: stop its stations, dependents first, and remove everything
 of it, also what stations wrote and their logs. Its name is enough, and so is a
-file that has changed since. It works after any crash.`,
+file that has changed since. It works after any crash.
+
+Named volumes stay for the next up, and go with --volumes, also those that an
+earlier down or an edit has left. One that another topology has stays.`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name, err := a.target(args)

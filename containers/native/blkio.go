@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,25 +15,27 @@ import (
 )
 
 func checkBlkio(b *containers.Blkio) error {
+	var errs []error
+	refuse := func(device string, err error) { errs = append(errs, impossible("blkio_config", device, err)) }
 	if b.Weight != 0 && (b.Weight < 10 || b.Weight > 1000) {
-		return fmt.Errorf("block I/O weight of %d is not within 10 and 1000", b.Weight)
+		refuse("weight", fmt.Errorf("block I/O weight of %d is not within 10 and 1000", b.Weight))
 	}
 	for _, d := range b.DeviceWeights {
 		if d.Rate < 10 || d.Rate > 1000 {
-			return fmt.Errorf("block I/O weight of %d for %s is not within 10 and 1000", d.Rate, d.Path)
+			refuse(d.Path, fmt.Errorf("block I/O weight of %d for %s is not within 10 and 1000", d.Rate, d.Path))
 		}
 	}
 	for _, list := range [][]containers.BlkioRate{b.DeviceWeights, b.ReadBps, b.ReadIOps, b.WriteBps, b.WriteIOps} {
 		for _, d := range list {
 			if _, err := blockDevice(d.Path); err != nil {
-				return err
+				refuse(d.Path, err)
 			}
 			if d.Rate < 0 {
-				return fmt.Errorf("block I/O rate of %d for %s is below 0", d.Rate, d.Path)
+				refuse(d.Path, fmt.Errorf("block I/O rate of %d for %s is below 0", d.Rate, d.Path))
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // blockDevice gives a device's numbers as cgroup files have them.
@@ -47,8 +50,12 @@ func blockDevice(path string) (string, error) {
 	return fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)), nil
 }
 
+func limitsBlkio(b *containers.Blkio) bool {
+	return b.Weight != 0 || len(b.DeviceWeights)+len(b.ReadBps)+len(b.ReadIOps)+len(b.WriteBps)+len(b.WriteIOps) > 0
+}
+
 func (h *hierarchies) setBlkio(name string, b *containers.Blkio) error {
-	wanted := b.Weight != 0 || len(b.DeviceWeights)+len(b.ReadBps)+len(b.ReadIOps)+len(b.WriteBps)+len(b.WriteIOps) > 0
+	wanted := limitsBlkio(b)
 	limit := int64(0)
 	if wanted {
 		limit = 1
@@ -61,12 +68,15 @@ func (h *hierarchies) setBlkio(name string, b *containers.Blkio) error {
 	if err != nil || dir == "" {
 		return err
 	}
+	if _, err := os.Stat(dir); err != nil {
+		return ignoreMissing(err) // of v1, without a limit so far
+	}
 	if v1 {
 		err = blkioV1(dir, b)
 	} else {
 		err = blkioV2(dir, b)
 	}
-	if err != nil || !wanted {
+	if err != nil {
 		return err
 	}
 	return blkioWeights(dir, v1, b)
@@ -119,33 +129,48 @@ func blkioV2(dir string, b *containers.Blkio) error {
 	return nil
 }
 
-// blkioWeights sets weights where an I/O scheduler of the kernel knows any: BFQ
-// under v1 and v2, the io.cost controller under v2.
-func blkioWeights(dir string, v1 bool, b *containers.Blkio) error {
-	files := []string{"io.bfq.weight", "io.weight"}
+// weightFiles are the names under which the kernel's I/O schedulers take
+// weights, and what they have without one: BFQ under v1 and v2, the io.cost
+// controller under v2.
+func weightFiles(v1 bool) []weightFile {
 	if v1 {
-		files = []string{"blkio.bfq.weight", "blkio.weight"}
+		return []weightFile{{"blkio.bfq.weight", "blkio.bfq.weight_device", 100}, {"blkio.weight", "blkio.weight_device", 500}}
 	}
-	set := func(device string, weight int64) error {
-		for _, file := range files {
-			w := weight
-			if file == "io.weight" {
-				w = 1 + (weight-10)*9999/990 // runc's
-			}
-			name := file
-			if v1 && device != "" {
-				name += "_device"
-			}
-			err := writeFile(filepath.Join(dir, name), strings.TrimSpace(device+" "+strconv.FormatInt(w, 10)))
-			if !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
+	return []weightFile{{"io.bfq.weight", "io.bfq.weight", 100}, {"io.weight", "io.weight", 100}}
+}
+
+type weightFile struct {
+	all, device string
+	usual       int64
+}
+
+// blkioWeights sets weights where a scheduler knows any, and takes earlier ones
+// back.
+func blkioWeights(dir string, v1 bool, b *containers.Blkio) error {
+	files := slices.DeleteFunc(weightFiles(v1), func(f weightFile) bool { return !exists(dir, f.all) })
+	if len(files) == 0 {
+		if b.Weight == 0 && len(b.DeviceWeights) == 0 {
+			return nil
 		}
 		return &containers.Unsupported{Feature: "block I/O weights"}
 	}
+	f := files[0]
+	scale := func(weight int64) int64 {
+		if f.all == "io.weight" {
+			return 1 + (weight-10)*9999/990 // runc's
+		}
+		return weight
+	}
+	weight := f.usual
 	if b.Weight != 0 {
-		if err := set("", int64(b.Weight)); err != nil {
-			return err
+		weight = scale(int64(b.Weight))
+	}
+	if err := writeFile(filepath.Join(dir, f.all), strconv.FormatInt(weight, 10)); err != nil {
+		return fmt.Errorf("cannot set the block I/O weight: %w", err)
+	}
+	for _, device := range firstFields(filepath.Join(dir, f.device)) {
+		if strings.Contains(device, ":") {
+			_ = writeFile(filepath.Join(dir, f.device), device+" default") // of a device that is gone it has no effect
 		}
 	}
 	for _, d := range b.DeviceWeights {
@@ -153,7 +178,11 @@ func blkioWeights(dir string, v1 bool, b *containers.Blkio) error {
 		if err != nil {
 			return err
 		}
-		if err := set(device, d.Rate); err != nil {
+		err = writeFile(filepath.Join(dir, f.device), fmt.Sprintf("%s %d", device, scale(d.Rate)))
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return &containers.Unsupported{Feature: "block I/O weights for " + d.Path, Err: errors.New("its I/O scheduler knows none")}
+		}
+		if err != nil {
 			return fmt.Errorf("cannot set the block I/O weight for %s: %w", d.Path, err)
 		}
 	}

@@ -40,7 +40,7 @@ func (h *hierarchies) delegateTo(e *entry) error {
 		return fmt.Errorf("cannot bound the depth of %s: %w", top, err)
 	}
 	if !h.hybrid {
-		for _, c := range []string{"+memory", "+pids", "+cpu", "+io"} {
+		for _, c := range []string{"+memory", "+pids", "+cpu", "+cpuset", "+io"} {
 			_ = writeFile(top+"/cgroup.subtree_control", c) // what the machine has
 		}
 	}

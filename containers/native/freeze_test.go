@@ -162,7 +162,7 @@ func TestFreezeUnsupported(t *testing.T) {
 	}
 }
 
-func TestSetLimits(t *testing.T) {
+func TestSetResources(t *testing.T) {
 	for _, version := range []string{"machine's", "v1"} {
 		t.Run(version, func(t *testing.T) {
 			r := newRig(t)
@@ -226,7 +226,7 @@ func TestSetLimits(t *testing.T) {
 				memory, pids int64
 				want         string
 			}{{1024, 0, "memory limit of 1024 bytes is below"}, {-1, 0, "memory limit of -1 bytes is below"}, {0, -1, "pids limit of -1 is below"}} {
-				if err := h.limit(name, bad.memory, bad.pids, &containers.Resources{}); err == nil || !strings.Contains(err.Error(), bad.want) {
+				if err := SetResources(name, bad.memory, bad.pids, containers.Resources{}); err == nil || !strings.Contains(err.Error(), bad.want) {
 					t.Errorf("got %v, want %s", err, bad.want)
 				}
 			}

@@ -57,11 +57,6 @@ func (h *hierarchies) enter(name string, spec *containers.Spec, devices int, mor
 	return e, nil
 }
 
-// SetLimits changes memory and pids alone; other limits are lifted.
-func SetLimits(cgroup string, memory, pids int64) error {
-	return SetResources(cgroup, memory, pids, containers.Resources{})
-}
-
 func (h *hierarchies) limit(name string, memory, pids int64, r *containers.Resources) error {
 	if err := h.setLimits(name, memory, pids, r); err != nil {
 		return err
@@ -86,20 +81,7 @@ func (h *hierarchies) limit(name string, memory, pids int64, r *containers.Resou
 // program while it is being executed, or refuses to clone.
 const minMemory = 1 << 20
 
-func checkLimits(memory, pids int64) error {
-	if memory < 0 || memory > 0 && memory < minMemory {
-		return fmt.Errorf("memory limit of %d bytes is below the %d that a program needs to start", memory, minMemory)
-	}
-	if pids < 0 {
-		return fmt.Errorf("pids limit of %d is below 0", pids)
-	}
-	return nil
-}
-
 func (h *hierarchies) setLimits(name string, memory, pids int64, r *containers.Resources) error {
-	if err := checkLimits(memory, pids); err != nil {
-		return err
-	}
 	dir, v1, err := h.limited(name, "memory", max(memory, r.MemReservation))
 	switch {
 	case err != nil:

@@ -3,10 +3,12 @@ package native
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,35 +37,35 @@ func SetResources(cgroup string, memory, pids int64, r containers.Resources) err
 // cpuPeriod is the kernel's default period of cpu.max, in microseconds.
 const cpuPeriod = 100000
 
-// checkResources compares limits with each other and with the machine.
+// checkResources compares limits with each other and with the machine, and
+// tells all that is wrong as Impossible.
 func checkResources(memory, pids int64, r *containers.Resources) error {
-	if err := checkLimits(memory, pids); err != nil {
-		return err
-	}
-	if r.CPUs < 0 || r.CPUs > 0 && r.CPUs < 0.01 {
-		return fmt.Errorf("cpus limit of %g is below the kernel's least, 0.01", r.CPUs)
-	}
-	if r.CPUs > 0 || r.CPUSet != "" {
-		if err := checkProcessors(r); err != nil {
-			return err
+	var errs []error
+	refuse := func(wrong bool, key, format string, args ...any) {
+		if wrong {
+			errs = append(errs, impossible(key, "", fmt.Errorf(format, args...)))
 		}
 	}
-	if r.CPUShares < 0 || r.CPUShares == 1 || r.CPUShares > 262144 {
-		return fmt.Errorf("cpu shares of %d are not within 2 and 262144", r.CPUShares)
+	refuse(memory < 0 || memory > 0 && memory < minMemory, "mem_limit",
+		"memory limit of %d bytes is below the %d that a program needs to start", memory, minMemory)
+	refuse(pids < 0, "pids_limit", "pids limit of %d is below 0", pids)
+	refuse(r.CPUs < 0 || r.CPUs > 0 && r.CPUs < 0.01, "cpus", "cpus limit of %g is below the kernel's least, 0.01", r.CPUs)
+	if r.CPUs > 0 || r.CPUSet != "" {
+		errs = append(errs, checkProcessors(r))
 	}
+	refuse(r.CPUShares < 0 || r.CPUShares == 1 || r.CPUShares > 262144, "cpu_shares", "cpu shares of %d are not within 2 and 262144", r.CPUShares)
 	switch {
 	case r.MemSwap < -1:
-		return fmt.Errorf("memory and swap limit of %d bytes is below 0", r.MemSwap)
-	case r.MemSwap != 0 && memory == 0:
-		return errors.New("a limit of memory and swap needs a memory limit")
+		refuse(true, "memswap_limit", "memory and swap limit of %d bytes is below 0", r.MemSwap)
+	case r.MemSwap > 0 && memory == 0:
+		refuse(true, "memswap_limit", "a limit of memory and swap needs a memory limit")
 	case r.MemSwap > 0 && r.MemSwap < memory:
-		return fmt.Errorf("memory and swap limit of %d bytes is below the memory limit of %d", r.MemSwap, memory)
-	case r.MemReservation < 0 || memory > 0 && r.MemReservation > memory:
-		return fmt.Errorf("memory reservation of %d bytes is not within 0 and the memory limit of %d", r.MemReservation, memory)
-	case r.ShmSize < 0:
-		return fmt.Errorf("shm size of %d bytes is below 0", r.ShmSize)
+		refuse(true, "memswap_limit", "memory and swap limit of %d bytes is below the memory limit of %d", r.MemSwap, memory)
 	}
-	return checkBlkio(&r.Blkio)
+	refuse(r.MemReservation < 0 || memory > 0 && r.MemReservation > memory, "mem_reservation",
+		"memory reservation of %d bytes is not within 0 and the memory limit of %d", r.MemReservation, memory)
+	refuse(r.ShmSize < 0, "shm_size", "shm size of %d bytes is below 0", r.ShmSize)
+	return errors.Join(append(errs, checkBlkio(&r.Blkio))...)
 }
 
 func checkProcessors(r *containers.Resources) error {
@@ -75,22 +77,25 @@ func checkProcessors(r *containers.Resources) error {
 	if err != nil {
 		return fmt.Errorf("cannot count the machine's processors: %w", err)
 	}
+	var errs []error
 	if r.CPUs > float64(len(online)) {
-		return fmt.Errorf("cpus limit of %g is above the %d processors of this machine", r.CPUs, len(online))
+		errs = append(errs, impossible("cpus", "", fmt.Errorf("cpus limit of %g is above the %d processors of this machine", r.CPUs, len(online))))
 	}
 	if r.CPUSet == "" {
-		return nil
+		return errors.Join(errs...)
 	}
 	wanted, err := cpuList(r.CPUSet)
 	if err != nil {
-		return err
+		return errors.Join(append(errs, impossible("cpuset", "", err))...)
 	}
-	for cpu := range wanted {
+	for _, cpu := range slices.Sorted(maps.Keys(wanted)) {
 		if !online[cpu] {
-			return fmt.Errorf("cpuset %q names processor %d, this machine has %s", r.CPUSet, cpu, strings.TrimSpace(string(b)))
+			errs = append(errs, impossible("cpuset", "",
+				fmt.Errorf("cpuset %q names processor %d, this machine has %s", r.CPUSet, cpu, strings.TrimSpace(string(b)))))
+			break
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // cpuList reads the kernel's list format: 0-2,7.
@@ -101,8 +106,8 @@ func cpuList(text string) (map[int]bool, error) {
 		if !ranged {
 			last = first
 		}
-		from, err1 := strconv.ParseUint(first, 10, 12)
-		to, err2 := strconv.ParseUint(last, 10, 12)
+		from, err1 := strconv.ParseUint(first, 10, 13)
+		to, err2 := strconv.ParseUint(last, 10, 13)
 		if err1 != nil || err2 != nil || to < from {
 			return nil, fmt.Errorf("cannot read the list of processors %q", text)
 		}

@@ -116,7 +116,7 @@ func TestLimitsLater(t *testing.T) {
 func TestBlkio(t *testing.T) {
 	r := newRig(t)
 	disk := ""
-	for _, d := range []string{"/dev/vda", "/dev/sda", "/dev/nvme0n1"} {
+	for _, d := range []string{"/dev/vda", "/dev/sda", "/dev/nvme0n1", "/dev/loop0"} {
 		if _, err := blockDevice(d); err == nil {
 			disk = d
 			break

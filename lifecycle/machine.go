@@ -1,0 +1,190 @@
+package lifecycle
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"platelayer/containers"
+	"platelayer/containers/native"
+	"platelayer/topology"
+)
+
+// Wanting is what stations ask for and this machine has not: all of it, each
+// with its place in the file, found before anything is made or changed.
+type Wanting struct {
+	Problems []WantingProblem
+}
+
+// WantingProblem is one thing that is not there.
+type WantingProblem struct {
+	Place   string // FILE:LINE:COLUMN
+	Station string // "cluster/station"; "" for a thing of the topology's
+	Err     error
+}
+
+func (e *Wanting) Error() string {
+	lines := []string{"this machine has not what the file asks for:"}
+	for _, p := range e.Problems {
+		line := p.Err.Error()
+		if p.Station != "" {
+			line = fmt.Sprintf("station %q: %s", p.Station, line)
+		}
+		lines = append(lines, "  "+strings.ReplaceAll(strings.TrimPrefix(p.Place+": ", ": ")+line, "\n", "\n  "))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (e *Wanting) Unwrap() []error {
+	var all []error
+	for _, p := range e.Problems {
+		all = append(all, p.Err)
+	}
+	return all
+}
+
+// checkMachine finds what stations need of the machine and what it does not
+// have or allow: folders, files, devices, users, limits.
+func checkMachine(l Layout, t *topology.Topology) error {
+	found := new(Wanting)
+	for _, v := range t.Volumes {
+		if !v.External {
+			continue
+		}
+		if _, err := os.Stat(l.volume(volumeName(t, v.Key))); err != nil {
+			found.Problems = append(found.Problems, WantingProblem{t.PlaceOf("volumes", v.Key), "", fmt.Errorf("there is no external volume %q: %w", v.Key, err)})
+		}
+	}
+	for _, s := range stations(t) {
+		for _, err := range flat(stationWants(l, t, s)) {
+			place := t.Place(s.ID(), "", "")
+			if unfit := new(containers.Impossible); errors.As(err, &unfit) {
+				place = t.Place(s.ID(), unfit.Key, unfit.Value)
+			}
+			found.Problems = append(found.Problems, WantingProblem{place, s.ID(), err})
+		}
+	}
+	if len(found.Problems) == 0 {
+		return nil
+	}
+	return found
+}
+
+// stationWants tells what one station asks for in vain.
+func stationWants(l Layout, t *topology.Topology, s *topology.Station) error {
+	var errs []error
+	look := func(key, value, what, path string) {
+		if _, err := os.Stat(path); err != nil {
+			errs = append(errs, &containers.Impossible{Key: key, Value: value, Err: fmt.Errorf("cannot find the %s %s: %w", what, path, plainError(err))})
+		}
+	}
+	if s.Rootfs != "" && s.Rootfs != "host" {
+		look("rootfs", "", "root folder", s.Rootfs)
+	}
+	for _, v := range s.Volumes {
+		if v.Source != "" && !v.CreateHostPath {
+			look("volumes", v.Target, "volume's source", v.Source)
+		}
+	}
+	for _, f := range s.Files {
+		if f.Source == "" {
+			continue
+		}
+		if info, err := os.Stat(f.Source); err == nil && !info.Mode().IsRegular() {
+			errs = append(errs, &containers.Impossible{Key: kindOf(f), Value: f.Target, Err: fmt.Errorf("config or secret %s is not a regular file", f.Source)})
+		} else {
+			look(kindOf(f), f.Target, "file of a config or secret", f.Source)
+		}
+	}
+	spec := site{layout: l}.station(t, s)
+	if err := readFilter(spec, s); err != nil {
+		errs = append(errs, &containers.Impossible{Key: "security_opt", Value: "seccomp", Err: err})
+	}
+	return errors.Join(append(errs, native.Check(spec), checkUser(l, t, s))...)
+}
+
+// kindOf is the key that a config or secret stands below.
+func kindOf(f topology.File) string {
+	if f.Secret {
+		return "secrets"
+	}
+	return "configs"
+}
+
+// noteContents notes in a topology what its configs and secrets that are files
+// hold now, so that an edit of one is a change of its stations. One that cannot
+// be read is left without.
+func noteContents(t *topology.Topology) {
+	known := map[string]string{}
+	for _, s := range stations(t) {
+		for i := range s.Files {
+			source := s.Files[i].Source
+			if source == "" {
+				continue
+			}
+			if _, seen := known[source]; !seen {
+				known[source] = ""
+				if content, err := os.ReadFile(source); err == nil {
+					sum := sha256.Sum256(content)
+					known[source] = hex.EncodeToString(sum[:])
+				}
+			}
+			s.Files[i].Digest = known[source]
+		}
+	}
+}
+
+// checkUser looks the station's user up where its own passwd can be told
+// before its root is there.
+func checkUser(l Layout, t *topology.Topology, s *topology.Station) error {
+	root := s.Rootfs
+	switch {
+	case root == "" || s.User == "" && len(s.GroupAdd) == 0:
+		return nil
+	case root == "host":
+		root = "/"
+	}
+	if _, err := os.Stat(root); err != nil {
+		return nil // said already
+	}
+	if _, err := os.Stat(l.writable(t.Name, t.ContainerName(s))); err == nil {
+		return nil // it may have added users
+	}
+	covers := func(target string) bool {
+		return slices.Contains([]string{"/etc", "/etc/passwd", "/etc/group"}, path.Clean(target))
+	}
+	if slices.ContainsFunc(s.Volumes, func(v topology.Volume) bool { return covers(v.Target) }) ||
+		slices.ContainsFunc(s.Files, func(f topology.File) bool { return covers(f.Target) }) {
+		return nil
+	}
+	return native.CheckUser(root, s.User, s.GroupAdd)
+}
+
+// plainError leaves the path out of what the operating system said.
+func plainError(err error) error {
+	if of := new(os.PathError); errors.As(err, &of) {
+		return of.Err
+	}
+	return err
+}
+
+// flat lists what was joined.
+func flat(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, flat(e)...)
+	}
+	return all
+}
