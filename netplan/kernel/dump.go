@@ -242,37 +242,40 @@ type route struct {
 
 // routes lists the plan's kind and the kernel's.
 func (s *socket) routes() ([]route, error) {
+	return list(s, unix.RTM_GETROUTE, "routes", readRoute, nl.NewRtMsg())
+}
+
+// readRoute reads one, where it is of these kinds.
+func readRoute(entry []byte) (route, bool) {
 	const rtaNHID = 30 // RTA_NH_ID
-	return list(s, unix.RTM_GETROUTE, "routes", func(entry []byte) (route, bool) {
-		if len(entry) < unix.SizeofRtMsg {
-			return route{}, false
-		}
-		header := nl.DeserializeRtMsg(entry)
-		if header.Family != unix.AF_INET && header.Family != unix.AF_INET6 || header.Flags&unix.RTM_F_CLONED != 0 {
-			return route{}, false
-		}
-		if header.Protocol != unix.RTPROT_STATIC && header.Protocol != unix.RTPROT_KERNEL {
-			return route{}, false // somebody else's
-		}
-		a := attributes(entry, unix.SizeofRtMsg)
-		r := route{
-			table:    number(a[unix.RTA_TABLE]),
-			to:       prefix(header.Family, a[unix.RTA_DST], header.Dst_len),
-			via:      ip(a[unix.RTA_GATEWAY]),
-			index:    number(a[unix.RTA_OIF]),
-			priority: number(a[unix.RTA_PRIORITY]),
-			proto:    header.Protocol,
-			kind:     header.Type,
-			plain:    header.Tos == 0 && header.Src_len == 0,
-			raw:      slices.Clone(entry),
-		}
-		for _, more := range []uint16{unix.RTA_METRICS, unix.RTA_PREFSRC, unix.RTA_MULTIPATH, unix.RTA_VIA, rtaNHID, unix.RTA_ENCAP} {
-			r.plain = r.plain && a[more] == nil
-		}
-		// Flags are what the kernel found out, and it refuses some in requests.
-		binary.NativeEndian.PutUint32(r.raw[8:], 0)
-		return r, true
-	}, nl.NewRtMsg())
+	if len(entry) < unix.SizeofRtMsg {
+		return route{}, false
+	}
+	header := nl.DeserializeRtMsg(entry)
+	if header.Family != unix.AF_INET && header.Family != unix.AF_INET6 || header.Flags&unix.RTM_F_CLONED != 0 {
+		return route{}, false
+	}
+	if header.Protocol != unix.RTPROT_STATIC && header.Protocol != unix.RTPROT_KERNEL {
+		return route{}, false // somebody else's
+	}
+	a := attributes(entry, unix.SizeofRtMsg)
+	r := route{
+		table:    number(a[unix.RTA_TABLE]),
+		to:       prefix(header.Family, a[unix.RTA_DST], header.Dst_len),
+		via:      ip(a[unix.RTA_GATEWAY]),
+		index:    number(a[unix.RTA_OIF]),
+		priority: number(a[unix.RTA_PRIORITY]),
+		proto:    header.Protocol,
+		kind:     header.Type,
+		plain:    header.Tos == 0 && header.Src_len == 0,
+		raw:      slices.Clone(entry),
+	}
+	for _, more := range []uint16{unix.RTA_METRICS, unix.RTA_PREFSRC, unix.RTA_MULTIPATH, unix.RTA_VIA, rtaNHID, unix.RTA_ENCAP} {
+		r.plain = r.plain && a[more] == nil
+	}
+	// Flags are what the kernel found out, and it refuses some in requests.
+	binary.NativeEndian.PutUint32(r.raw[8:], 0)
+	return r, true
 }
 
 // rule is a routing policy rule. raw asks to delete it.

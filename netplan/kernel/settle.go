@@ -106,6 +106,8 @@ type settling struct {
 	// again: an address was deleted that the next round adds, and routes
 	// depend on it.
 	again bool
+	// steered: the rules were added before the first new address.
+	steered bool
 }
 
 // round sends what differs: links, then what stands on them.
@@ -186,6 +188,12 @@ func (t *settling) settleAddresses(links map[string]*link) error {
 	if err != nil {
 		return err
 	}
+	if len(t.node.Rules) > 0 && !t.steered && t.lacksAddress(links, have) {
+		t.steered = true
+		if err := t.steer(links); err != nil {
+			return err
+		}
+	}
 	for _, f := range t.node.Interfaces {
 		if err := t.settleInterface(f, links[f.Name].index, have); err != nil {
 			return err
@@ -251,6 +259,46 @@ func (t *settling) settleInterface(f netplan.Interface, index int32, have []addr
 		return fmt.Errorf("cannot configure %s: %w", netns, err)
 	}
 	return err
+}
+
+func (t *settling) lacksAddress(links map[string]*link, have []address) bool {
+	return slices.ContainsFunc(t.node.Interfaces, func(f netplan.Interface) bool {
+		return slices.ContainsFunc(f.Addresses, func(want netip.Prefix) bool {
+			return !slices.ContainsFunc(have, func(a address) bool { return a.index == uint32(links[f.Name].index) && a.ip == want })
+		})
+	})
+}
+
+// steer adds the rules of a node, and the routes of their tables on interfaces
+// that carry traffic already, before a new address takes that traffic to another
+// interface, whose port may not forward yet. What can't be added so early is
+// added after the addresses.
+func (t *settling) steer(links map[string]*link) error {
+	routes, err := t.routes()
+	if err != nil {
+		return err
+	}
+	rules, err := t.rules()
+	if err != nil {
+		return err
+	}
+	n := t.node
+	var come batch
+	for _, r := range n.Routes {
+		l := links[r.Dev]
+		if r.Table == 0 || l == nil || t.up[r.Dev] || slices.ContainsFunc(routes, func(h route) bool { return h.is(r, l.index) }) {
+			continue
+		}
+		come.addRoute(r, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, l.index, n.NetNS)
+	}
+	for _, r := range n.Rules {
+		if !slices.ContainsFunc(rules, func(h rule) bool { return h.is(r) }) {
+			come.addRule(r, n.NetNS)
+		}
+	}
+	t.sent += len(come.what)
+	_ = t.send(&come)
+	return nil
 }
 
 func isIPv6(a netip.Prefix) bool { return a.Addr().Is6() }
@@ -344,6 +392,10 @@ func (h route) is(r netplan.Route, index int32) bool {
 		slotOf(r) == slot{h.table, h.to, h.priority}
 }
 
+func (h rule) is(r netplan.Rule) bool {
+	return h.plain && h.priority == r.Priority && h.table == r.Table && h.from == r.From && h.to == r.To
+}
+
 // settleRules knows the plan's own rules by their priority, which is their
 // table's number.
 func (t *settling) settleRules() error {
@@ -355,9 +407,7 @@ func (t *settling) settleRules() error {
 	var come, leave batch
 	keep := map[int]bool{}
 	for _, r := range n.Rules {
-		at := slices.IndexFunc(have, func(h rule) bool {
-			return h.plain && h.priority == r.Priority && h.table == r.Table && h.from == r.From && h.to == r.To
-		})
+		at := slices.IndexFunc(have, func(h rule) bool { return h.is(r) })
 		if at >= 0 {
 			keep[at] = true
 		} else {
