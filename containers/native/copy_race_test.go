@@ -205,7 +205,6 @@ func TestCopyExchangedWhenMade(t *testing.T) {
 
 func TestCopyTar(t *testing.T) {
 	tree := copyTree(t)
-	want := describe(t, tree)
 	var archive bytes.Buffer
 	must(t, os.Remove(tree+"/sparse")) // a gigabyte in the archive
 	f, err := os.Create(tree + "/sparse")
@@ -216,7 +215,7 @@ func TestCopyTar(t *testing.T) {
 	must(t, f.Close())
 	moment := []unix.Timespec{{Sec: 1e9}, {Sec: 1e9}}
 	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, tree, moment, 0))
-	want = describe(t, tree)
+	want := describe(t, tree)
 	so, err := CopyToTar(context.Background(), CopySide{Path: tree}, &archive, CopyOptions{Archive: true})
 	must(t, err)
 	if so.Files != 11 {
