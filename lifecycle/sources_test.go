@@ -23,7 +23,7 @@ func TestReadSource(t *testing.T) {
 		t.Errorf("got %q, %v", text, err)
 	}
 	for path, want := range map[string]string{
-		large: "is larger than 16 MiB", fifo: "is not a file", link: "is not a file", dir: "is not a file", "/dev/tty": "",
+		large: "is larger than 16 MiB", fifo: "is not a regular file", link: "is not a regular file", dir: "is not a regular file", "/dev/tty": "",
 		filepath.Join(dir, "none"): "no such file",
 	} {
 		if text, err := ReadSource(path); err == nil || !strings.Contains(err.Error(), want) || len(text) > maxSource+1 {

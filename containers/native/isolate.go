@@ -114,7 +114,9 @@ func (p *program) finish(f *final) {
 		// The newborn's files are seen: none is left to it but the command's own.
 		low := uintptr(len(f.files))
 		if f.program >= 0 {
-			p.add("keep the program", 0, unix.SYS_DUP3, uintptr(f.program), low, unix.O_CLOEXEC)
+			if uintptr(f.program) != low { // which dup3(2) refuses
+				p.add("keep the program", 0, unix.SYS_DUP3, uintptr(f.program), low, unix.O_CLOEXEC)
+			}
 			f.program, low = int(low), low+1
 		}
 		p.add("close files", 0, unix.SYS_CLOSE_RANGE, low, maxFD, 0)
