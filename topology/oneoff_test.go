@@ -10,7 +10,7 @@ clusters:
   lan:
     subnet: 10.1.0.0/29
     stations:
-      web: {rootfs: host, replicas: 2, aliases: [www], restart: always, healthcheck: {test: "true"}, interfaces: [{cluster: far}]}
+      web: {rootfs: host, command: x, replicas: 2, aliases: [www], restart: always, healthcheck: {test: "true"}, interfaces: [{cluster: far}]}
       web-run-1: {}
   far: {subnet: 10.2.0.0/24, stations: {db: {}}}
 `), Options{Name: "t"})

@@ -93,6 +93,9 @@ func exampleFile(at level, k key) string {
 		}
 		return "clusters: {lan: {" + strings.Join(keys, ", ") + "}}"
 	case stationLevel:
+		if k.name == "rootfs" {
+			k.example = "command: x, " + k.example
+		}
 		return "templates: {base: {}}\nconfigs: {site: {content: x}}\nsecrets: {key: {content: x}}\n" + station(k.example)
 	case interfaceLevel:
 		if k.name == "cluster" {

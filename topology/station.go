@@ -23,6 +23,9 @@ func (l *loader) station(s *stationDraft) {
 	}
 	out.Entrypoint = l.words(n.get("entrypoint"))
 	out.Command = l.words(n.get("command"))
+	if out.Rootfs != "" && len(out.Entrypoint)+len(out.Command) == 0 && !n.spoiled("rootfs", "entrypoint", "command") {
+		l.report(s.at, "a root of the machine's comes without a command", "add command: [PROGRAM, ARGUMENT, ...]")
+	}
 	out.Environment = l.environmentOf(s)
 	out.Hostname = out.Name
 	if h := n.get("hostname"); h != nil {
