@@ -1,6 +1,8 @@
 package lifecycle
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 
@@ -49,8 +51,8 @@ func fullFields() []field[topology.Station] {
 		{"cap_drop", elements, true, func(s *station) []part { return partsOf(s.CapDrop, alone) }},
 		{"privileged", whole, true, func(s *station) []part { return yes(s.Privileged) }},
 		{"security_opt", elements, true, func(s *station) []part {
-			all := nonEmpty(part{"seccomp", word(s.Security.Seccomp)}, part{"apparmor", word(s.Security.AppArmor)},
-				part{"label", word(s.Security.Label)})
+			all := nonEmpty(part{"seccomp", word(s.Security.Seccomp)}, part{"what the seccomp profile says", digest(s.Security.Profile)},
+				part{"apparmor", word(s.Security.AppArmor)}, part{"label", word(s.Security.Label)})
 			if s.Security.NewPrivileges {
 				all = append(all, part{"no-new-privileges", "false"})
 			}
@@ -62,6 +64,15 @@ func fullFields() []field[topology.Station] {
 		{"pid", whole, true, func(s *station) []part { return single(word(s.PID)) }},
 		{"ipc", whole, true, func(s *station) []part { return single(word(s.IPC)) }},
 	}
+}
+
+// digest stands for a long text, "" for none.
+func digest(text string) string {
+	if text == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:4])
 }
 
 func resourceParts(r *topology.Resources) []part {

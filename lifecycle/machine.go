@@ -117,7 +117,7 @@ func kindOf(f topology.File) string {
 }
 
 // noteContents notes in a topology what its configs and secrets that are files
-// hold now, so that an edit of one is a change of its stations. One that cannot
+// and its system call filters hold now, so that an edit of one is a change of its stations. One that cannot
 // be read is left without.
 func noteContents(t *topology.Topology) {
 	known := map[string]string{}
@@ -129,12 +129,16 @@ func noteContents(t *topology.Topology) {
 			}
 			if _, seen := known[source]; !seen {
 				known[source] = ""
-				if content, err := os.ReadFile(source); err == nil {
+				if content, err := ReadSource(source); err == nil {
 					sum := sha256.Sum256(content)
 					known[source] = hex.EncodeToString(sum[:])
 				}
 			}
 			s.Files[i].Digest = known[source]
+		}
+		if profile := s.Security.Seccomp; profile != "" && profile != "unconfined" {
+			text, _ := ReadSource(profile)
+			s.Security.Profile = string(text)
 		}
 	}
 }

@@ -154,10 +154,14 @@ func furnish(r *root) error {
 	return readFilter(r.spec, s)
 }
 
-// readFilter reads the station's own system call filter, where it has one.
+// readFilter reads the station's own system call filter, where it has one: as it
+// was when the station was asked for, for its restarts and the commands in it.
 func readFilter(spec *containers.Spec, s *topology.Station) error {
 	profile := s.Security.Seccomp
 	if profile == "" || profile == "unconfined" {
+		return nil
+	}
+	if spec.Seccomp = s.Security.Profile; spec.Seccomp != "" {
 		return nil
 	}
 	text, err := ReadSource(profile)

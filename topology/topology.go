@@ -279,7 +279,9 @@ type Device struct {
 
 // Security are the options of security_opt.
 type Security struct {
-	Seccomp       string `json:"seccomp,omitempty"` // a profile's absolute path, or unconfined
+	Seccomp string `json:"seccomp,omitempty"` // a profile's absolute path, or unconfined
+	// Profile is what the file Seccomp held when it was last looked at, "" as Load has it.
+	Profile       string `json:"profile,omitempty"`
 	NewPrivileges bool   `json:"new_privileges,omitempty"`
 	AppArmor      string `json:"apparmor,omitempty"`
 	Label         string `json:"label,omitempty"`
