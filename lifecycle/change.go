@@ -27,6 +27,7 @@ type change struct {
 	// done, and everything is compared with the kernel.
 	unsure   bool
 	status   string            // before
+	choice   choice            // of the request
 	recorded bool              // the new intent is on disk
 	changes  map[string]Change // of stations
 	moved    map[string]bool   // clusters that differ: with them the names their stations know
@@ -117,11 +118,11 @@ func (c *change) begin() error {
 		wanted[c.new.Topology.ContainerName(s)] = true
 	}
 	k.announce(slices.DeleteFunc(slices.Clone(all), func(m *member) bool { return !wanted[m.container()] }))
-	choice := choose(c.new.Topology, c.request.Recreate, c.request.Only)
+	c.choice = choose(c.new.Topology, c.request.Recreate, c.request.Only)
 	for _, m := range all {
 		now, _, _ := m.now()
 		runs := m.runs(&now)
-		action, _ := choice.due(&now, runs, m.definition())
+		action, _ := c.choice.due(&now, runs, m.definition())
 		switch {
 		case !wanted[now.Container]:
 			c.removed = append(c.removed, m)
@@ -219,7 +220,7 @@ func (c *change) stop() error {
 		if ch, ok := c.changes[m.definition().ID()]; ok {
 			m.event(Event{Kind: EventChanged, Detail: strings.Join(ch.Reasons, "; ")})
 		}
-		if c.anew(m) || m.definition().Writable == "memory" { // what it had on disk is another root's
+		if c.choice.renews(m.definition()) || m.definition().Writable == "memory" { // what it had on disk is another root's
 			errs = append(errs, k.forgetLayer(m.container()))
 		}
 	}
@@ -227,12 +228,6 @@ func (c *change) stop() error {
 	k.reorder() // without the removed
 	k.mu.Unlock()
 	return errors.Join(errs...)
-}
-
-// anew tells whether a station was asked to be started without what it wrote.
-func (c *change) anew(m *member) bool {
-	o := choose(c.new.Topology, c.request.Recreate, c.request.Only)
-	return o.anew == nil || o.anew[m.definition().ID()]
 }
 
 // rewire brings the namespaces that the plans differ in to the new plan. To
@@ -317,33 +312,19 @@ func (c *change) redefine(ctx context.Context) error {
 
 // start begins lives of all that does not run and waits until they are ready.
 func (c *change) start(ctx context.Context) error {
-	begun := slices.Concat(c.replaced, c.idle)
 	c.k.owe(c.followers)
-	for _, m := range slices.Concat(c.created, begun) {
-		m.forgetPast(0)
-	}
-	for i, m := range c.created {
-		r := c.roots[i]
-		if c.roots[i] = nil; r.container == nil {
-			r = nil
-		}
-		m.begin(r, nil, 0)
-	}
-	for _, m := range begun {
-		m.begin(nil, nil, 0)
-	}
-	// Those that go on count too: a new check may find them ill.
-	wanted := slices.Concat(c.created, begun)
+	wanted := slices.Concat(c.created, c.replaced, c.idle)
+	beginAll(wanted, c.roots)
 	if c.request.oneOff {
 		return c.k.allReady(ctx, wanted)
 	}
+	// Those that go on count too: a new check may find them ill.
 	for _, m := range c.kept {
 		if now, _, _ := m.now(); m.runs(&now) {
 			wanted = append(wanted, m)
 		}
 	}
-	if err := c.k.allReady(ctx, wanted); err != nil {
-		othersStart(ctx, wanted)
+	if err := c.k.comeUp(ctx, wanted); err != nil {
 		return err
 	}
 	if err := c.k.settleDebts(ctx); err != nil {

@@ -171,9 +171,8 @@ func clear(l Layout, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	options := kernel.Options{PinDir: l.pins(name), NetNSDir: l.NetNS}
 	// Cgroups go by name alone: with the name they belong to another --root.
-	ours := kernel.Elsewhere(options, name+".fabric") == ""
+	ours := l.elsewhere(name) == ""
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if ours {
@@ -181,7 +180,7 @@ func clear(l Layout, name string) error {
 			return fmt.Errorf("cannot end the processes of %q: %w", name, err)
 		}
 	}
-	if err := kernel.Remove(options); err != nil {
+	if err := kernel.Remove(l.kernelOptions(name)); err != nil {
 		return fmt.Errorf("cannot remove the network of %q: %w", name, err)
 	}
 	if ours {

@@ -217,7 +217,7 @@ func (k *keeper) intend(i *Intent) error {
 }
 
 func (k *keeper) kernelOptions() kernel.Options {
-	return kernel.Options{PinDir: k.layout.pins(k.name), NetNSDir: k.layout.NetNS}
+	return k.layout.kernelOptions(k.name)
 }
 
 // undoAlone runs when `up` was killed before it could undo a failed launch: a

@@ -154,15 +154,15 @@ func discard(roots []*root) {
 	}
 }
 
-// startAll begins a life of each member, on its prepared root where there is
-// one, and waits until all are ready. Each waits for those it depends on.
-func (k *keeper) startAll(ctx context.Context, members []*member, roots []*root) error {
+// beginAll begins a life of each member, those first that have a prepared root.
+// Each waits for those it depends on.
+func beginAll(members []*member, roots []*root) {
 	for _, m := range members {
 		m.forgetPast(0)
 	}
 	for i, m := range members {
 		var r *root
-		if roots != nil {
+		if i < len(roots) {
 			// The life's own from here on.
 			if r, roots[i] = roots[i], nil; r.container == nil {
 				r = nil
@@ -170,5 +170,4 @@ func (k *keeper) startAll(ctx context.Context, members []*member, roots []*root)
 		}
 		m.begin(r, nil, 0)
 	}
-	return k.allReady(ctx, members)
 }

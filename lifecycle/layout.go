@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 
+	"platelayer/netplan/kernel"
 	"platelayer/topology"
 )
 
@@ -16,6 +17,16 @@ type Layout struct {
 	Run   string // what a reboot may take: /run/platelayer
 	Lib   string // what it may not: /var/lib/platelayer
 	NetNS string // where ip(8) looks namespaces up: /run/netns
+}
+
+// kernelOptions says where the namespaces of a topology are.
+func (l Layout) kernelOptions(name string) kernel.Options {
+	return kernel.Options{PinDir: l.pins(name), NetNSDir: l.NetNS}
+}
+
+// elsewhere gives a namespace that has the topology's name and is not its own.
+func (l Layout) elsewhere(name string) string {
+	return kernel.Elsewhere(l.kernelOptions(name), name+".fabric")
 }
 
 // NewLayout gives the machine's layout; root moves it to a folder of its own.

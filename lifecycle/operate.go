@@ -75,8 +75,8 @@ func (k *keeper) startStopped(ctx context.Context, members []*member) error {
 		m.end(Waiting) // one that waits for its next try makes it now
 		idle = append(idle, m)
 	}
-	if err := k.startAll(ctx, idle, nil); err != nil {
-		othersStart(ctx, idle)
+	beginAll(idle, nil)
+	if err := k.comeUp(ctx, idle); err != nil {
 		return err
 	}
 	return k.settleDebts(ctx)
@@ -129,11 +129,8 @@ func (k *keeper) again(ctx context.Context, members []*member) error {
 		return nil
 	}
 	k.endAll(members, Waiting)
-	err := k.startAll(ctx, members, nil)
-	if err != nil {
-		othersStart(ctx, members)
-	}
-	return err
+	beginAll(members, nil)
+	return k.comeUp(ctx, members)
 }
 
 func (k *keeper) freeze(members []*member, frozen bool) error {

@@ -180,17 +180,7 @@ func Ls(l Layout) ([]Listed, error) {
 }
 
 // anyAlive reports whether a process of the topology still runs.
-func anyAlive(s *State) bool {
-	if native.Alive(s.Keeper) || native.Alive(s.Backbone.Process) {
-		return true
-	}
-	for _, c := range s.Stations {
-		if native.Alive(c.Process) {
-			return true
-		}
-	}
-	return false
-}
+func anyAlive(s *State) bool { return s.any(native.Alive) }
 
 // UpStations lists the ids of the stations that a running topology has; none
 // where it is not up.

@@ -223,10 +223,15 @@ func (k *keeper) allReady(ctx context.Context, members []*member) error {
 	return nil
 }
 
-// othersStart lets those start that are about to when another has failed, so
-// that the caller, who is told that all else is as asked for, finds it so. What
-// takes longer (a startup command, a dependency's health) goes on behind it.
-func othersStart(ctx context.Context, members []*member) {
+// comeUp is allReady where the topology goes on without one that fails: it lets
+// the others start that are about to, so that the caller, who is told that all
+// else is as asked for, finds it so. What takes longer (a startup command, a
+// dependency's health) goes on behind it.
+func (k *keeper) comeUp(ctx context.Context, members []*member) error {
+	err := k.allReady(ctx, members)
+	if err == nil {
+		return nil
+	}
 	const most = 3 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
@@ -234,6 +239,7 @@ func othersStart(ctx context.Context, members []*member) {
 		// What keeps one from starting is not what the caller failed with.
 		_ = m.reach(ctx, topology.Started)
 	}
+	return err
 }
 
 // optional are the stations that others depend on, all of which can do without.

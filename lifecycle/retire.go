@@ -50,22 +50,11 @@ func awaitKilled(l Layout, name string) {
 	}
 	const most = 5 * time.Second
 	for deadline := time.Now().Add(most); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if !native.Ending(state.Keeper) && (!state.Retired && native.Alive(state.Keeper) || !anyEnding(state)) {
+		kept := !state.Retired && native.Alive(state.Keeper) && !native.Ending(state.Keeper)
+		if kept || !state.any(native.Ending) {
 			return
 		}
 	}
-}
-
-func anyEnding(s *State) bool {
-	if native.Ending(s.Backbone.Process) {
-		return true
-	}
-	for _, c := range s.Stations {
-		if native.Ending(c.Process) {
-			return true
-		}
-	}
-	return false
 }
 
 // drain waits until every life has ended, its last output written.

@@ -70,6 +70,12 @@ type State struct {
 	Retired bool `json:"retired,omitempty"`
 }
 
+// any reports whether something is true of a process of the topology.
+func (s *State) any(is func(containers.ProcessRef) bool) bool {
+	return is(s.Keeper) || is(s.Backbone.Process) ||
+		slices.ContainsFunc(s.Stations, func(c *ContainerState) bool { return is(c.Process) })
+}
+
 // Container states.
 const (
 	Created    = "created"

@@ -79,7 +79,7 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 // topology is up or has failed.
 func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions) error {
 	name := intent.Topology.Name
-	if path := kernel.Elsewhere(kernel.Options{PinDir: l.pins(name), NetNSDir: l.NetNS}, name+".fabric"); path != "" {
+	if path := l.elsewhere(name); path != "" {
 		return &Elsewhere{name, path}
 	}
 	if err := clearAway(l, name, found, o); err != nil {
@@ -123,7 +123,10 @@ func (k *keeper) launch(ctx context.Context) error {
 		}),
 		step("seals", func() error { return checkSeals(ctx, roots) }),
 		step("backbone", func() error { return k.startBackbone(ctx, roots[0]) }),
-		step("stations", func() error { return k.startAll(ctx, k.members, roots[1:]) }),
+		step("stations", func() error {
+			beginAll(k.members, roots[1:])
+			return k.allReady(ctx, k.members)
+		}),
 		step("state", func() error {
 			if err := k.launched(); err != nil {
 				return err
@@ -320,16 +323,18 @@ func choose(t *topology.Topology, recreate bool, named []string) choice {
 	return c
 }
 
+// renews tells whether a station is started without what it wrote.
+func (o choice) renews(s *topology.Station) bool { return o.anew == nil || o.anew[s.ID()] }
+
 // due tells what `up` does with a station that is in state c and runs or not,
 // and why; "" is nothing. What its file changes in place is not looked at.
 func (o choice) due(c *ContainerState, runs bool, s *topology.Station) (Action, string) {
 	chosen := o.start == nil || o.start[s.ID()]
-	anew := o.anew == nil || o.anew[s.ID()]
 	same := c.Made == madeFrom(s)
 	switch {
 	case c.State == Created && chosen:
 		return ActionCreate, ""
-	case anew:
+	case o.renews(s):
 		return ActionRecreate, "asked for: what it wrote is thrown away"
 	case runs && !same:
 		return ActionRecreate, "an earlier change was interrupted"

@@ -74,29 +74,31 @@ func Self() containers.ProcessRef {
 
 // Alive tells whether the process still runs; a zombie doesn't.
 func Alive(ref containers.ProcessRef) bool {
+	_, alive := statOf(ref)
+	return alive
+}
+
+// statOf reads the stat of a process that still runs.
+func statOf(ref containers.ProcessRef) (s stat, alive bool) {
 	if ref.Pid <= 0 {
-		return false
+		return s, false
 	}
 	s, err := readStat(ref.Pid)
-	return err == nil && s.start == ref.StartTime && s.state != 'Z' && s.state != 'X'
+	return s, err == nil && s.start == ref.StartTime && s.state != 'Z' && s.state != 'X'
 }
 
 // Busy tells whether the process is on a processor, or waits for one or for the
 // disk: it is not yet where it will wait for its work.
 func Busy(ref containers.ProcessRef) bool {
-	s, err := readStat(ref.Pid)
-	return err == nil && s.start == ref.StartTime && (s.state == 'R' || s.state == 'D')
+	s, alive := statOf(ref)
+	return alive && (s.state == 'R' || s.state == 'D')
 }
 
 // Ending tells whether a process that still runs has been killed: on a busy
 // machine, or with much memory to give back, its end takes a moment.
 func Ending(ref containers.ProcessRef) bool {
-	const exiting = 0x4 // PF_EXITING
-	s, err := readStat(ref.Pid)
-	if err != nil || s.start != ref.StartTime || s.state == 'Z' || s.state == 'X' {
-		return false
-	}
-	return s.flags&exiting != 0 || signalMask(ref.Pid, "SigPnd", "ShdPnd")&(1<<(unix.SIGKILL-1)) != 0
+	s, alive := statOf(ref)
+	return alive && (s.flags&exiting != 0 || signalMask(ref.Pid, "SigPnd", "ShdPnd")&(1<<(unix.SIGKILL-1)) != 0)
 }
 
 // openRef opens a pidfd and makes sure that it is of the process meant: the
