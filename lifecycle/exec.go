@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -110,12 +109,6 @@ func override(env, changes []string) []string {
 	}
 	return env
 }
-
-// InitName is what the program is called as where it is a station's init.
-const InitName = native.InitName
-
-// Init is a station's init: it runs a command, reaps, and ends with its code.
-func Init(args []string, stderr io.Writer) int { return native.Init(args, stderr) }
 
 func orDefault(s, d string) string {
 	if s == "" {

@@ -5,8 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-
-	"platelayer/lifecycle"
 )
 
 func main() {
@@ -22,9 +20,6 @@ func main() {
 func Main(args []string, stdin, stdout, stderr *os.File) int {
 	ctx, stop := interruptible()
 	defer stop()
-	if filepath.Base(args[0]) == lifecycle.InitName {
-		return lifecycle.Init(args[1:], stderr)
-	}
 	if run := builtinProgram(filepath.Base(args[0])); run != nil {
 		return run(ctx, args[1:], stdout, stderr)
 	}

@@ -1,120 +1,100 @@
+//go:build amd64 || arm64
+
 package native
 
 import (
+	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/signal"
 	"syscall"
-	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// InitName is the name under which the program is started as a container's
-// init; the program then calls Init with its further arguments.
-const InitName = "platelayer-init"
+// initName is what a container's init is called: process 1 of one that asked
+// for it. It runs the command argv[1], a path, with the arguments from argv[2]
+// on, hands signals on to it, reaps whatever is left to it, and ends with the
+// command's exit code, 128 and the signal's number if a signal ended it. Without
+// arguments it is idle: it reaps until a signal comes, hands that on to all that
+// runs in the container, and ends when that has ended.
+//
+// A Go program would be there with half a dozen threads, all of which count
+// against the container's limits. So init is a program of a few hundred bytes,
+// in init_amd64.s and init_arm64.s, which the engine copies into a file.
+const initName = "platelayer-init"
 
-// openInit opens the program's own file on a read-only mount, so that nobody
-// in a container can write to it through /proc.
+// initCode is where the code begins.
+var initCode unsafe.Pointer
+
+// initMessage is what init says when it cannot execute the command.
+const initMessage = initName + ": cannot execute the command\n"
+
+// Where init is in memory, and in its file what the code finds by its address.
+const (
+	initBase    = 0x10000000
+	initStrings = 0xc0
+	initEntry   = 0x100
+)
+
+// initProgram is the file: an ELF header, two program headers (elf(5)), the name
+// and the message, and the code up to its mark.
+func initProgram() ([]byte, error) {
+	const most = 2048
+	code := unsafe.Slice((*byte)(initCode), most)
+	end := bytes.Index(code, []byte{0xf0, 'e', 'n', 'd', 'i', 'n', 'i', 't'})
+	if end < 0 {
+		return nil, errors.New("cannot find the end of the init's code")
+	}
+	size := uint64(initEntry + end)
+	var b bytes.Buffer
+	put := func(fields ...any) {
+		for _, f := range fields {
+			_ = binary.Write(&b, binary.LittleEndian, f) // a buffer takes all
+		}
+	}
+	b.WriteString("\x7fELF\x02\x01\x01")
+	put([9]byte{}, uint16(2), initMachine, uint32(1))                        // an executable file
+	put(uint64(initBase+initEntry), uint64(64), uint64(0), uint32(0))        // entry, program headers
+	put(uint16(64), uint16(56), uint16(2), uint16(0), uint16(0), uint16(0))  // sizes, counts
+	put(uint32(1), uint32(5), uint64(0), uint64(initBase), uint64(initBase)) // all of it, to read and execute
+	put(size, size, uint64(0x10000))
+	put(uint32(0x6474e551), uint32(6), [5]uint64{}, uint64(16)) // a stack that isn't executable
+	b.Write(make([]byte, initStrings-b.Len()))
+	b.WriteString(initName + "\x00" + initMessage)
+	b.Write(make([]byte, initEntry-b.Len()))
+	b.Write(code[:end])
+	return b.Bytes(), nil
+}
+
+// openInit makes init's file in memory and seals it: a container cannot write
+// to it through /proc.
 func openInit() (int, error) {
-	const self = "/proc/self/exe"
-	var fs unix.Statfs_t
-	if err := unix.Statfs(self, &fs); err != nil {
-		return -1, fmt.Errorf("cannot inspect the program's own file: %w", err)
-	}
-	if fs.Flags&unix.ST_RDONLY != 0 {
-		return unix.Open(self, unix.O_PATH|unix.O_CLOEXEC, 0)
-	}
-	fd, err := cloneMount(unix.AT_FDCWD, self, false)
+	program, err := initProgram()
 	if err != nil {
-		return -1, fmt.Errorf("cannot protect the program's own file: %w", err)
-	}
-	if err := setMount(fd, unix.MOUNT_ATTR_RDONLY, false); err != nil {
-		closeFD(fd)
 		return -1, err
 	}
-	return fd, nil
-}
-
-// Init is process 1 of a container that asked for one: it runs the command
-// args[0], a path, with the arguments args[1:], hands signals on to it, reaps
-// whatever is left to it, and returns the command's exit code, 128 and the
-// signal's number if a signal ended it. Without args it is idle.
-func Init(args []string, stderr io.Writer) int {
-	// Nobody in the container may look at this program's file and memory.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil || len(args) == 1 {
-		return initFailed(stderr, fmt.Errorf("wrong use: %v", err))
+	// A child with the writable descriptor would keep it from being executed.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate(initName, flags|unix.MFD_EXEC)
+	if err == unix.EINVAL { // before Linux 6.3
+		fd, err = unix.MemfdCreate(initName, flags)
 	}
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
-	if len(args) == 0 {
-		return idle(signals)
-	}
-	_, err := unix.IoctlGetTermios(0, unix.TCGETS)
-	pid, err := syscall.ForkExec(args[0], args[1:], &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2},
-		Sys: &syscall.SysProcAttr{Setpgid: true, Foreground: err == nil, Ctty: 0}})
 	if err != nil {
-		_ = initFailed(stderr, fmt.Errorf("cannot execute %q: %w", args[0], err))
-		if err == syscall.ENOENT {
-			return 127
-		}
-		return 126
+		return -1, fmt.Errorf("cannot make the init's file: %w", err)
 	}
-	for {
-		if code, ended := reap(pid); ended {
-			return code
-		}
-		switch s := (<-signals).(syscall.Signal); s {
-		case unix.SIGCHLD, unix.SIGURG, unix.SIGTTIN, unix.SIGTTOU, unix.SIGPIPE: // our own
-		default:
-			_ = syscall.Kill(pid, s) // ESRCH: the next round tells
-		}
+	f := os.NewFile(uintptr(fd), initName)
+	defer f.Close()
+	if _, err := f.Write(program); err != nil {
+		return -1, fmt.Errorf("cannot write the init's file: %w", err)
 	}
-}
-
-// idle reaps until a signal comes, hands it on to all that runs in the container,
-// and returns when that has ended.
-func idle(signals <-chan os.Signal) int {
-	for sig := range signals {
-		reap(0)
-		s := sig.(syscall.Signal)
-		switch s {
-		case unix.SIGCHLD, unix.SIGURG, unix.SIGTTIN, unix.SIGTTOU, unix.SIGPIPE, unix.SIGWINCH, unix.SIGCONT:
-			continue
-		}
-		if os.Getpid() != 1 {
-			return 0 // in a shared pid namespace most are others' processes
-		}
-		for syscall.Kill(-1, s) == nil {
-			s = 0 // once; from then on it asks whether anybody is left
-			time.Sleep(10 * time.Millisecond)
-			reap(0)
-		}
-		return 0
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+	if err = errors.Join(err, unix.Fchmod(fd, 0o555)); err != nil {
+		return -1, fmt.Errorf("cannot seal the init's file: %w", err)
 	}
-	return 0
-}
-
-func initFailed(stderr io.Writer, err error) int {
-	fmt.Fprintln(stderr, InitName+":", err)
-	return 126
-}
-
-// reap takes in who has ended and tells whether the command was among them.
-func reap(command int) (code int, ended bool) {
-	for {
-		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err != nil || pid <= 0:
-			return code, ended
-		case pid == command && status.Signaled():
-			code, ended = 128+int(status.Signal()), true
-		case pid == command:
-			code, ended = status.ExitStatus(), true
-		}
-	}
+	return unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_PATH|unix.O_CLOEXEC, 0)
 }

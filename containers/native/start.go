@@ -129,12 +129,12 @@ func (c *container) startOn(t *thread, args []string, main bool) (_ *process, er
 		powers: c.powers, program: -1, path: command, args: args, env: env}
 	switch {
 	case idle:
-		f.program, f.args = c.engine.init, []string{InitName}
+		f.program, f.args = c.engine.init, []string{initName}
 	case c.spec.Init && main:
 		if err := c.executable(command); err != nil {
 			return nil, execError(c.spec.Name, command, err)
 		}
-		f.program, f.args = c.engine.init, append([]string{InitName, command}, args...)
+		f.program, f.args = c.engine.init, append([]string{initName, command}, args...)
 	}
 	prog := &program{}
 	for _, fd := range cg.tasks {

@@ -1,0 +1,3 @@
+package native
+
+const initMachine uint16 = 183 // EM_AARCH64
