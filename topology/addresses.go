@@ -14,7 +14,9 @@ type leg struct {
 	at        position
 	body      *node
 	key       string       // what the automatic address follows from
-	addresses []netip.Addr // one for each subnet of the cluster; invalid while open
+	addresses []netip.Addr // one for each subnet of the cluster, invalid while open, and then further ones
+	name, mac string
+	mtu       int // 0 is the cluster's
 }
 
 func (g *leg) String() string { return "station " + g.station.out.ID() }
@@ -80,9 +82,14 @@ func (l *loader) placeAddresses(c *clusterDraft) {
 		}
 		g.addresses = p.explicit(l.oneOrMore(g.body, "address", "addresses"), g.String())
 	}
-	c.out.BackboneAddresses = p.explicit(l.oneOrMore(c.body, "backbone_address", "backbone_addresses"), "the backbone")
+	c.out.BackboneAddresses = []netip.Addr{}
+	if !c.noLeg && !c.inline {
+		c.out.BackboneAddresses = p.explicit(l.oneOrMore(c.body, "backbone_address", "backbone_addresses"), theBackbone)
+	}
 	for i := range c.subnets {
-		p.backbone(i)
+		if len(c.out.BackboneAddresses) > 0 {
+			p.backbone(i)
+		}
 		p.automatic(i)
 	}
 }
@@ -106,6 +113,9 @@ type placer struct {
 	taken   map[netip.Addr]holder
 }
 
+// theBackbone is who the backbone's addresses belong to.
+const theBackbone = "the backbone"
+
 type holder struct {
 	who string
 	at  position
@@ -125,6 +135,11 @@ func (p *placer) explicit(given []*node, who string) []netip.Addr {
 			p.spoil(n, fmt.Sprintf("address %s is in no subnet of cluster %s", addr, p.cluster.out.Name), p.subnetHint())
 			continue
 		}
+		const most = 64
+		if len(out) >= len(p.cluster.subnets)+most {
+			p.spoil(n, "too many addresses", fmt.Sprintf("an interface has at most %d further ones", most))
+			return out
+		}
 		in := p.cluster.subnets[i]
 		h := hostsOf(in.Prefix)
 		first, used := p.taken[addr]
@@ -137,8 +152,11 @@ func (p *placer) explicit(given []*node, who string) []netip.Addr {
 			p.spoil(n, fmt.Sprintf("address %s is listed twice", addr), fmt.Sprintf("it is first given in line %d: remove one", first.at.line))
 		case used:
 			p.spoil(n, fmt.Sprintf("address %s is already that of %s", addr, first.who), fmt.Sprintf("it is given in line %d: change one of them", first.at.line))
+		case out[i].IsValid() && who == theBackbone:
+			p.spoil(n, fmt.Sprintf("a second address in subnet %s", in.Prefix), fmt.Sprintf("%s is the first; the backbone has one address in each subnet", out[i]))
 		case out[i].IsValid():
-			p.spoil(n, fmt.Sprintf("a second address in subnet %s", in.Prefix), fmt.Sprintf("%s is the first; an interface has one address in each subnet", out[i]))
+			out = append(out, addr)
+			p.taken[addr] = holder{who, n.position}
 		default:
 			out[i] = addr
 			p.taken[addr] = holder{who, n.position}
@@ -157,6 +175,9 @@ func (p *placer) subnetOf(addr netip.Addr) int {
 }
 
 func (p *placer) subnetHint() string {
+	if len(p.cluster.subnets) == 0 {
+		return "the cluster has no addresses (subnet: none): give it a subnet"
+	}
 	s := p.cluster.subnets[0]
 	if s.auto {
 		return fmt.Sprintf("its automatic subnet is %s; give the cluster a subnet with room for the address", s.Prefix)
@@ -185,7 +206,7 @@ func (p *placer) backbone(i int) {
 	for ; addr.IsValid() && !addr.Less(h.first) && !h.last.Less(addr); addr = step(addr) {
 		if _, used := p.taken[addr]; !used {
 			out[i] = addr
-			p.taken[addr] = holder{"the backbone", s.at}
+			p.taken[addr] = holder{theBackbone, s.at}
 			return
 		}
 	}

@@ -3,7 +3,6 @@ package topology
 import (
 	"fmt"
 	"slices"
-	"strconv"
 )
 
 const defaultMTU = 1500
@@ -43,15 +42,14 @@ func (l *loader) cluster(c *clusterDraft, topology string) {
 	case !n.spoiled("domain") && topology != "" && validName(c.out.Name):
 		c.out.Domain = c.out.Name + "." + topology + ".internal"
 	}
-	c.out.MTU = defaultMTU
-	if mtu := n.get("mtu"); mtu != nil {
-		c.out.MTU, _ = strconv.Atoi(mtu.text)
-		if c.out.MTU < 68 || c.out.MTU > 65535 {
-			l.spoil(mtu, fmt.Sprintf("mtu %s is out of range", mtu.text), "from 68 to 65535; 1500 is usual")
-		}
-	}
+	c.out.MTU = l.mtu(n, defaultMTU)
 	c.unsure = n.spoiled("subnet", "subnets")
+	c.bare = textOf(n.get("subnet")) == "none" && n.get("subnets") == nil
+	c.noLeg = c.bare || n.get("backbone") != nil
 	for _, item := range l.oneOrMore(n, "subnet", "subnets") {
+		if c.bare {
+			break
+		}
 		if prefix, ok := l.subnet(item); ok {
 			c.subnets = append(c.subnets, subnet{Prefix: prefix, at: item.position, cluster: c})
 		} else {
@@ -61,6 +59,13 @@ func (l *loader) cluster(c *clusterDraft, topology string) {
 	if mtu := n.get("mtu"); mtu != nil && c.out.MTU < 1280 &&
 		slices.ContainsFunc(c.subnets, func(s subnet) bool { return s.Addr().Is6() }) {
 		l.spoil(mtu, fmt.Sprintf("mtu %d is too small for IPv6", c.out.MTU), "at least 1280, or no IPv6 subnet")
+	}
+	if c.noLeg {
+		for _, key := range []string{"backbone_address", "backbone_addresses", "isolated", "allow"} {
+			if given := n.get(key); given != nil {
+				l.spoil(given, key+" is set although the backbone has no leg in the cluster", "remove it, or backbone: none")
+			}
+		}
 	}
 	l.stations(c)
 }
@@ -90,38 +95,6 @@ func (l *loader) oneOrMore(n *node, one, more string) []*node {
 	return b.good()
 }
 
-// resolveGateways finds the stations that clusters name as gateways.
-func (l *loader) resolveGateways() {
-	for _, c := range l.clusters {
-		n := c.body.get("gateway")
-		if n == nil {
-			continue
-		}
-		names := make([]string, len(c.stations))
-		for i, s := range c.stations {
-			names[i] = s.out.Name
-		}
-		if slices.Contains(names, n.text) {
-			c.out.Gateway = n.text
-			continue
-		}
-		if c.body.spoiled("stations") {
-			continue
-		}
-		hint := "a gateway is a station of this cluster"
-		if guess := nearest(n.text, names); guess != "" {
-			hint = fmt.Sprintf("did you mean %s?", guess)
-		} else if len(names) > 0 {
-			hint += ": " + orList(firstFew(names))
-		}
-		if members := c.members(n.text); len(members) > 0 {
-			l.spoil(n, fmt.Sprintf("gateway %s is several stations", n.text), "a gateway is one: write "+orList(firstFew(members)))
-			continue
-		}
-		l.spoil(n, fmt.Sprintf("cluster %s has no station %s", c.out.Name, quoted(n.text)), hint)
-	}
-}
-
 // firstFew keeps a list short enough for a message.
 func firstFew(names []string) []string {
 	const few = 8
@@ -137,9 +110,17 @@ func (c *clusterDraft) finish() Cluster {
 		c.out.Subnets = append(c.out.Subnets, s.Prefix)
 	}
 	for _, s := range c.stations {
-		s.out.Addresses = s.legs[0].addresses
-		for _, leg := range s.legs[1:] {
-			s.out.Interfaces = append(s.out.Interfaces, Interface{leg.cluster.out.Name, leg.addresses})
+		home := s.legs[0]
+		s.out.Addresses, s.out.MAC = home.addresses, home.mac
+		if home.name != "eth0" {
+			s.out.InterfaceName = home.name
+		}
+		for i, leg := range s.legs[1:] {
+			f := Interface{Cluster: leg.cluster.out.Name, Addresses: leg.addresses, MAC: leg.mac, MTU: leg.mtu}
+			if leg.name != fmt.Sprintf("eth%d", i+1) {
+				f.Name = leg.name
+			}
+			s.out.Interfaces = append(s.out.Interfaces, f)
 		}
 		c.out.Stations = append(c.out.Stations, s.out)
 	}

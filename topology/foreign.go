@@ -11,7 +11,6 @@ func foreignKeys(at level) map[string]string {
 			"networks": "a network is a cluster: clusters: {NAME: {subnet: ..., stations: ...}}",
 			"version":  "remove it; the format has no version key",
 			"models":   "there are no models; remove it",
-			"links":    "use a cluster of its own with a /31 subnet for the two stations",
 		}
 	case backboneLevel:
 		return map[string]string{
@@ -87,10 +86,9 @@ func foreignStationKeys() map[string]string {
 	return map[string]string{
 		"image": rootfs, "build": rootfs, "pull_policy": rootfs, "pull_refresh_after": rootfs, "platform": rootfs, "runtime": rootfs,
 		"networks": network, "network_mode": network, "links": network, "external_links": network,
-		"mac_address": "remove it; addresses of the network card follow from the names",
-		"ports":       "remove it; the machine reaches a station at its own address",
-		"expose":      "remove it; stations reach every port of each other",
-		"dns":         "use upstream in the backbone", "dns_opt": "use upstream in the backbone",
+		"ports":  "remove it; the machine reaches a station at its own address",
+		"expose": "remove it; stations reach every port of each other",
+		"dns":    "use upstream in the backbone", "dns_opt": "use upstream in the backbone",
 		"dns_search":     "use domain in the cluster",
 		"domainname":     "use domain in the cluster",
 		"extra_hosts":    "use aliases in the station that is meant",

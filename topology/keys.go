@@ -6,6 +6,7 @@ import "maps"
 // the reference all read it.
 func keyTable() map[level][]key {
 	keys := fullLevels()
+	maps.Copy(keys, networkLevels())
 	maps.Copy(keys, map[level][]key{
 		topologyLevel:   append(topologyKeys(), reuseKeys()...),
 		backboneLevel:   backboneKeys(),
@@ -46,6 +47,9 @@ func topologyKeys() []key {
 		{name: "clusters", required: true, shape: table("a mapping of cluster names", object("a mapping of a cluster's keys", clusterLevel)),
 			example: "clusters: {lan: {stations: {a: , b: }}}",
 			doc:     "The LANs, each under its name. A cluster is one virtual switch with its stations."},
+		{name: "links", shape: list("a list of links", object("a mapping of a link's keys", linkLevel)),
+			example: "links: []", def: "none",
+			doc: "Point-to-point links between stations, outside of any switch. A station's further interfaces come first, then its links in this order."},
 	}
 }
 
@@ -58,6 +62,9 @@ func backboneKeys() []key {
 			example: "upstream: [host, 9.9.9.9]", def: "`[host]`, or `[]` when `egress` is `none`",
 			doc: "Who answers DNS questions about names that are not the topology's: `host` for the machine's own " +
 				"resolvers, or addresses. `[]`: nobody."},
+		{name: "routes", shape: list("a list of routes", object("a mapping of to and via", routeLevel)),
+			example: "routes: [{to: 198.51.100.0/24, type: unreachable}]", def: "none",
+			doc: "Further routes of the backbone: to what lies behind a station, or to nowhere."},
 	}
 }
 
@@ -67,16 +74,26 @@ func clusterKeys() []key {
 		{name: "domain", shape: text("a domain name"), example: "domain: shop.example",
 			def: "`<cluster>.<topology>.internal`",
 			doc: "The cluster's DNS domain. A station answers to `<station>.<domain>`. Several clusters may share one."},
-		{name: "subnet", shape: text("a subnet like 10.20.0.0/24"), example: "subnet: 10.20.0.0/24",
+		{name: "subnet", shape: text("a subnet like 10.20.0.0/24, or none"), example: "subnet: 10.20.0.0/24",
 			def: "a /20 of 10.0.0.0/8 that follows from the cluster's name",
-			doc: "The cluster's addresses, IPv4 or IPv6. Any range may be used, public ones too."},
+			doc: "The cluster's addresses, IPv4 or IPv6. Any range may be used, public ones too. `none`: a switch without addresses, for what runs on Ethernet itself; the backbone has no leg in it."},
 		{name: "subnets", shape: list("a list of subnets", text("a subnet like 10.20.0.0/24")),
 			example: `subnets: [10.20.0.0/24, "fd20::/64"]`, def: "see `subnet`",
 			doc: "Several subnets, where one is not enough. Every station gets an address in each."},
-		{name: "gateway", shape: text("the name of a station of the cluster"), example: "gateway: lb",
-			def: "the backbone",
+		{name: "gateway", shape: either("the name of a station of the cluster, a mapping, or a list of them", text("the name of a station of the cluster"),
+			object("", gatewayLevel), list("", either("a station or a mapping", text(""), object("", gatewayLevel)))),
+			example: "gateway: lb", def: "the backbone",
 			doc: "The station that is the cluster's default gateway. Everything between this cluster and the others " +
-				"passes through it, both ways."},
+				"passes through it, both ways. Of several the first is the gateway, and the others stand by: routes through them have higher metrics."},
+		{name: "backbone", shape: oneOf("none"), example: "backbone: none", def: "the backbone has a leg in the cluster",
+			doc: "`none`: a LAN that the backbone has no leg in, so that nothing but its own stations leads out of it."},
+		{name: "isolated", shape: shape{form: formBoolean}, example: "isolated: true", def: "false",
+			doc: "Keeps the cluster and all others apart in the backbone."},
+		{name: "allow", shape: list("a list of clusters", text("the name of a cluster")), example: "allow: []", def: "all clusters",
+			doc: "The only clusters that this one and its stations may meet through the backbone. Two clusters meet where both allow it."},
+		{name: "routes", shape: list("a list of routes", object("a mapping of to and via", routeLevel)),
+			example: "routes: [{to: 198.51.100.0/24, type: blackhole}]", def: "none",
+			doc: "Further routes of every station of the cluster. A station's own to the same place win; whom a route leads through does not get it."},
 		{name: "backbone_address", shape: address, example: "backbone_address: 10.20.0.254",
 			def: "the first free address of each subnet when the backbone is the gateway, otherwise the last",
 			doc: "The backbone's address in this cluster."},
@@ -99,7 +116,10 @@ func interfaceKeys() []key {
 		{name: "address", shape: address, example: "address: 10.20.0.11", def: "a stable automatic one",
 			doc: "The interface's address, in a subnet of that cluster."},
 		{name: "addresses", shape: list("a list of IP addresses", address), example: `addresses: [10.20.0.11, "fd20::11"]`,
-			def: "see `address`", doc: "The same for a cluster with several subnets; at most one for each."},
+			def: "see `address`", doc: "The same for a cluster with several subnets, or for several addresses in one."},
+		interfaceName("name: wan0", "What the interface is called."),
+		macAddress("The interface's MAC address."),
+		mtuKey("that of the cluster"),
 	}
 }
 
@@ -107,8 +127,14 @@ func routeKeys() []key {
 	return []key{
 		{name: "to", required: true, shape: text("a subnet, an address or default"), example: "to: 198.51.100.0/24",
 			doc: "Where the route leads: a subnet, an address, or `default`, which overrides the cluster's gateway."},
-		{name: "via", required: true, shape: text("an IP address"), example: "via: 10.20.0.254",
+		{name: "via", shape: text("an IP address"), example: "via: 10.20.0.254", def: "see `dev` and `type`",
 			doc: "The next hop: an address in a subnet of one of the station's interfaces."},
+		{name: "dev", shape: text("an interface's name"), example: "dev: eth0", def: "the interface that `via` lies behind",
+			doc: "The interface. Without `via` the destination is on its wire."},
+		{name: "type", shape: oneOf("unicast", "blackhole", "unreachable", "prohibit"), example: "type: blackhole", def: "`unicast`",
+			doc: "What becomes of the packets, as in ip-route(8): all but `unicast` lead nowhere, and take neither `via` nor `dev`."},
+		{name: "metric", shape: shape{form: formInteger, is: "a whole number"}, example: "metric: 50", def: "0",
+			doc: "Of several routes to one place the one with the lowest metric is taken."},
 	}
 }
 

@@ -54,6 +54,8 @@ type loader struct {
 
 	root     *node
 	clusters []*clusterDraft
+	links    []*linkDraft
+	routes   []routeDraft  // the backbone's
 	scale    map[*node]int // of Options.Scale, by the station's body
 	written  int           // bytes that the replicas so far would be in a file
 }
@@ -82,7 +84,10 @@ func (l *loader) resolve() *Topology {
 
 	l.checkNames()
 	l.resolveGateways()
+	l.resolveMeetings()
 	l.resolveInterfaces()
+	l.resolveLinks()
+	l.nameInterfaces()
 	l.resolveDependencies()
 	l.checkManifests()
 
@@ -90,9 +95,14 @@ func (l *loader) resolve() *Topology {
 	for _, c := range l.clusters {
 		l.placeAddresses(c)
 	}
+	l.placeLinks()
 	l.checkRoutes()
 	if len(l.problems) > 0 {
 		return nil
+	}
+	t.Links = l.finishLinks()
+	for _, r := range l.routes {
+		t.Backbone.Routes = append(t.Backbone.Routes, r.Route)
 	}
 	t.source = &source{file: l.file, root: l.root, stations: map[string]*stationDraft{}}
 	for _, c := range l.clusters {
@@ -127,6 +137,10 @@ type clusterDraft struct {
 	out     Cluster
 	subnets []subnet
 	unsure  bool // its subnets have problems: say nothing about addresses
+	bare    bool // it has no subnet
+	noLeg   bool // the backbone has no leg in it
+	inline  bool // the gateway stands between it and the backbone
+	transit []subnet
 
 	stations []*stationDraft
 	// ghosts stand for the stations that have replicas in their stead: they
@@ -146,6 +160,7 @@ type stationDraft struct {
 	body     *node
 	out      Station
 	legs     []*leg          // eth0, eth1, ...
+	links    []linkRef       // the interfaces after them
 	targets  map[string]bool // where something is mounted
 	unsure   bool            // its interfaces have problems: say nothing about routes
 	routes   []routeDraft
@@ -192,6 +207,7 @@ func nameOfFolder(folder string) string {
 func (l *loader) backbone() Backbone {
 	n := l.root.get("backbone")
 	b := Backbone{Upstream: []string{}}
+	l.routes = l.routesOf(n)
 	if e := n.get("egress"); e != nil {
 		if e.kind != scalar || e.text != "none" {
 			l.spoil(e, "egress can only be none in this version", "write egress: none, or remove it")

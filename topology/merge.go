@@ -137,7 +137,7 @@ func (n *node) place(key string) string {
 	case "interfaces":
 		return first("cluster")
 	case "routes":
-		return first("to")
+		return first("to") + " " + first("metric")
 	case "env_file", "weight_device", "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops":
 		if n.kind == mapping {
 			return first("path")

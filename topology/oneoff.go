@@ -33,17 +33,39 @@ func (t *Topology) OneOff(of *Station, name string) (*Station, error) {
 	s.Aliases, s.Group, s.Profiles = nil, "", nil
 	s.Healthcheck, s.Restart = nil, Restart{}
 	s.TTY, s.StdinOpen = false, false
+	s.MAC, s.Loopback = "", nil
+	s.Routes = t.routesWithoutLinks(of)
 	var err error
 	if s.Addresses, err = t.freeAddresses(of.Cluster, s.Name); err != nil {
 		return nil, err
 	}
 	s.Interfaces = slices.Clone(of.Interfaces)
 	for i := range s.Interfaces {
+		s.Interfaces[i].MAC = ""
 		if s.Interfaces[i].Addresses, err = t.freeAddresses(s.Interfaces[i].Cluster, s.ID()); err != nil {
 			return nil, err
 		}
 	}
 	return &s, nil
+}
+
+// routesWithoutLinks are the routes that a copy of a station can have, which
+// has no links.
+func (t *Topology) routesWithoutLinks(of *Station) []Route {
+	var kept []Route
+	for _, r := range of.Routes {
+		if !slices.ContainsFunc(t.Links, func(k Link) bool { return k.carries(r, of.ID()) }) {
+			kept = append(kept, r)
+		}
+	}
+	return kept
+}
+
+// carries tells whether a station's route leads over the link.
+func (k *Link) carries(r Route, station string) bool {
+	return slices.ContainsFunc(k.Ends[:], func(e LinkEnd) bool {
+		return e.Station == station && (r.Dev == e.Name || r.Via.IsValid() && slices.ContainsFunc(k.Subnets, func(p netip.Prefix) bool { return p.Contains(r.Via) }))
+	})
 }
 
 // knows tells whether a short name means something already, in any cluster:

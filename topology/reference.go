@@ -123,7 +123,35 @@ clusters: {lan: {stations: {a: , b: }}}
   backend:
     subnet: 10.20.0.0/24
 `},
-		{routeLevel, "An entry of `routes`", "A route of a station besides its default one.",
+		{gatewayLevel, "`gateway` of a cluster, long form", "A station that leads out of the cluster. In a list the first is the default gateway.",
+			`clusters:
+  office:
+    subnet: 10.40.0.0/24
+    gateway: {station: firewall, inline: true}
+    stations: {firewall: , desk: }
+  lab:
+    subnet: 10.41.0.0/24
+    gateway: [fibre, {station: mobile, metric: 500}]
+    stations: {fibre: , mobile: , desk: }
+`},
+		{linkLevel, "An entry of `links`", "A wire between two stations, outside of any switch.",
+			`clusters:
+  a: {stations: {router: }}
+  b: {stations: {router: }}
+links:
+  - {endpoints: [a/router, b/router], subnet: 10.99.0.0/31}
+  - endpoints: [{station: a/router, name: wan0}, {station: b/router, name: wan0}]
+    mtu: 9000
+`},
+		{endpointLevel, "An entry of `endpoints`, long form", "A station's interface on a link.",
+			`clusters:
+  a: {stations: {router: }}
+  b: {stations: {router: }}
+links:
+  - endpoints: [{station: a/router, name: wan0, address: 10.99.0.1}, b/router]
+    subnet: 10.99.0.0/31
+`},
+		{routeLevel, "An entry of `routes`", "A route besides the default one: of a station, of all stations of a cluster, or of the backbone.",
 			`clusters:
   web:
     subnet: 203.0.113.0/24

@@ -322,6 +322,9 @@ func (r *reuser) adopt(root, other *node, only string) {
 			})
 		case slices.Contains([]string{"volumes", "configs", "secrets", "templates"}, p.key):
 			r.adoptTable(root, p, nil)
+		case p.key == "links" && root.get("links") != nil && root.get("links").kind == sequence && p.val.kind == sequence:
+			mine := root.get("links")
+			mine.items = append(slices.Clone(mine.items), p.val.items...)
 		default:
 			r.adoptPair(root, p)
 		}

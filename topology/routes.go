@@ -3,48 +3,93 @@ package topology
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 )
 
-// routeDraft is a route with the place of its next hop.
+// routeDraft is a route with its place.
 type routeDraft struct {
 	Route
-	via *node
+	at  *node
+	via *node // nil without a next hop
+	dev *node // nil without an interface
 }
 
-// routes reads a station's routes by themselves.
-func (l *loader) routes(s *stationDraft) {
-	seen := map[netip.Prefix]bool{}
-	for _, n := range s.body.get("routes").good() {
-		to, via := n.get("to"), n.get("via")
-		if to == nil || via == nil {
-			continue
-		}
-		hop, ok := l.address(via)
-		prefix, fine := l.destination(to, hop)
-		if !ok || !fine {
-			continue
-		}
-		if prefix.Addr().Is4() != hop.Is4() {
-			l.spoil(via, fmt.Sprintf("%s and %s are not of one IP version", to.text, hop), "a route's next hop is of its own version")
-			continue
-		}
-		if seen[prefix] {
-			l.spoil(to, fmt.Sprintf("a second route to %s", to.text), "remove one")
-			continue
-		}
-		seen[prefix] = true
-		s.routes = append(s.routes, routeDraft{Route{To: prefix, Via: hop}, via})
+// routesOf reads the routes below a key of a station, a cluster or the
+// backbone by themselves.
+func (l *loader) routesOf(body *node) []routeDraft {
+	type place struct {
+		to     netip.Prefix
+		metric uint32
 	}
+	seen := map[place]bool{}
+	var out []routeDraft
+	for _, n := range body.get("routes").good() {
+		r, ok := l.route(n)
+		if !ok {
+			continue
+		}
+		if at := (place{r.To, r.Metric}); seen[at] {
+			l.spoil(n.get("to"), fmt.Sprintf("a second route to %s", n.get("to").text), "remove one, or give them different metrics")
+			continue
+		} else {
+			seen[at] = true
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func (l *loader) route(n *node) (routeDraft, bool) {
+	to, via, dev, kind := n.get("to"), n.get("via"), n.get("dev"), n.get("type")
+	r := routeDraft{at: n, via: via, dev: dev}
+	if to == nil || n.spoiled("via", "dev", "type", "metric") {
+		return r, false
+	}
+	if kind != nil && kind.text != "unicast" {
+		r.Type = kind.text
+	}
+	switch {
+	case r.Type != "" && (via != nil || dev != nil):
+		l.spoil(kind, fmt.Sprintf("a route of type %s has neither via nor dev", r.Type), "remove them, or type")
+		return r, false
+	case r.Type == "" && via == nil && dev == nil:
+		l.spoil(n, "the route leads nowhere", "add via: ADDRESS, dev: INTERFACE or type: blackhole")
+		return r, false
+	}
+	if via != nil {
+		var ok bool
+		if r.Via, ok = l.address(via); !ok {
+			return r, false
+		}
+	}
+	var ok bool
+	if r.To, ok = l.destination(to, r.Via); !ok {
+		return r, false
+	}
+	if r.Via.IsValid() && r.To.Addr().Is4() != r.Via.Is4() {
+		l.spoil(via, fmt.Sprintf("%s and %s are not of one IP version", to.text, r.Via), "a route's next hop is of its own version")
+		return r, false
+	}
+	if dev != nil {
+		r.Dev = dev.text
+	}
+	r.Metric = l.metric(n, 0)
+	return r, true
 }
 
 // destination reads what a route leads to; default is of the next hop's
 // version.
 func (l *loader) destination(n *node, hop netip.Addr) (netip.Prefix, bool) {
 	if n.text == "default" {
+		if !hop.IsValid() {
+			l.spoil(n, "default without via is of no IP version", "write 0.0.0.0/0 or ::/0")
+			return netip.Prefix{}, false
+		}
 		if hop.Is4() {
 			return netip.PrefixFrom(netip.IPv4Unspecified(), 0), true
 		}
-		return netip.PrefixFrom(netip.IPv6Unspecified(), 0), hop.IsValid()
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0), true
 	}
 	if addr, err := netip.ParseAddr(n.text); err == nil {
 		if _, ok := l.address(n); !ok {
@@ -55,40 +100,136 @@ func (l *loader) destination(n *node, hop netip.Addr) (netip.Prefix, bool) {
 	return l.prefix(n)
 }
 
-// checkRoutes reports next hops that are not on a wire of the station's.
-func (l *loader) checkRoutes() {
-	for _, c := range l.clusters {
-		for _, s := range c.stations {
-			sure := !s.unsure
-			for _, g := range s.legs {
-				sure = sure && !g.cluster.unsure
+// loopback reads a station's further addresses.
+func (l *loader) loopback(s *stationDraft) {
+	for _, n := range s.body.get("loopback").good() {
+		if addr, ok := l.address(n); ok {
+			if slices.Contains(s.out.Loopback, addr) {
+				l.spoil(n, fmt.Sprintf("address %s is listed twice", addr), "remove one")
+				continue
 			}
-			for _, r := range s.routes {
-				s.out.Routes = append(s.out.Routes, r.Route)
-				if sure {
-					l.checkHop(s, r)
-				}
-			}
+			s.out.Loopback = append(s.out.Loopback, addr)
 		}
 	}
 }
 
-func (l *loader) checkHop(s *stationDraft, r routeDraft) {
+// wire is what a router is attached to: one subnet of one interface.
+type wire struct {
+	dev    string
+	subnet netip.Prefix // invalid on an interface without addresses
+	own    []netip.Addr
+}
+
+// wires lists what a station is attached to; false where that isn't known.
+func (s *stationDraft) wires() ([]wire, bool) {
+	var all []wire
 	for _, g := range s.legs {
-		for i, in := range g.cluster.subnets {
-			if !in.Contains(r.Via) {
-				continue
+		if g.cluster.unsure {
+			return nil, false
+		}
+		all = append(all, wire{dev: g.name})
+		for _, in := range g.cluster.subnets {
+			all = append(all, wire{g.name, in.Prefix, g.addresses})
+		}
+		if g.cluster.inline && g.cluster.out.Gateway == s.out.Name && g.cluster.out.Name == s.out.Cluster {
+			for _, in := range g.cluster.out.Transit {
+				all = append(all, wire{TransitInterface, in, []netip.Addr{in.Addr().Next()}})
 			}
-			h := hostsOf(in.Prefix)
-			switch {
-			case i < len(g.addresses) && g.addresses[i] == r.Via:
-				l.spoil(r.via, fmt.Sprintf("next hop %s is the station itself", r.Via), "name a neighbour's address")
-			case r.Via.Less(h.first) || h.last.Less(r.Via):
-				l.spoil(r.via, fmt.Sprintf("next hop %s is the network or broadcast address of %s", r.Via, in.Prefix), "name a neighbour's address")
-			}
-			return
 		}
 	}
-	l.spoil(r.via, fmt.Sprintf("next hop %s is in no subnet of the station's interfaces", r.Via),
+	for _, r := range s.links {
+		if r.link.unsure {
+			return nil, false
+		}
+		end := r.link.out.Ends[r.end]
+		all = append(all, wire{dev: end.Name})
+		for _, in := range r.link.out.Subnets {
+			all = append(all, wire{end.Name, in, end.Addresses})
+		}
+	}
+	return all, !s.unsure
+}
+
+// checkRoutes gives stations the routes of their clusters, and reports next
+// hops that are not on a wire of who has the route.
+func (l *loader) checkRoutes() {
+	var backbone []wire
+	sure := true
+	for _, c := range l.clusters {
+		shared := l.routesOf(c.body)
+		sure = sure && !c.unsure
+		for i, in := range c.subnets {
+			if i < len(c.out.BackboneAddresses) {
+				backbone = append(backbone, wire{subnet: in.Prefix, own: c.out.BackboneAddresses})
+			}
+		}
+		for _, in := range c.out.Transit {
+			backbone = append(backbone, wire{subnet: in, own: []netip.Addr{in.Addr()}})
+		}
+		hops := map[*node]bool{} // of shared, known to lie on a station's wire
+		for _, s := range c.stations {
+			wires, known := s.wires()
+			for _, r := range s.routes {
+				s.out.Routes = append(s.out.Routes, r.Route)
+				if known {
+					l.checkHop(wires, r, "the station's")
+				}
+			}
+			for _, r := range shared {
+				own := slices.ContainsFunc(s.routes, func(o routeDraft) bool { return o.To == r.To && o.Metric == r.Metric })
+				leads := slices.ContainsFunc(wires, func(w wire) bool { return r.Via.IsValid() && slices.Contains(w.own, r.Via) })
+				if own || leads {
+					continue
+				}
+				s.out.Routes = append(s.out.Routes, r.Route)
+				if known && !hops[r.at] {
+					hops[r.at] = true
+					l.checkHop(wires, r, "a station's")
+				}
+			}
+		}
+	}
+	for _, r := range l.routes {
+		if r.dev != nil {
+			l.spoil(r.dev, "a route of the backbone has no dev", "name the next hop with via")
+		} else if sure {
+			l.checkHop(backbone, r, "the backbone's")
+		}
+	}
+}
+
+func (l *loader) checkHop(wires []wire, r routeDraft, whose string) {
+	who := strings.TrimSuffix(whose, "'s")
+	if r.Dev != "" && !slices.ContainsFunc(wires, func(w wire) bool { return w.dev == r.Dev }) {
+		var names []string
+		for _, w := range wires {
+			if !slices.Contains(names, w.dev) {
+				names = append(names, w.dev)
+			}
+		}
+		l.spoil(r.dev, fmt.Sprintf("%s has no interface %s", who, quoted(r.Dev)), "it has "+orList(firstFew(names)))
+		return
+	}
+	if r.via == nil {
+		return
+	}
+	for _, w := range wires {
+		if !w.subnet.IsValid() || !w.subnet.Contains(r.Via) || r.Dev != "" && w.dev != r.Dev {
+			continue
+		}
+		h := hostsOf(w.subnet)
+		switch {
+		case slices.Contains(w.own, r.Via):
+			l.spoil(r.via, fmt.Sprintf("next hop %s is %s itself", r.Via, who), "name a neighbour's address")
+		case r.Via.Less(h.first) || h.last.Less(r.Via):
+			l.spoil(r.via, fmt.Sprintf("next hop %s is the network or broadcast address of %s", r.Via, w.subnet), "name a neighbour's address")
+		}
+		return
+	}
+	l.spoil(r.via, fmt.Sprintf("next hop %s is in no subnet of %s interfaces", r.Via, whose),
 		"a next hop is a neighbour; to reach it, add an interface in its cluster")
 }
+
+// TransitInterface is what an inline gateway's interface towards the backbone
+// is called.
+const TransitInterface = "transit"

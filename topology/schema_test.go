@@ -103,7 +103,8 @@ func exampleFile(at level, k key) string {
 		}
 		return "clusters: {lan: {subnets: [10.20.0.0/24, 'fd20::/64']}, web: {stations: {a: {interfaces: [{cluster: lan, " + k.example + "}]}}}}"
 	case routeLevel:
-		other := map[string]string{"to": "via: 10.20.0.254", "via": "to: default"}[k.name]
+		other := map[string]string{"to": "via: 10.20.0.254", "via": "to: default", "dev": "to: 10.9.0.0/16", "type": "to: 10.9.0.0/16",
+			"metric": "to: default, via: 10.20.0.254"}[k.name]
 		return station("routes: [{" + k.example + ", " + other + "}]")
 	case volumeLevel:
 		keys := []string{k.example}
@@ -153,6 +154,16 @@ func fullExample(at level, k key, station func(string) string) string {
 	}
 	templates := "templates: {base: {}}\n"
 	switch at {
+	case linkLevel:
+		return station("") + "\nlinks: [{" + with("endpoints: [a, db]") + "}]"
+	case endpointLevel:
+		return station("") + "\nlinks: [{subnets: [10.99.0.0/31, 'fd99::/127'], endpoints: [db, {" + with("station: lan/a") + "}]}]"
+	case gatewayLevel:
+		others := []string{"station: lb"}
+		if k.name == "transit" {
+			others = append(others, "inline: true")
+		}
+		return "clusters: {lan: {subnets: [10.20.0.0/24, 'fd20::/64'], gateway: {" + with(others...) + "}, stations: {lb: }}}"
 	case extendsLevel:
 		return templates + station("extends: {"+with("service: base")+"}")
 	case includeLevel:

@@ -165,6 +165,7 @@ func (s *selector) result(dropEmpty bool) *Topology {
 		}
 	}
 	out := *s.topology
+	out.Links = slices.DeleteFunc(slices.Clone(out.Links), func(k Link) bool { return !s.in[k.Ends[0].Station] || !s.in[k.Ends[1].Station] })
 	out.Clusters = nil
 	for _, c := range s.topology.Clusters {
 		gateway := c.Name + "/" + c.Gateway
@@ -175,6 +176,7 @@ func (s *selector) result(dropEmpty bool) *Topology {
 		case closed:
 			s.miss(gateway, c.Name, true)
 		}
+		c.Standby = slices.DeleteFunc(slices.Clone(c.Standby), func(g Gateway) bool { return !s.in[c.Name+"/"+g.Station] })
 		stations := c.Stations
 		c.Stations = nil
 		for _, st := range stations {

@@ -55,6 +55,9 @@ const (
 	stationLevel       level = "station"
 	interfaceLevel     level = "interface"
 	routeLevel         level = "route"
+	linkLevel          level = "link"
+	endpointLevel      level = "endpoint"
+	gatewayLevel       level = "gateway"
 	volumeLevel        level = "volume"
 	dependencyLevel    level = "dependency"
 	healthLevel        level = "healthcheck"
@@ -92,8 +95,8 @@ func (v level) article() string {
 	switch v {
 	case topologyLevel, backboneLevel:
 		return "the " + string(v)
-	case interfaceLevel, includeLevel, envFileLevel:
-		return "an interface"
+	case interfaceLevel, includeLevel, envFileLevel, endpointLevel:
+		return "an " + string(v)
 	case integrityLevel, loggingLevel, deployLevel, blkioLevel, resourcesLevel, limitsLevel, reservationsLevel, extendsLevel, tmpfsLevel:
 		return string(v)
 	case logOptionsLevel:

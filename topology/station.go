@@ -58,7 +58,8 @@ func (l *loader) station(s *stationDraft) {
 	out.Logging = l.logging(n.get("logging"))
 	out.Profiles = l.profiles(n.get("profiles"))
 	out.Labels = l.labels(n.get("labels"))
-	l.routes(s)
+	s.routes = l.routesOf(n)
+	l.loopback(s)
 }
 
 // startup reads the command that comes before the station's own; an empty

@@ -14,7 +14,15 @@ type subnet struct {
 	netip.Prefix
 	at      position
 	cluster *clusterDraft
+	link    *linkDraft // instead of cluster
 	auto    bool
+}
+
+func (s *subnet) of() string {
+	if s.link != nil {
+		return fmt.Sprintf("the link in line %d", s.link.at.line)
+	}
+	return "cluster " + s.cluster.out.Name
 }
 
 // address reads one address as a station or a resolver may have it.
@@ -102,21 +110,26 @@ func (l *loader) prefix(n *node) (netip.Prefix, bool) {
 // place and it stands before it.
 func (l *loader) placeSubnets() {
 	var placed ranges
+	var given []subnet
 	for _, c := range l.clusters {
-		for _, s := range c.subnets {
-			if other, ok := placed.add(s); !ok {
-				where := "cluster " + other.cluster.out.Name
-				if other.cluster == c {
-					where = "this cluster"
-				}
-				l.report(s.at, fmt.Sprintf("subnet %s overlaps %s of %s", s.Prefix, other.Prefix, where),
-					fmt.Sprintf("that one is given in line %d: use ranges that do not meet", other.at.line))
+		given = append(append(given, c.subnets...), c.transit...)
+	}
+	for _, d := range l.links {
+		given = append(given, d.subnets...)
+	}
+	for _, s := range given {
+		if other, ok := placed.add(s); !ok {
+			where := other.of()
+			if other.cluster != nil && other.cluster == s.cluster {
+				where = "this cluster"
 			}
+			l.report(s.at, fmt.Sprintf("subnet %s overlaps %s of %s", s.Prefix, other.Prefix, where),
+				fmt.Sprintf("that one is given in line %d: use ranges that do not meet", other.at.line))
 		}
 	}
 	full := false
 	for _, c := range l.clusters {
-		if len(c.subnets) > 0 || c.unsure {
+		if len(c.subnets) > 0 || c.unsure || c.bare {
 			continue
 		}
 		prefix, ok := netip.Prefix{}, false
@@ -132,6 +145,7 @@ func (l *loader) placeSubnets() {
 		c.subnets = append(c.subnets, s)
 		placed.add(s)
 	}
+	l.placeTransits(&placed)
 }
 
 // ranges is a set of subnets that do not overlap, in the order of addresses.

@@ -17,6 +17,9 @@ type Topology struct {
 	Dir      string    `json:"dir"` // folder of the file; relative paths start here
 	Backbone Backbone  `json:"backbone"`
 	Clusters []Cluster `json:"clusters"`
+	// Links are in the order of the file, which is that of a station's
+	// interfaces: its further ones come first, then its ends of links.
+	Links []Link `json:"links,omitempty"`
 	// Volumes are those that stations name, in the order of the file.
 	Volumes []NamedVolume `json:"volumes,omitempty"`
 
@@ -30,20 +33,56 @@ type Backbone struct {
 	// Upstream lists the resolvers for names that are not the topology's own:
 	// "host" for the machine's, or addresses. Empty: none.
 	Upstream []string `json:"upstream"`
+	Routes   []Route  `json:"routes,omitempty"`
 }
 
 // Cluster is a LAN: one virtual switch with one or more subnets.
 type Cluster struct {
 	Name    string         `json:"name"`
-	Domain  string         `json:"domain"` // without a trailing dot
-	Subnets []netip.Prefix `json:"subnets"`
+	Domain  string         `json:"domain"`  // without a trailing dot
+	Subnets []netip.Prefix `json:"subnets"` // none: layer 2 alone
 	// Gateway names the station that is the cluster's default gateway; "" is
 	// the backbone.
 	Gateway string `json:"gateway,omitempty"`
-	// BackboneAddresses holds the backbone's address in each of Subnets.
+	// Metric is that of the default routes through Gateway, and Standby are
+	// further gateways.
+	Metric  uint32    `json:"metric,omitempty"`
+	Standby []Gateway `json:"standby,omitempty"`
+	// Transit holds the subnets of the link between Gateway and the backbone,
+	// which has no other leg in the cluster: an inline gateway. The backbone has
+	// the first address of each, the gateway the next.
+	Transit []netip.Prefix `json:"transit,omitempty"`
+	// BackboneAddresses holds the backbone's address in each of Subnets; empty
+	// where it has no leg in the cluster.
 	BackboneAddresses []netip.Addr `json:"backbone_addresses"`
-	MTU               int          `json:"mtu"` // bytes
-	Stations          []Station    `json:"stations"`
+	// Isolated keeps the cluster and all others apart in the backbone. Allow
+	// names those that it may meet there, nil is all. Two clusters meet where
+	// both allow it.
+	Isolated bool      `json:"isolated,omitempty"`
+	Allow    []string  `json:"allow,omitempty"`
+	MTU      int       `json:"mtu"` // bytes
+	Stations []Station `json:"stations"`
+}
+
+// Gateway is a default gateway that stands by.
+type Gateway struct {
+	Station string `json:"station"`
+	Metric  uint32 `json:"metric"`
+}
+
+// Link is a wire between two stations, outside of any switch.
+type Link struct {
+	Ends    [2]LinkEnd     `json:"ends"`
+	Subnets []netip.Prefix `json:"subnets,omitempty"`
+	MTU     int            `json:"mtu"` // bytes
+}
+
+// LinkEnd is a station's interface on a link.
+type LinkEnd struct {
+	Station   string       `json:"station"` // "cluster/station"
+	Name      string       `json:"name"`
+	MAC       string       `json:"mac,omitempty"` // "" is one that follows from the names
+	Addresses []netip.Addr `json:"addresses,omitempty"`
 }
 
 // Station is a container with a network namespace of its own.
@@ -57,10 +96,15 @@ type Station struct {
 	// Writable says where the station's writes go: "disk" or "memory".
 	Writable string `json:"writable"`
 
-	Addresses  []netip.Addr `json:"addresses"` // on eth0, one for each of the cluster's subnets
-	Interfaces []Interface  `json:"interfaces,omitempty"`
-	Routes     []Route      `json:"routes,omitempty"`
-	Aliases    []string     `json:"aliases,omitempty"`
+	// Addresses are those of the first interface: one for each of the cluster's
+	// subnets, in their order, and then further ones.
+	Addresses     []netip.Addr `json:"addresses"`
+	InterfaceName string       `json:"interface_name,omitempty"` // "" is eth0
+	MAC           string       `json:"mac,omitempty"`            // "" is one that follows from the name
+	Loopback      []netip.Addr `json:"loopback,omitempty"`       // on lo
+	Interfaces    []Interface  `json:"interfaces,omitempty"`
+	Routes        []Route      `json:"routes,omitempty"`
+	Aliases       []string     `json:"aliases,omitempty"`
 
 	// Entrypoint and Command are nil where the file does not set them.
 	Entrypoint  []string `json:"entrypoint,omitempty"`
@@ -172,13 +216,27 @@ type Logging struct {
 // Interface is a further interface of a station: eth1, eth2, ... in order.
 type Interface struct {
 	Cluster   string       `json:"cluster"`
-	Addresses []netip.Addr `json:"addresses"`
+	Addresses []netip.Addr `json:"addresses"`      // as Station.Addresses
+	Name      string       `json:"name,omitempty"` // "" is eth and its number
+	MAC       string       `json:"mac,omitempty"`  // "" is one that follows from the names
+	MTU       int          `json:"mtu,omitempty"`  // bytes, 0 is the cluster's
 }
 
-// Route is a route of a station besides its default one.
+// Types of a Route that lead nowhere (ip-route(8)).
+const (
+	RouteBlackhole   = "blackhole"
+	RouteUnreachable = "unreachable"
+	RouteProhibit    = "prohibit"
+)
+
+// Route is a route besides the default one. It has a next hop, an interface or
+// both, or else a type that leads nowhere.
 type Route struct {
-	To  netip.Prefix `json:"to"`
-	Via netip.Addr   `json:"via"`
+	To     netip.Prefix `json:"to"`
+	Via    netip.Addr   `json:"via,omitzero"`
+	Dev    string       `json:"dev,omitempty"`
+	Type   string       `json:"type,omitempty"` // "" is unicast
+	Metric uint32       `json:"metric,omitempty"`
 }
 
 // Volume is a folder or file from outside the station's root.

@@ -20,11 +20,13 @@ func (t *Topology) YAML() ([]byte, error) {
 		w.line(1, "egress", scalarText(t.Backbone.Egress))
 	}
 	w.list(1, "upstream", t.Backbone.Upstream)
+	w.routes(1, t.Backbone.Routes)
 	w.shared(t)
 	w.open(0, "clusters")
 	for i := range t.Clusters {
 		w.cluster(&t.Clusters[i])
 	}
+	w.links(t.Links)
 	return []byte(w.b.String()), nil
 }
 
@@ -75,9 +77,7 @@ func (w *writer) list(depth int, key string, values []string) {
 func (w *writer) cluster(c *Cluster) {
 	w.open(1, scalarText(c.Name))
 	w.line(2, "domain", scalarText(c.Domain))
-	w.list(2, "subnets", texts(c.Subnets))
-	w.text(2, "gateway", c.Gateway)
-	w.list(2, "backbone_addresses", texts(c.BackboneAddresses))
+	w.network(c)
 	w.line(2, "mtu", fmt.Sprint(c.MTU))
 	if len(c.Stations) == 0 {
 		return
@@ -93,21 +93,8 @@ func (w *writer) station(s *Station) {
 	w.open(3, scalarText(s.Name))
 	w.text(depth, "rootfs", s.Rootfs)
 	w.line(depth, "writable", s.Writable)
-	w.list(depth, "addresses", texts(s.Addresses))
-	if len(s.Interfaces) > 0 {
-		w.open(depth, "interfaces")
-		for _, i := range s.Interfaces {
-			w.line(depth+1, "- cluster", scalarText(i.Cluster))
-			w.list(depth+2, "addresses", texts(i.Addresses))
-		}
-	}
-	if len(s.Routes) > 0 {
-		w.open(depth, "routes")
-		for _, r := range s.Routes {
-			w.line(depth+1, "- to", scalarText(r.To.String()))
-			w.line(depth+2, "via", scalarText(r.Via.String()))
-		}
-	}
+	w.interfaces(depth, s)
+	w.routes(depth, s.Routes)
 	w.someOf(depth, "aliases", s.Aliases)
 	if s.Entrypoint != nil {
 		w.list(depth, "entrypoint", s.Entrypoint)
