@@ -108,7 +108,7 @@ func resolvConf(t *topology.Topology, s *topology.Station) string {
 	c := cluster(t, s.Cluster)
 	var b strings.Builder
 	fmt.Fprintf(&b, "search %s\n", c.Domain)
-	for i, a := range c.BackboneAddresses {
+	for i, a := range c.Resolvers() {
 		if i == 3 { // resolv.conf(5): MAXNS
 			break
 		}

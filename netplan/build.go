@@ -32,6 +32,7 @@ func Build(t *topology.Topology) (*Plan, error) {
 			p.Nodes = append(p.Nodes, n)
 		}
 	}
+	p.addLinks()
 	return p, nil
 }
 
@@ -42,7 +43,12 @@ type builder struct {
 	clusters map[string]*topology.Cluster
 	bridges  map[string]string            // by cluster
 	gateways map[string]*topology.Station // by cluster; absent: the backbone
-	forwards map[*topology.Station]bool   // gateway of some cluster
+	standby  map[string][]standby         // by cluster
+	forwards map[*topology.Station]bool   // gateway of some cluster, or standing by
+	ends     map[string][]linkEnd         // by station's ID
+	netns    map[string]string            // by station's ID
+	legs     map[string]string            // the backbone's interface, by cluster
+	macs     map[string]string            // of links, by what they are for
 	ipv6     bool                         // some address of the topology is IPv6
 }
 
@@ -53,6 +59,11 @@ func newBuilder(t *topology.Topology) (*builder, error) {
 		clusters: map[string]*topology.Cluster{},
 		bridges:  map[string]string{},
 		gateways: map[string]*topology.Station{},
+		standby:  map[string][]standby{},
+		ends:     linkEnds(t),
+		netns:    map[string]string{},
+		legs:     map[string]string{},
+		macs:     map[string]string{},
 		forwards: map[*topology.Station]bool{},
 	}
 	for i := range t.Clusters {
@@ -62,6 +73,9 @@ func newBuilder(t *topology.Topology) (*builder, error) {
 		for _, s := range c.Subnets {
 			b.ipv6 = b.ipv6 || s.Addr().Is6()
 		}
+	}
+	for _, s := range t.Stations() {
+		b.netns[s.ID()] = t.ContainerName(s)
 	}
 	members := b.members()
 	for i := range t.Clusters {
@@ -75,8 +89,22 @@ func newBuilder(t *topology.Topology) (*builder, error) {
 		}
 		b.gateways[c.Name] = g
 		b.forwards[g] = true
+		for _, other := range c.Standby {
+			s := members[c.Name+"/"+other.Station]
+			if s == nil {
+				return nil, fmt.Errorf("cannot plan cluster %s: its gateway %s has no interface in it", c.Name, other.Station)
+			}
+			b.standby[c.Name] = append(b.standby[c.Name], standby{s, other.Metric})
+			b.forwards[s] = true
+		}
 	}
 	return b, nil
+}
+
+// standby is a further gateway of a cluster.
+type standby struct {
+	station *topology.Station
+	metric  uint32
 }
 
 // members finds a station by a cluster it has an interface in and its name or

@@ -181,7 +181,7 @@ func signed(sign string, lines []string) []string {
 func kind(line string) int {
 	_, rest, _ := strings.Cut(line, " ")
 	object, _, _ := strings.Cut(rest, " ")
-	return slices.Index([]string{"netns", "sysctl", "link", "address", "route", "rule", "dns"}, object)
+	return slices.Index([]string{"netns", "sysctl", "link", "address", "route", "rule", "nft", "dns"}, object)
 }
 
 // lines tell all that d answers. No tool has words for these.

@@ -2,6 +2,7 @@ package netplan
 
 import (
 	"net/netip"
+	"slices"
 
 	"platelayer/topology"
 )
@@ -14,8 +15,8 @@ func dns(t *topology.Topology) DNS {
 	for i := range t.Clusters {
 		c := &t.Clusters[i]
 		domains[c.Name] = c.Domain
-		d.Clusters = append(d.Clusters, DNSCluster{Name: c.Name, Domain: c.Domain, Subnets: c.Subnets})
-		d.Listen = append(d.Listen, c.BackboneAddresses...)
+		d.Clusters = append(d.Clusters, DNSCluster{Name: c.Name, Domain: c.Domain, Subnets: slices.Concat(c.Subnets, c.Transit)})
+		d.Listen = append(d.Listen, c.Resolvers()...)
 	}
 	for i := range t.Clusters {
 		for j := range t.Clusters[i].Stations {

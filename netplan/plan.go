@@ -37,8 +37,18 @@ type Node struct {
 	Station    string      `json:"station,omitempty"` // "" for the backbone
 	Sysctls    []Sysctl    `json:"sysctls,omitempty"` // set before the interfaces exist
 	Interfaces []Interface `json:"interfaces"`
-	Routes     []Route     `json:"routes,omitempty"`
-	Rules      []Rule      `json:"rules,omitempty"`
+	// Loopback are further addresses of lo.
+	Loopback []netip.Prefix `json:"loopback,omitempty"`
+	Routes   []Route        `json:"routes,omitempty"`
+	Rules    []Rule         `json:"rules,omitempty"`
+	// Apart are the pairs of interfaces between which nothing is forwarded.
+	Apart []Pair `json:"apart,omitempty"`
+}
+
+// Pair is two interfaces, one way: what comes in by In and would go out by Out.
+type Pair struct {
+	In  string `json:"in"`
+	Out string `json:"out"`
 }
 
 // Sysctl is a file below /proc/sys, with dots for slashes.
@@ -49,14 +59,19 @@ type Sysctl struct {
 	Optional bool `json:"optional,omitempty"`
 }
 
-// Interface is a veth whose other end, Peer, is a port of Bridge.
+// Interface is a veth whose other end, Peer, is a port of Bridge in the fabric,
+// or with PeerNetNS an interface of another node: a link.
 type Interface struct {
-	Name      string         `json:"name"`
-	MAC       string         `json:"mac"`
-	Peer      string         `json:"peer"` // at most 15 bytes, in the fabric
-	PeerMAC   string         `json:"peer_mac"`
-	Bridge    string         `json:"bridge"`
-	Cluster   string         `json:"cluster"`
+	Name    string `json:"name"`
+	MAC     string `json:"mac"`
+	Peer    string `json:"peer"` // at most 15 bytes
+	PeerMAC string `json:"peer_mac"`
+	// PeerNetNS is the other node of a link; of its two nodes the later one in
+	// the plan has AddsLink and the interface of the other comes with its own.
+	PeerNetNS string         `json:"peer_netns,omitempty"`
+	AddsLink  bool           `json:"adds_link,omitempty"`
+	Bridge    string         `json:"bridge,omitempty"`
+	Cluster   string         `json:"cluster,omitempty"`
 	MTU       int            `json:"mtu"`
 	Addresses []netip.Prefix `json:"addresses"`
 	// NoPrefixRoute keeps the kernel from adding the subnet's own route
@@ -64,12 +79,15 @@ type Interface struct {
 	NoPrefixRoute bool `json:"no_prefix_route,omitempty"`
 }
 
-// Route is a unicast route. Via is invalid for a destination on the link.
+// Route is a unicast route, unless it has a type that leads nowhere and so no
+// Dev. Via is invalid for a destination on the link.
 type Route struct {
-	To    netip.Prefix `json:"to"`
-	Via   netip.Addr   `json:"via,omitzero"`
-	Dev   string       `json:"dev"`
-	Table uint32       `json:"table,omitempty"` // 0 is main
+	Type   string       `json:"type,omitempty"` // of ip-route(8); "" is unicast
+	To     netip.Prefix `json:"to"`
+	Via    netip.Addr   `json:"via,omitzero"`
+	Dev    string       `json:"dev,omitempty"`
+	Metric uint32       `json:"metric,omitempty"`
+	Table  uint32       `json:"table,omitempty"` // 0 is main
 }
 
 // Rule is a routing policy rule: packets From to To look up Table.
@@ -103,6 +121,9 @@ type DNSHost struct {
 	Aliases   []string     `json:"aliases,omitempty"`
 	Addresses []netip.Addr `json:"addresses"`
 }
+
+// Linked tells whether the interface is one end of a link, not on a switch.
+func (f *Interface) Linked() bool { return f.PeerNetNS != "" }
 
 // NetNSNames lists every namespace of the plan, the fabric first.
 func (p *Plan) NetNSNames() []string {

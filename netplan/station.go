@@ -1,34 +1,41 @@
 package netplan
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"platelayer/topology"
 )
 
-// station plans one station: eth0 in its cluster, eth1 and so on elsewhere.
+// station plans one station: eth0 in its cluster, eth1 and so on elsewhere and
+// on links, and an inline gateway's link to the backbone at last.
 func (b *builder) station(s *topology.Station) (Node, error) {
 	n := Node{NetNS: b.t.ContainerName(s), Cluster: s.Cluster, Station: s.Name, Interfaces: []Interface{}}
-	legs := append([]topology.Interface{{Cluster: s.Cluster, Addresses: s.Addresses}}, s.Interfaces...)
-	ipv6 := false
-	for i, leg := range legs {
+	for i, leg := range legsOf(s) {
 		c := b.clusters[leg.Cluster]
 		if c == nil {
 			return n, fmt.Errorf("cannot plan %s: no cluster %s", s.ID(), leg.Cluster)
 		}
-		name := fmt.Sprintf("eth%d", i)
-		path := s.ID() + "/" + name
-		f, err := b.iface(name, b.names.port(s.Name, path), path, c, leg.Addresses)
+		path := fmt.Sprintf("%s/eth%d", s.ID(), i)
+		f, err := b.iface(cmp.Or(leg.Name, fmt.Sprintf("eth%d", i)), b.names.port(s.Name, path), path, c, leg.Addresses)
 		if err != nil {
 			return n, err
 		}
+		f.MAC, f.MTU = cmp.Or(leg.MAC, f.MAC), cmp.Or(leg.MTU, f.MTU)
 		n.Interfaces = append(n.Interfaces, f)
-		for _, a := range leg.Addresses {
-			ipv6 = ipv6 || a.Is6()
-		}
 	}
-	n.Sysctls = nodeSysctls(b.forwards[s], ipv6)
+	for _, e := range b.ends[s.ID()] {
+		n.Interfaces = append(n.Interfaces, b.linkInterface(e))
+	}
+	if c := b.clusters[s.Cluster]; len(c.Transit) > 0 && b.gateways[c.Name] == s {
+		n.Interfaces = append(n.Interfaces, b.transitInterface(c))
+	}
+	for _, a := range s.Loopback {
+		n.Loopback = append(n.Loopback, host(a))
+	}
+	n.Sysctls = own(nodeSysctls(b.forwards[s], n.hasIPv6()), s.Sysctls)
 	if err := b.stationRoutes(&n, s); err != nil {
 		return n, err
 	}
@@ -38,6 +45,28 @@ func (b *builder) station(s *topology.Station) (Node, error) {
 	return n, nil
 }
 
+// legsOf are the station's interfaces in clusters.
+func legsOf(s *topology.Station) []topology.Interface {
+	return append([]topology.Interface{{Cluster: s.Cluster, Addresses: s.Addresses, Name: s.InterfaceName, MAC: s.MAC}}, s.Interfaces...)
+}
+
+func (n *Node) hasIPv6() bool {
+	six := func(p netip.Prefix) bool { return p.Addr().Is6() }
+	return slices.ContainsFunc(n.Loopback, six) || slices.ContainsFunc(n.Interfaces, func(f Interface) bool { return slices.ContainsFunc(f.Addresses, six) })
+}
+
+// own gives settings the values that the file asks for.
+func own(settings []Sysctl, asked []topology.Sysctl) []Sysctl {
+	for i := range settings {
+		for _, a := range asked {
+			if a.Name == settings[i].Key {
+				settings[i].Value = a.Value
+			}
+		}
+	}
+	return settings
+}
+
 // stationRoutes adds the default route of each family, through the first
 // interface that has it, unless the file gives one, and then the file's own.
 func (b *builder) stationRoutes(n *Node, s *topology.Station) error {
@@ -45,38 +74,66 @@ func (b *builder) stationRoutes(n *Node, s *topology.Station) error {
 	for _, r := range s.Routes {
 		has[r.To.Masked()] = true
 	}
-	legs := append([]topology.Interface{{Cluster: s.Cluster, Addresses: s.Addresses}}, s.Interfaces...)
-	for i, leg := range legs {
+	for i, leg := range legsOf(s) {
 		c := b.clusters[leg.Cluster]
 		for _, subnet := range c.Subnets {
 			if _, ok := addressIn(subnet, leg.Addresses); !ok {
 				continue
 			}
-			via, ok := b.nextHop(c, subnet, s)
-			if !ok || has[everywhere(via)] {
-				continue
+			for k, hop := range b.nextHops(c, subnet, s, n.Interfaces[i].Name) {
+				if k == 0 && has[hop.To] {
+					break
+				}
+				has[hop.To] = true
+				n.Routes = append(n.Routes, hop)
 			}
-			has[everywhere(via)] = true
-			n.Routes = append(n.Routes, Route{To: everywhere(via), Via: via, Dev: n.Interfaces[i].Name})
 		}
 	}
 	for _, r := range s.Routes {
-		dev, ok := deviceFor(n, r.Via)
+		dev, ok := r.Dev, true
+		if r.Via.IsValid() && dev == "" {
+			dev, ok = deviceFor(n, r.Via)
+		}
 		if !ok {
 			return fmt.Errorf("cannot plan %s: the route to %s goes via %s, which is in no subnet of the station", s.ID(), r.To, r.Via)
 		}
-		n.Routes = append(n.Routes, Route{To: r.To.Masked(), Via: r.Via, Dev: dev})
+		n.Routes = append(n.Routes, Route{Type: r.Type, To: r.To.Masked(), Via: r.Via, Dev: dev, Metric: r.Metric})
 	}
 	return nil
 }
 
-// nextHop is where s sends what leaves subnet of cluster c: to the cluster's
-// gateway, which itself sends to the backbone.
-func (b *builder) nextHop(c *topology.Cluster, subnet netip.Prefix, s *topology.Station) (netip.Addr, bool) {
-	if g := b.gateways[c.Name]; g != nil && g != s {
-		return addressIn(subnet, addressesIn(g, c.Name))
+// nextHops are the default routes of s for what leaves subnet of cluster c by
+// dev: to the cluster's gateway and those that stand by, which themselves send
+// to the backbone.
+func (b *builder) nextHops(c *topology.Cluster, subnet netip.Prefix, s *topology.Station, dev string) []Route {
+	g := b.gateways[c.Name]
+	leads := g == nil || g == s || slices.ContainsFunc(b.standby[c.Name], func(o standby) bool { return o.station == s })
+	if leads {
+		via, own := b.backboneHop(c, subnet, dev)
+		if !via.IsValid() {
+			return nil
+		}
+		return []Route{{To: everywhere(via), Via: via, Dev: own}}
 	}
-	return addressIn(subnet, c.BackboneAddresses)
+	var hops []Route
+	for _, o := range append([]standby{{g, c.Metric}}, b.standby[c.Name]...) {
+		if via, ok := addressIn(subnet, addressesIn(o.station, c.Name)); ok {
+			hops = append(hops, Route{To: everywhere(via), Via: via, Dev: dev, Metric: o.metric})
+		}
+	}
+	return hops
+}
+
+// backboneHop is the backbone as a gateway of cluster c sees it; dev is the
+// gateway's interface in the cluster. The address is invalid where the backbone
+// has no leg.
+func (b *builder) backboneHop(c *topology.Cluster, subnet netip.Prefix, dev string) (netip.Addr, string) {
+	if len(c.Transit) > 0 {
+		via, _ := transitFor(c, subnet)
+		return via, topology.TransitInterface
+	}
+	via, _ := addressIn(subnet, c.BackboneAddresses)
+	return via, dev
 }
 
 // returnPaths keeps a gateway's paths symmetric where it has an interface in
@@ -95,8 +152,8 @@ func (b *builder) returnPaths(n *Node, s *topology.Station) {
 			continue
 		}
 		for _, from := range home.Subnets {
-			via, ok := addressIn(from, home.BackboneAddresses)
-			if !ok {
+			via, dev := b.backboneHop(home, from, n.Interfaces[0].Name)
+			if !via.IsValid() {
 				continue
 			}
 			for _, to := range b.clusters[f.Cluster].Subnets {
@@ -106,7 +163,7 @@ func (b *builder) returnPaths(n *Node, s *topology.Station) {
 				if _, direct := addressIn(to, f.Addresses); !direct {
 					continue
 				}
-				n.Routes = append(n.Routes, Route{To: to.Masked(), Via: via, Dev: n.Interfaces[0].Name, Table: table})
+				n.Routes = append(n.Routes, Route{To: to.Masked(), Via: via, Dev: dev, Table: table})
 				n.Rules = append(n.Rules, Rule{Priority: table, From: from.Masked(), To: to.Masked(), Table: table})
 				table++
 			}

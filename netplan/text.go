@@ -37,9 +37,18 @@ func (n *Node) text(w *strings.Builder, fabric string) {
 	fmt.Fprintf(w, "netns add %s\n", n.NetNS)
 	sysctlText(w, n.Sysctls)
 	fmt.Fprintln(w, "link set lo up")
+	for _, a := range n.Loopback {
+		fmt.Fprintln(w, AddressText("lo", a, false))
+	}
 	for _, i := range n.Interfaces {
-		fmt.Fprintf(w, "link add %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d master %s up\n",
-			i.Name, n.NetNS, i.MAC, i.MTU, i.Peer, fabric, i.PeerMAC, i.MTU, i.Bridge)
+		switch {
+		case i.AddsLink:
+			fmt.Fprintf(w, "link add %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d\n",
+				i.Name, n.NetNS, i.MAC, i.MTU, i.Peer, i.PeerNetNS, i.PeerMAC, i.MTU)
+		case !i.Linked():
+			fmt.Fprintf(w, "link add %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d master %s up\n",
+				i.Name, n.NetNS, i.MAC, i.MTU, i.Peer, fabric, i.PeerMAC, i.MTU, i.Bridge)
+		}
 		fmt.Fprintf(w, "link set %s up\n", i.Name)
 		for _, a := range i.Addresses {
 			fmt.Fprintln(w, AddressText(i.Name, a, i.NoPrefixRoute))
@@ -51,6 +60,14 @@ func (n *Node) text(w *strings.Builder, fabric string) {
 	for _, r := range n.Rules {
 		fmt.Fprintln(w, r.Text())
 	}
+	for _, p := range n.Apart {
+		fmt.Fprintln(w, p.Text())
+	}
+}
+
+// Text is the pair as nft(8) takes it.
+func (p Pair) Text() string {
+	return fmt.Sprintf("nft add rule inet platelayer forward iifname %s oifname %s drop", p.In, p.Out)
 }
 
 func sysctlText(w *strings.Builder, all []Sysctl) {
@@ -93,11 +110,20 @@ func (r Route) Text() string {
 			to = "::/0"
 		}
 	}
-	s := "route add " + to
+	s := "route add "
+	if r.Type != "" {
+		s += r.Type + " "
+	}
+	s += to
 	if r.Via.IsValid() {
 		s += " via " + r.Via.String()
 	}
-	s += " dev " + r.Dev
+	if r.Dev != "" {
+		s += " dev " + r.Dev
+	}
+	if r.Metric != 0 {
+		s += fmt.Sprintf(" metric %d", r.Metric)
+	}
 	if r.Table != 0 {
 		s += fmt.Sprintf(" table %d", r.Table)
 	}

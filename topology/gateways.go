@@ -212,6 +212,16 @@ func (l *loader) resolveMeetings() {
 	}
 }
 
+// Resolvers are the addresses at which the backbone answers the cluster's
+// stations; none where it has no leg in the cluster.
+func (c *Cluster) Resolvers() []netip.Addr {
+	all := slices.Clone(c.BackboneAddresses)
+	for _, t := range c.Transit {
+		all = append(all, t.Addr())
+	}
+	return all
+}
+
 // Meets tells whether what comes from one cluster may pass the backbone to the
 // other.
 func (c *Cluster) Meets(other *Cluster) bool {
