@@ -16,8 +16,8 @@ import (
 
 // Apply brings everything in p up, from nothing: the fabric with its bridges,
 // then each container's namespace with its veths, addresses, routes and rules.
-// When it returns without an error every port forwards. After an error the
-// caller runs Remove.
+// When it returns without an error every port and link forwards. After an error
+// the caller runs Remove.
 //
 // A program that uses it keeps its main thread to itself as far as it can
 // (see onOwnThread).
@@ -38,7 +38,20 @@ func Apply(ctx context.Context, p *netplan.Plan, o Options) error {
 	if err := w.makeNodes(ctx); err != nil {
 		return err
 	}
-	return onOwnThread(func() error { return w.waitForPorts(ctx) })
+	if err := onOwnThread(func() error { return w.waitForPorts(ctx) }); err != nil {
+		return err
+	}
+	return finishLinked(ctx, p, o, p.Nodes)
+}
+
+// finishLinked configures those of new nodes that have links, which can be
+// added only when both nodes are there.
+func finishLinked(ctx context.Context, p *netplan.Plan, o Options, nodes []netplan.Node) error {
+	names := linked(nodes)
+	if len(names) == 0 {
+		return nil
+	}
+	return Converge(ctx, p, o, names)
 }
 
 // wiring is one Apply.
@@ -58,6 +71,9 @@ func newWiring(p *netplan.Plan, o Options) *wiring {
 	}
 	for i := range p.Nodes {
 		w.firstPort[i] = int32(firstPort + len(w.ports))
+		if hasLink(&p.Nodes[i]) {
+			continue // finishLinked makes its ports
+		}
 		for _, f := range p.Nodes[i].Interfaces {
 			w.ports[f.Peer] = true
 		}
@@ -156,6 +172,9 @@ func (w *wiring) makeNode(i int, fabric *socket) error {
 		return err
 	}
 	defer ns.Close()
+	if hasLink(n) {
+		return pin(w.options, n.NetNS)
+	}
 	var veths batch
 	for j, f := range n.Interfaces {
 		bridge, ok := w.bridges[f.Bridge]
@@ -194,8 +213,11 @@ func configure(n *netplan.Node) error {
 			b.addAddress(a, f.NoPrefixRoute, index[f.Name], f.Name, n.NetNS)
 		}
 	}
+	for _, a := range n.Loopback {
+		b.addAddress(a, false, loopback, "lo", n.NetNS)
+	}
 	for _, r := range n.Routes {
-		if index[r.Dev] == 0 {
+		if index[r.Dev] == 0 && r.Type == "" {
 			return fmt.Errorf("cannot %s in %s: no such interface", words(r.Text()), n.NetNS)
 		}
 		b.addRoute(r, create, index[r.Dev], n.NetNS)

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -111,6 +113,10 @@ func (l *lab) shown() map[string][]string {
 	all := map[string][]string{}
 	for _, name := range l.plan.NetNSNames() {
 		node := strings.TrimPrefix(name, l.plan.Topology+".")
+		// The kernel takes an address of its own up a moment after the interface.
+		for deadline := time.Now().Add(5 * time.Second); strings.Contains(ip(name, "addr show\n"), " tentative") && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
 		out := ip(name, "link show\naddr show\nroute show table all\nrule show\n") + ip(name, "rule show\n", "-6")
 		for line := range strings.Lines(out) {
 			line = strings.ReplaceAll(volatile.ReplaceAllString(line, ""), l.plan.Topology, "NAME")
@@ -200,6 +206,62 @@ func edits() map[string]func(t *topology.Topology) {
 		"subnet":           func(t *topology.Topology) { renumber(&t.Clusters[2]) },
 		"IPv6 less":        func(t *topology.Topology) { onlyIPv4(&t.Clusters[0]); onlyIPv4(&t.Clusters[1]) },
 		"IPv6 less in app": func(t *topology.Topology) { onlyIPv4(&t.Clusters[1]) },
+		"link": func(t *topology.Topology) {
+			t.Links = []topology.Link{linkOf(&t.Clusters[1].Stations[0], &t.Clusters[2].Stations[0], "10.98.0.0/31", "fd98::/127")}
+		},
+		"links without addresses": func(t *topology.Topology) {
+			a, c := &t.Clusters[1].Stations[0], &t.Clusters[2].Stations[0]
+			t.Links = []topology.Link{linkOf(a, c), linkOf(c, a)}
+			t.Links[1].Ends[0].Name, t.Links[1].Ends[1].Name, t.Links[1].MTU = "wan0", "wan0", 9000
+		},
+		"inline gateway": func(t *topology.Topology) { inline(&t.Clusters[0]) },
+		"no leg":         func(t *topology.Topology) { t.Clusters[2].BackboneAddresses = nil },
+		"loopback":       func(t *topology.Topology) { t.Clusters[2].Stations[0].Loopback = addrs("10.255.0.1", "fdff::1") },
+		"routes to nowhere": func(t *topology.Topology) {
+			t.Clusters[2].Stations[0].Routes = []topology.Route{
+				{To: netip.MustParsePrefix("198.51.100.0/24"), Type: topology.RouteBlackhole},
+				{To: netip.MustParsePrefix("fd77::/64"), Type: topology.RouteUnreachable},
+				{To: netip.MustParsePrefix("198.51.100.0/24"), Type: topology.RouteProhibit, Metric: 50},
+				{To: netip.MustParsePrefix("203.0.113.0/24"), Dev: "eth0", Metric: 9},
+			}
+		},
+		"backbone's routes": func(t *topology.Topology) {
+			t.Backbone.Routes = []topology.Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("10.30.0.11")},
+				{To: netip.MustParsePrefix("198.51.101.0/24"), Type: topology.RouteBlackhole}}
+		},
+		"names and MACs": func(t *topology.Topology) {
+			s := &t.Clusters[2].Stations[0]
+			s.InterfaceName, s.MAC = "lan0", "02:42:00:00:00:07"
+		},
+	}
+}
+
+// linkOf is one between two stations, whose interfaces have the next numbers.
+func linkOf(a, b *topology.Station, subnets ...string) topology.Link {
+	k := topology.Link{MTU: 1500}
+	for i, s := range []*topology.Station{a, b} {
+		k.Ends[i] = topology.LinkEnd{Station: s.ID(), Name: fmt.Sprintf("eth%d", len(s.Interfaces)+1)}
+	}
+	for _, s := range subnets {
+		p := netip.MustParsePrefix(s)
+		k.Subnets = append(k.Subnets, p)
+		k.Ends[0].Addresses = append(k.Ends[0].Addresses, p.Addr())
+		k.Ends[1].Addresses = append(k.Ends[1].Addresses, p.Addr().Next())
+	}
+	return k
+}
+
+// inline puts a cluster's gateway between it and the backbone.
+func inline(c *topology.Cluster) {
+	c.BackboneAddresses, c.Standby = nil, nil
+	for i, s := range c.Subnets {
+		transit := fmt.Sprintf("10.99.%d.0/31", c.Subnets[0].Addr().As4()[1])
+		if s.Addr().Is6() {
+			transit = fmt.Sprintf("fd99:%d::/127", c.Subnets[0].Addr().As4()[1])
+		}
+		if i < 2 {
+			c.Transit = append(c.Transit, netip.MustParsePrefix(transit))
+		}
 	}
 }
 
@@ -308,6 +370,23 @@ func random(name string, seed uint64) *topology.Topology {
 			}
 		}
 	}
+	all := top.Stations()
+	for k := range 6 {
+		if len(all) < 2 || r.IntN(3) > 0 {
+			continue
+		}
+		pair := r.Perm(len(all))[:2]
+		var subnets []string
+		if r.IntN(3) > 0 {
+			subnets = append(subnets, fmt.Sprintf("10.98.%d.0/31", k))
+		}
+		if r.IntN(3) == 0 {
+			subnets = append(subnets, fmt.Sprintf("fd98:%d::/127", k))
+		}
+		l := linkOf(all[pair[0]], all[pair[1]], subnets...)
+		l.Ends[0].Name, l.Ends[1].Name = fmt.Sprintf("l%d", k), fmt.Sprintf("l%d%s", k, []string{"", "b"}[r.IntN(2)])
+		top.Links = append(top.Links, l)
+	}
 	return top
 }
 
@@ -329,13 +408,37 @@ func randomCluster(r *rand.Rand, c int) topology.Cluster {
 		if r.IntN(4) == 0 {
 			slices.Reverse(st.Addresses)
 		}
+		if r.IntN(5) == 0 {
+			st.Loopback = addrs("10.255.0.1", "fdff::1")[r.IntN(2):]
+		}
+		if r.IntN(5) == 0 {
+			st.InterfaceName = "lan0"
+		}
+		if r.IntN(5) == 0 {
+			st.MAC = fmt.Sprintf("02:42:00:00:%02x:%02x", c, s)
+		}
 		if r.IntN(3) == 0 {
-			st.Routes = []topology.Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: hosts(&cluster, 90+r.IntN(2))[0]}}
+			st.Routes = append(st.Routes, topology.Route{To: netip.MustParsePrefix("198.51.100.0/24"), Metric: 7,
+				Type: []string{topology.RouteBlackhole, topology.RouteProhibit}[r.IntN(2)]})
+		}
+		if r.IntN(3) == 0 {
+			st.Routes = append(st.Routes, topology.Route{To: netip.MustParsePrefix("198.51.100.0/24"), Via: hosts(&cluster, 90+r.IntN(2))[0]})
 		}
 		cluster.Stations = append(cluster.Stations, st)
 	}
 	if len(cluster.Stations) > 0 && r.IntN(2) == 0 {
 		cluster.Gateway = cluster.Stations[r.IntN(len(cluster.Stations))].Name
+		for _, s := range cluster.Stations {
+			if s.Name != cluster.Gateway && r.IntN(3) == 0 {
+				cluster.Standby = []topology.Gateway{{Station: s.Name, Metric: 100}}
+			}
+		}
+		if r.IntN(3) == 0 {
+			inline(&cluster)
+		}
+	}
+	if r.IntN(6) == 0 && cluster.Transit == nil && len(cluster.Stations) > 0 { // a bridge that has lost all ports differs
+		cluster.BackboneAddresses = nil
 	}
 	return cluster
 }

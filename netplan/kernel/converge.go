@@ -49,7 +49,8 @@ func converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) (
 	w := newWiring(&some, o)
 	w.fabric = fabric
 	w.ports = map[string]bool{} // none is made yet
-	c := &convergence{wiring: w, stale: make([][]*link, len(some.Nodes)), news: make([][]string, len(some.Nodes))}
+	c := &convergence{wiring: w, stale: make([][]*link, len(some.Nodes)), news: make([][]string, len(some.Nodes)),
+		inPlace: map[linkEnd]bool{}, links: map[string]bool{}}
 	err = c.run(ctx, listed[p.Fabric.NetNS], &wiring{plan: p, options: o, bridges: w.bridges, fabric: fabric})
 	return c.sent, err
 }
@@ -61,8 +62,10 @@ type convergence struct {
 	stale  [][]*link  // ports to delete, by node
 	news   [][]string // interfaces with new addresses, by node
 
-	mu   sync.Mutex // guards the rest and wiring.ports
-	sent int
+	mu      sync.Mutex // guards the rest and wiring.ports
+	sent    int
+	inPlace map[linkEnd]bool // links that are as planned, by the end they are added with
+	links   map[string]bool  // namespaces in which links came up
 }
 
 func (c *convergence) run(ctx context.Context, fabric bool, whole *wiring) error {
@@ -82,6 +85,9 @@ func (c *convergence) run(ctx context.Context, fabric bool, whole *wiring) error
 		}
 		c.sent += len(stale)
 	}
+	if err := c.makeLinks(ctx); err != nil {
+		return err
+	}
 	if err := c.eachNode(ctx, c.settle); err != nil {
 		return err
 	}
@@ -96,6 +102,9 @@ func (c *convergence) run(ctx context.Context, fabric bool, whole *wiring) error
 		}
 	}
 	if err := onOwnThread(func() error { return c.waitForPorts(ctx) }); err != nil {
+		return err
+	}
+	if err := c.awaitLinks(ctx); err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(c.news, func(names []string) bool { return len(names) > 0 }) {
@@ -179,17 +188,33 @@ func (c *convergence) inspect(i int, fabric *socket) error {
 		f := planned(n, l.name)
 		port := c.ground.byEnd[end{nsid, l.index}]
 		attached := port != nil && nsid >= 0
+		leads, severed := false, false
 		switch {
-		case attached && f != nil && c.fits(f, l, port):
+		case attached:
+		case f != nil && f.Linked():
+			leads, err = c.connected(ns, s, f, l)
+		case f == nil:
+			severed, err = c.severed(s, l)
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case leads:
+			c.found(added(n, f))
+		case attached && f != nil && !f.Linked() && c.fits(f, l, port):
 			good[port.name] = true
 		case attached:
 			c.stale[i] = append(c.stale[i], port)
-		case f != nil:
+		case f != nil || severed:
 			foreign.add(unix.RTM_DELLINK, 0, func() string { return "delete link " + l.name + " in " + n.NetNS }, bare(l.index))
 		}
 	}
 	for _, f := range n.Interfaces {
 		port := c.ground.byName[f.Peer]
+		if f.Linked() {
+			continue
+		}
 		if port != nil && !good[port.name] && !slices.Contains(c.stale[i], port) {
 			c.stale[i] = append(c.stale[i], port)
 		}
@@ -221,9 +246,19 @@ func (c *convergence) count(sent int) {
 	c.sent += sent
 }
 
-// await has the end wait for a port to forward.
-func (c *convergence) await(port string) {
+// await has the end wait for an interface of a node to carry packets.
+func (c *convergence) await(n *netplan.Node, f netplan.Interface) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ports[port] = true
+	if f.Linked() {
+		c.links[n.NetNS] = true
+		return
+	}
+	c.ports[f.Peer] = true
+}
+
+func (c *convergence) found(link linkEnd) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inPlace[link] = true
 }

@@ -54,6 +54,9 @@ func Extend(ctx context.Context, p *netplan.Plan, o Options) error {
 	if err := onOwnThread(func() error { return w.waitForPorts(ctx) }); err != nil {
 		return err
 	}
+	if err := finishLinked(ctx, p, o, extension.Nodes); err != nil {
+		return err
+	}
 	return w.eachNode(ctx, func(i int, _ *socket) error { return w.announce(i, interfaceNames(&w.plan.Nodes[i])) })
 }
 

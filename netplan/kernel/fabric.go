@@ -166,7 +166,7 @@ func (w *wiring) settleFabric(s *socket) (int, error) {
 	}
 	for i := range w.plan.Nodes {
 		for _, i := range w.plan.Nodes[i].Interfaces {
-			if l := g.byName[i.Peer]; l != nil && l.kind == "veth" && (l.master != w.bridges[i.Bridge] || !l.up) {
+			if l := g.byName[i.Peer]; l != nil && !i.Linked() && l.kind == "veth" && (l.master != w.bridges[i.Bridge] || !l.up) {
 				b.setPort(l, w.bridges[i.Bridge], i.MTU, f.NetNS)
 			}
 		}

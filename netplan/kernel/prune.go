@@ -50,7 +50,7 @@ func pruneFabric(p *netplan.Plan, o Options) error {
 	}
 	for i := range p.Nodes {
 		for _, f := range p.Nodes[i].Interfaces {
-			keep[f.Peer] = true
+			keep[f.Peer] = keep[f.Peer] || !f.Linked()
 		}
 	}
 	ns, err := openPin(o, p.Fabric.NetNS)

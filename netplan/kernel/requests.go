@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"platelayer/netplan"
+	"platelayer/topology"
 )
 
 // Interface indexes are set and not asked for, which saves a round trip for
@@ -137,7 +138,8 @@ func (b *batch) addLinkLocal(f netplan.Interface, index int32, netns string) err
 	a := []byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]}
 	msg := nl.NewIfAddrmsg(unix.AF_INET6)
 	msg.Prefixlen, msg.Scope, msg.Index = 64, unix.RT_SCOPE_LINK, uint32(index)
-	b.add(unix.RTM_NEWADDR, create, func() string { return "add the link-local address of " + f.Name + " in " + netns },
+	// A link's other end may bring IPv6 up at any time: the kernel may be first.
+	b.add(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, func() string { return "add the link-local address of " + f.Name + " in " + netns },
 		msg, attr(unix.IFA_LOCAL, a), attr(unix.IFA_ADDRESS, a), attr(ifaProto, nl.Uint8Attr(3))) // IFAPROT_KERNEL_LL
 	return nil
 }
@@ -153,17 +155,34 @@ func (b *batch) addRoute(r netplan.Route, flags uint16, index int32, netns strin
 	if table == 0 {
 		table = unix.RT_TABLE_MAIN
 	}
-	data := []nl.NetlinkRequestData{msg,
-		attr(unix.RTA_TABLE, nl.Uint32Attr(table)), attr(unix.RTA_OIF, nl.Uint32Attr(uint32(index)))}
+	data := []nl.NetlinkRequestData{msg, attr(unix.RTA_TABLE, nl.Uint32Attr(table))}
+	if msg.Type = routeType(r); msg.Type == unix.RTN_UNICAST {
+		data = append(data, attr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+	}
+	if r.Metric != 0 {
+		data = append(data, attr(unix.RTA_PRIORITY, nl.Uint32Attr(r.Metric)))
+	}
 	if r.To.Bits() > 0 {
 		data = append(data, attr(unix.RTA_DST, r.To.Addr().AsSlice()))
 	}
 	if r.Via.IsValid() {
 		data = append(data, attr(unix.RTA_GATEWAY, r.Via.AsSlice()))
-	} else if r.To.Addr().Is4() {
+	} else if r.To.Addr().Is4() && r.Type == "" {
 		msg.Scope = unix.RT_SCOPE_LINK
 	}
 	b.add(unix.RTM_NEWROUTE, flags, func() string { return words(r.Text()) + " in " + netns }, data...)
+}
+
+func routeType(r netplan.Route) uint8 {
+	switch r.Type {
+	case topology.RouteBlackhole:
+		return unix.RTN_BLACKHOLE
+	case topology.RouteUnreachable:
+		return unix.RTN_UNREACHABLE
+	case topology.RouteProhibit:
+		return unix.RTN_PROHIBIT
+	}
+	return unix.RTN_UNICAST
 }
 
 // addPrefixRoute is the route that the kernel adds with an address.

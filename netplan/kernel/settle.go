@@ -27,7 +27,7 @@ func (c *convergence) settle(i int, fabric *socket) error {
 	if err != nil {
 		return fmt.Errorf("cannot configure %s: %w", n.NetNS, err)
 	}
-	if err := c.addLinks(n, ns, s, fabric); err != nil {
+	if err := c.addPorts(n, ns, s, fabric); err != nil {
 		return err
 	}
 	t := &settling{socket: s, node: n, up: map[string]bool{}, news: map[string]bool{}, set: map[string]bool{}}
@@ -48,7 +48,7 @@ func (c *convergence) settle(i int, fabric *socket) error {
 		c.count(t.sent)
 		for _, f := range n.Interfaces {
 			if t.up[f.Name] {
-				c.await(f.Peer)
+				c.await(n, f)
 			}
 			if t.up[f.Name] || t.news[f.Name] {
 				c.news[i] = append(c.news[i], f.Name)
@@ -59,8 +59,9 @@ func (c *convergence) settle(i int, fabric *socket) error {
 	return fmt.Errorf("cannot converge %s: something else changes it at the same time", n.NetNS)
 }
 
-// addLinks makes the interfaces that n lacks, and sets the ports of the others.
-func (c *convergence) addLinks(n *netplan.Node, ns *os.File, s *socket, fabric *socket) error {
+// addPorts makes the interfaces on switches that n lacks, and sets the ports of
+// the others.
+func (c *convergence) addPorts(n *netplan.Node, ns *os.File, s *socket, fabric *socket) error {
 	links, err := s.links()
 	if err != nil {
 		return err
@@ -72,6 +73,9 @@ func (c *convergence) addLinks(n *netplan.Node, ns *os.File, s *socket, fabric *
 	var b batch
 	inside := int32(firstInside)
 	for _, f := range n.Interfaces {
+		if f.Linked() {
+			continue
+		}
 		bridge, ok := c.bridges[f.Bridge]
 		if !ok {
 			return fmt.Errorf("cannot add link %s of %s: no bridge %s", f.Name, n.NetNS, f.Bridge)
@@ -199,7 +203,7 @@ func (t *settling) settleAddresses(links map[string]*link) error {
 			return err
 		}
 	}
-	return nil
+	return t.settleInterface(netplan.Interface{Name: "lo", Addresses: t.node.Loopback}, loopback, have)
 }
 
 func (t *settling) settleInterface(f netplan.Interface, index int32, have []address) error {
@@ -210,7 +214,7 @@ func (t *settling) settleInterface(f netplan.Interface, index int32, have []addr
 	}
 	four := false // an IPv4 address is deleted
 	for _, a := range have {
-		if a.index == uint32(index) && a.proto == 0 && a.flags&unix.IFA_F_PERMANENT != 0 && !slices.Contains(f.Addresses, a.ip) {
+		if a.index == uint32(index) && a.proto == 0 && a.flags&unix.IFA_F_PERMANENT != 0 && !slices.Contains(f.Addresses, a.ip) && !a.ip.Addr().IsLoopback() {
 			remove(a)
 			four = four || a.ip.Addr().Is4()
 		}
@@ -235,7 +239,7 @@ func (t *settling) settleInterface(f netplan.Interface, index int32, have []addr
 			four, t.again = true, true
 		}
 	}
-	if slices.ContainsFunc(f.Addresses, isIPv6) && !slices.ContainsFunc(have, func(a address) bool {
+	if index != loopback && slices.ContainsFunc(f.Addresses, isIPv6) && !slices.ContainsFunc(have, func(a address) bool {
 		return a.index == uint32(index) && a.ip.Addr().Is6() && a.ip.Addr().IsLinkLocalUnicast()
 	}) {
 		if err := come.addLinkLocal(f, index, netns); err != nil {
@@ -286,7 +290,7 @@ func (t *settling) steer(links map[string]*link) error {
 	var come batch
 	for _, r := range n.Routes {
 		l := links[r.Dev]
-		if r.Table == 0 || l == nil || t.up[r.Dev] || slices.ContainsFunc(routes, func(h route) bool { return h.is(r, l.index) }) {
+		if r.Table == 0 || l == nil || r.Type != "" || t.up[r.Dev] || slices.ContainsFunc(routes, func(h route) bool { return h.is(r, l.index) }) {
 			continue
 		}
 		come.addRoute(r, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, l.index, n.NetNS)
@@ -321,6 +325,9 @@ func (t *settling) settleRoutes(links map[string]*link) error {
 	t.settlePrefixRoutes(links, have, &come, &leave) // first: the next hops of others lie there
 	for _, r := range n.Routes {
 		l := links[r.Dev]
+		if l == nil && r.Type != "" {
+			l = &link{}
+		}
 		if l == nil {
 			return fmt.Errorf("cannot %s in %s: no such interface", words(r.Text()), n.NetNS)
 		}
@@ -377,18 +384,18 @@ type slot struct {
 }
 
 func slotOf(r netplan.Route) slot {
-	s := slot{table: r.Table, to: r.To}
+	s := slot{table: r.Table, to: r.To, priority: r.Metric}
 	if s.table == 0 {
 		s.table = unix.RT_TABLE_MAIN
 	}
-	if r.To.Addr().Is6() {
+	if r.To.Addr().Is6() && r.Metric == 0 {
 		s.priority = 1024 // IP6_RT_PRIO_USER, what the kernel takes for none
 	}
 	return s
 }
 
 func (h route) is(r netplan.Route, index int32) bool {
-	return h.plain && h.proto == unix.RTPROT_STATIC && h.kind == unix.RTN_UNICAST && h.index == uint32(index) && h.via == r.Via &&
+	return h.plain && h.proto == unix.RTPROT_STATIC && h.kind == routeType(r) && (h.index == uint32(index) || r.Type != "") && h.via == r.Via &&
 		slotOf(r) == slot{h.table, h.to, h.priority}
 }
 
