@@ -97,7 +97,7 @@ func (a *app) printLogs(ctx context.Context, refs []string, o lifecycle.LogOptio
 	}
 	emit := print.emit
 	if a.json {
-		encoder := json.NewEncoder(a.stdout)
+		encoder := json.NewEncoder(tameJSON{a.stdout})
 		emit = func(r lifecycle.Record) error { return encoder.Encode(r) }
 	}
 	return lifecycle.Logs(ctx, a.layout(), name, o, emit)

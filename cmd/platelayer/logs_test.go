@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -152,5 +153,26 @@ func TestParseMoment(t *testing.T) {
 		if got, err := parseMoment(text, now); err == nil {
 			t.Errorf("%q: got %v, want an error", text, got)
 		}
+	}
+}
+
+// TestTame: words of a station's steer no terminal, as an event or within JSON,
+// and JSON means the same.
+func TestTame(t *testing.T) {
+	const hostile = "no\n\x1b[2J\u009b2J\x7f\u202e é"
+	line := eventLine(lifecycle.Event{Kind: lifecycle.EventUnhealthy, Detail: hostile + strings.Repeat("x", 5000)})
+	if !strings.Contains(line, `  no \x1b[2J\u009b2J\x7f\u202e éxxx`) || !strings.HasSuffix(line, "x ...") || len(line) > 500 {
+		t.Errorf("the event is %s", line)
+	}
+	var out strings.Builder
+	if err := json.NewEncoder(tameJSON{&out}).Encode(hostile); err != nil {
+		t.Fatal(err)
+	}
+	if want := `"no\n\u001b[2J\u009b2J\u007f\u202e é"` + "\n"; out.String() != want {
+		t.Errorf("the JSON is %s, want %s", out.String(), want)
+	}
+	var back string
+	if err := json.Unmarshal([]byte(out.String()), &back); err != nil || back != hostile {
+		t.Errorf("the JSON means %q (%v)", back, err)
 	}
 }
