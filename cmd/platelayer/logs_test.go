@@ -176,3 +176,23 @@ func TestTame(t *testing.T) {
 		t.Errorf("the JSON means %q (%v)", back, err)
 	}
 }
+
+// TestLogsToATerminal: a station's colours get there, what steers a terminal
+// does not.
+func TestLogsToATerminal(t *testing.T) {
+	for text, want := range map[string]string{
+		"\x1b[1;31mred\x1b[0m\tand \x1b[38:5:1mmore\x1b[m": "\x1b[1;31mred\x1b[0m\tand \x1b[38:5:1mmore\x1b[m",
+		"\x1b[2J\x1b]0;title\a\x1b[>4m\x1b[31":             `\x1b[2J\x1b]0;title\a\x1b[>4m\x1b[31`,
+		"a\rb\bc\r":                                        `a\rb\bc`,
+		"\u009b2J\x9b2J\x7f é\xe9 \u200d":                  `\u009b2J\x9b2J\x7f é` + "\xe9 \u200d",
+	} {
+		var out strings.Builder
+		p := &logPrinter{out: logStream{w: &out, tame: true}}
+		if err := p.emit(lifecycle.Record{Stream: "stdout", Text: text}); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != want+"\n" {
+			t.Errorf("%q is shown as %q, want %q", text, out.String(), want)
+		}
+	}
+}
