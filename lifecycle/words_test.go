@@ -3,6 +3,8 @@ package lifecycle
 import (
 	"strings"
 	"testing"
+
+	"platelayer/topology"
 )
 
 // TestWords: what a station says can't end the line that shows it, steer the
@@ -10,7 +12,7 @@ import (
 func TestWords(t *testing.T) {
 	const hostile = "no\r\nhint: \x1b[2Jyes\u202e\u009b\x7f é"
 	const shown = `no\r\nhint: \x1b[2Jyes\u202e\u009b\x7f é`
-	if got := OneLine(hostile); got != shown {
+	if got := topology.OneLine(hostile); got != shown {
 		t.Errorf("got %s, want %s", got, shown)
 	}
 	if got := Shortened(hostile); got != shown {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"platelayer/lifecycle"
+	"platelayer/topology"
 )
 
 func (a *app) eventsCommand() *cobra.Command {
@@ -69,7 +70,7 @@ func eventLine(e lifecycle.Event) string {
 		parts = append(parts, fmt.Sprintf("(code %d)", *e.Code))
 	}
 	if e.Detail != "" {
-		show := lifecycle.OneLine
+		show := topology.OneLine
 		if e.Kind == lifecycle.EventUnhealthy || e.Kind == lifecycle.EventFailed { // with a station's words
 			show = lifecycle.Shortened
 		}

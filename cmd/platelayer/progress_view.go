@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"platelayer/lifecycle"
+	"platelayer/topology"
 )
 
 // view is what is known of the stations that a command works on. It is told
@@ -300,7 +301,7 @@ func brief(d time.Duration) string {
 func harmless(text string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
-		lines[i] = lifecycle.OneLine(line)
+		lines[i] = topology.OneLine(line)
 	}
 	return strings.Join(lines, "\n")
 }

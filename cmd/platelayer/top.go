@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"platelayer/lifecycle"
+	"platelayer/topology"
 )
 
 func (a *app) topCommand() *cobra.Command {
@@ -32,8 +33,8 @@ MEMORY what of it is in memory. No station named means all.` + stationHelp,
 			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "STATION\tUSER\tPID\tINSIDE\tCPU\tMEMORY\tTIME\tCOMMAND")
 			for _, p := range processes {
-				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%.1f%%\t%s\t%s\t%s\n", p.Station, lifecycle.OneLine(p.User), p.Pid, p.InnerPid,
-					p.CPUPercent, size(uint64(p.Memory)), p.CPU.Round(10*time.Millisecond), lifecycle.OneLine(p.Command))
+				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%.1f%%\t%s\t%s\t%s\n", p.Station, topology.OneLine(p.User), p.Pid, p.InnerPid,
+					p.CPUPercent, size(uint64(p.Memory)), p.CPU.Round(10*time.Millisecond), topology.OneLine(p.Command))
 			}
 			return w.Flush()
 		},
