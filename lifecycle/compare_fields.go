@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -206,7 +207,7 @@ func (k fieldKind) tell(before, after []part) []string {
 		case k == secrets:
 			say(p, "changed")
 		default:
-			say(p, "-> "+come[i].value)
+			told = append(told, p.key+" "+cmp.Or(p.value, "default")+" -> "+cmp.Or(come[i].value, "default"))
 		}
 		come = slices.Delete(come, i, i+1)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"platelayer/topology"
 )
@@ -33,9 +34,7 @@ func fullFields() []field[topology.Station] {
 		{"systemd", whole, true, func(s *station) []part { return yes(s.Systemd) }},
 		{"read_only", whole, true, func(s *station) []part { return yes(s.ReadOnly) }},
 		{"tmpfs", elements, true, func(s *station) []part {
-			return partsOf(s.Tmpfs, func(t topology.Tmpfs) part {
-				return part{word(t.Target), fmt.Sprintf("size=%d mode=%o uid=%d gid=%d %s", t.Size, t.Mode, t.UID, t.GID, word(t.Options))}
-			})
+			return partsOf(s.Tmpfs, func(t topology.Tmpfs) part { return part{word(t.Target), tmpfsText(t)} })
 		}},
 		{"files", secrets, true, func(s *station) []part {
 			return partsOf(s.Files, func(f topology.File) part {
@@ -95,6 +94,22 @@ func resourceParts(r *topology.Resources) []part {
 		}
 	}
 	return nonEmpty(all...)
+}
+
+// tmpfsText is what is said of a memory file system: "size=64m mode=1777".
+func tmpfsText(t topology.Tmpfs) string {
+	mode := ""
+	if t.Mode != 0 {
+		mode = strconv.FormatUint(uint64(t.Mode), 8)
+	}
+	var said []string
+	for _, o := range []struct{ name, value string }{{"size=", bytesText(t.Size)}, {"mode=", mode},
+		{"uid=", countText(int64(t.UID))}, {"gid=", countText(int64(t.GID))}, {"", word(t.Options)}} {
+		if o.value != "" {
+			said = append(said, o.name+o.value)
+		}
+	}
+	return strings.Join(said, " ")
 }
 
 func volumeText(v topology.Volume) string {

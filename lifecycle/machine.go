@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -53,11 +54,8 @@ func (e *Wanting) Unwrap() []error {
 func checkMachine(l Layout, t *topology.Topology) error {
 	found := new(Wanting)
 	for _, v := range t.Volumes {
-		if !v.External {
-			continue
-		}
-		if _, err := os.Stat(l.volume(volumeName(t, v.Key))); err != nil {
-			found.Problems = append(found.Problems, WantingProblem{t.PlaceOf("volumes", v.Key), "", fmt.Errorf("there is no external volume %q: %w", v.Key, err)})
+		if err := volumeWants(l, t, v); err != nil {
+			found.Problems = append(found.Problems, WantingProblem{t.PlaceOf("volumes", v.Key), "", err})
 		}
 	}
 	for _, s := range stations(t) {
@@ -73,6 +71,24 @@ func checkMachine(l Layout, t *topology.Topology) error {
 		return nil
 	}
 	return found
+}
+
+// volumeWants tells why a named volume can't be the topology's.
+func volumeWants(l Layout, t *topology.Topology, v topology.NamedVolume) error {
+	name := volumeName(t, v.Key)
+	if v.External {
+		if _, err := os.Stat(l.volume(name)); err != nil {
+			return fmt.Errorf("there is no external volume %q: %w", v.Key, err)
+		}
+		return nil
+	}
+	// Topology a with volume b_c, and topology a_b with volume c: only a name
+	// that the file itself gives shares one.
+	owner, err := os.ReadFile(filepath.Join(l.volumes(), name, volumeOwner))
+	if err == nil && v.Name == "" && len(owner) > 0 && string(owner) != t.Name {
+		return fmt.Errorf("volume %q would be %q on the machine, which topology %q has made: it needs a name of its own (name:)", v.Key, name, owner)
+	}
+	return nil
 }
 
 // stationWants tells what one station asks for in vain.

@@ -102,7 +102,7 @@ func (m *member) why(c *ContainerState, failure error, never string) error {
 	case c.Health == healthUnhealthy:
 		e.Message = "is unhealthy"
 		if c.HealthSaid != "" {
-			e.Message += ": its health check said: " + shortened(c.HealthSaid)
+			e.Message += ": its health check said: " + Shortened(c.HealthSaid)
 		}
 	case c.Exit != nil && c.Exit.Code != 0:
 		e.Exit = c.Exit
@@ -120,15 +120,6 @@ func (m *member) why(c *ContainerState, failure error, never string) error {
 func typed(err error) bool {
 	return errors.As(err, new(*StationError)) || errors.As(err, new(*IntegrityError)) || errors.As(err, new(*DependencyError)) ||
 		errors.As(err, new(*TimeoutError))
-}
-
-// shortened is what fits into a message of what a station said; inspect has more.
-func shortened(text string) string {
-	const most = 300 // characters
-	if runes := []rune(text); len(runes) > most {
-		return string(runes[:most]) + " ..."
-	}
-	return text
 }
 
 func ordinal(n int) string {
@@ -274,7 +265,7 @@ func (k *keeper) unready(cause, err error, members []*member) error {
 					text += ", " + c.Health
 				}
 				if c.HealthSaid != "" {
-					text += ": " + shortened(c.HealthSaid)
+					text += ": " + Shortened(c.HealthSaid)
 				}
 				late.Waiting = append(late.Waiting, text)
 			}

@@ -74,7 +74,10 @@ func (e *StationError) Error() string {
 	}
 	s := strings.TrimSpace(fmt.Sprintf("station %q %s %s", e.Container, what, e.While))
 	if len(e.Log) > 0 {
-		s += "\n  its last lines:\n  | " + strings.Join(e.Log, "\n  | ")
+		s += "\n  its last lines:"
+		for _, line := range e.Log {
+			s += "\n  | " + lastWords(line)
+		}
 	}
 	return s
 }

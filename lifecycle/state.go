@@ -293,7 +293,8 @@ func (e *Busy) Error() string {
 }
 
 // lock takes the topology's lock, which lies outside the folder that down
-// removes. The kernel gives it back when the program ends, however it ends.
+// removes; unlock removes it where nothing of the topology is left. The kernel
+// gives it back when the program ends, however it ends.
 func lock(l Layout, name string) (unlock func(), err error) {
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -301,18 +302,52 @@ func lock(l Layout, name string) (unlock func(), err error) {
 	if err := os.MkdirAll(l.locks(), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot lock topology %q: %w", name, err)
 	}
-	f, err := os.OpenFile(filepath.Join(l.locks(), name), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot lock topology %q: %w", name, err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
+	path := filepath.Join(l.locks(), name)
+	for {
+		f, err := openLock(path)
+		if errors.Is(err, errGone) {
+			continue
+		}
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, &Busy{name}
 		}
-		return nil, fmt.Errorf("cannot lock topology %q: %w", name, err)
+		if err != nil {
+			return nil, fmt.Errorf("cannot lock topology %q: %w", name, err)
+		}
+		return func() {
+			if !exists(l.run(name)) && !exists(l.lib(name)) {
+				os.Remove(path)
+			}
+			f.Close()
+		}, nil
 	}
-	return func() { f.Close() }, nil
+}
+
+// errGone is a lock that its last holder has removed meanwhile.
+var errGone = errors.New("the lock's file is gone")
+
+func openLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		mine, _ := f.Stat()
+		if now, _ := os.Stat(path); mine == nil || now == nil || !os.SameFile(mine, now) {
+			err = errGone
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // imageOf is how ps calls what a station's root is made from.

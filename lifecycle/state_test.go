@@ -2,9 +2,13 @@ package lifecycle
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"platelayer/topology"
@@ -93,6 +97,50 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	again()
+	if _, err := os.Stat(filepath.Join(l.locks(), "a")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of a topology that is gone its lock stays: %v", err)
+	}
+	if err := os.MkdirAll(l.lib("a"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := lock(l, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept()
+	if _, err := os.Stat(filepath.Join(l.locks(), "a")); err != nil {
+		t.Error("of a topology that is there its lock goes:", err)
+	}
+}
+
+// TestLockThatIsRemoved: many that take it and remove it never hold it at once.
+func TestLockThatIsRemoved(t *testing.T) {
+	l := NewLayout(t.TempDir())
+	var holders atomic.Int32
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for held := 0; held < 300; {
+				unlock, err := lock(l, "a")
+				if busy := new(Busy); errors.As(err, &busy) {
+					runtime.Gosched()
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := holders.Add(1); n != 1 {
+					t.Errorf("%d hold it", n)
+				}
+				runtime.Gosched()
+				holders.Add(-1)
+				unlock()
+				held++
+			}
+		})
+	}
+	all.Wait()
 }
 
 // TestFailureKeepsItsType: what the keeper reports is what up returns.

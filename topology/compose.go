@@ -253,6 +253,14 @@ func (c *composeFile) read(text []byte) error {
 	}
 	c.root.HeadComment = cmp.Or(c.root.HeadComment, doc.HeadComment)
 	c.root.FootComment = cmp.Or(c.root.FootComment, doc.FootComment)
+	if len(c.root.Content) > 0 {
+		// The library takes what heads the file for the first key's.
+		switch key := c.root.Content[0]; key.Value {
+		case "name", "version", "include", "networks": // which may go
+			c.root.HeadComment = strings.Trim(c.root.HeadComment+"\n\n"+key.HeadComment, "\n")
+			key.HeadComment = ""
+		}
+	}
 	for _, path := range c.opt.Over {
 		over := c.open(textNode(path, &yaml.Node{}), path)
 		if over == nil {
@@ -316,6 +324,11 @@ func (c *composeFile) topology() *yaml.Node {
 				put(out, key, value)
 			}
 		case name == "name":
+			if value.Kind == yaml.ScalarNode && !variable(value) {
+				fixed := *value
+				fixed.Value = c.name(value.Value, "the project", key, map[string]int{})
+				value = &fixed
+			}
 			put(out, key, value)
 		case name == "volumes", name == "configs", name == "secrets":
 			put(out, key, c.table(name, value))

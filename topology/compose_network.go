@@ -58,7 +58,11 @@ func (c *composeFile) join(s *composeService, depth int) {
 		}
 		return b.number("priority") - a.number("priority")
 	})
-	if mode := child(s.body, "network_mode"); mode != nil && textIn(mode) != "bridge" && len(s.networks) == 0 {
+	mode := child(s.body, "network_mode")
+	if mode != nil && len(s.networks) > 0 {
+		c.problem(mode, fmt.Sprintf("service %s: network_mode %s is left out", s.name, quoted(textIn(mode))), "its networks are taken; compose refuses both in one service")
+	}
+	if mode != nil && textIn(mode) != "bridge" && len(s.networks) == 0 {
 		hint := "a station has a network of its own: it is put into cluster default"
 		if kind, name, _ := strings.Cut(textIn(mode), ":"); kind == "service" && c.byService[name] != nil {
 			other := c.byService[name]

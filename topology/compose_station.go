@@ -33,6 +33,8 @@ func (c *composeFile) stationOf(s *composeService) *yaml.Node {
 		case name == "depends_on":
 			put(out, key, c.dependencies(value, s))
 			waits = true
+		case name == "restart" && restartPolicy(child(s.body, "deploy")) != nil:
+			c.problem(key, whose+": restart is left out", "compose takes the restart_policy of deploy where both are given")
 		case name == "deploy":
 			c.deploy(out, s, key, value)
 		case shape == nil:
@@ -113,8 +115,7 @@ func (c *composeFile) dependencies(n *yaml.Node, s *composeService) *yaml.Node {
 // deploy keeps what a station has of it; restart_policy becomes restart.
 func (c *composeFile) deploy(out *yaml.Node, s *composeService, key, value *yaml.Node) {
 	whose := "service " + s.name
-	policy := child(value, "restart_policy")
-	if policy != nil && policy.Kind == yaml.MappingNode && child(s.body, "restart") == nil {
+	if policy := restartPolicy(value); policy != nil {
 		restart := RestartAlways
 		most := textIn(child(policy, "max_attempts"))
 		switch textIn(child(policy, "condition")) {
@@ -137,6 +138,14 @@ func (c *composeFile) deploy(out *yaml.Node, s *composeService, key, value *yaml
 	if value = c.pruned(value, &shape{form: formObject, level: deployLevel}, whose, "deploy"); len(value.Content) > 0 {
 		put(out, key, value)
 	}
+}
+
+// restartPolicy is what deploy says of restarts; nil where it says nothing.
+func restartPolicy(deploy *yaml.Node) *yaml.Node {
+	if policy := child(deploy, "restart_policy"); policy != nil && policy.Kind == yaml.MappingNode {
+		return policy
+	}
+	return nil
 }
 
 // rewritten is a value in the form that a topology wants it.

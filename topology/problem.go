@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Problem is one mistake in a file and where it stands. Line and column count
@@ -19,7 +21,22 @@ type Problem struct {
 
 // String is "file:line:column: message", which editors can jump to.
 func (p Problem) String() string {
-	return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
+	return OneLine(fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message))
+}
+
+// OneLine shows words that others have written on one line: what could steer a
+// terminal, or pass for a line of ours, is written as in Go.
+func OneLine(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRune(r)
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
 }
 
 // Problems holds every mistake found in one run, sorted by position.
@@ -34,7 +51,7 @@ func (ps Problems) Error() string {
 		}
 		b.WriteString(p.String())
 		if p.Hint != "" {
-			b.WriteString("\n  hint: " + p.Hint)
+			b.WriteString("\n  hint: " + OneLine(p.Hint))
 		}
 	}
 	return b.String()

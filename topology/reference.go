@@ -245,8 +245,9 @@ func closing() string {
 ## Names
 
 Topologies, clusters and stations have names of lower-case letters, digits, ` + "`-` and `_`" + `, at most 63, that start and end with a
-letter or digit. A station answers to ` + "`<station>.<domain>`" + ` and, inside its cluster, to its short name. Its container and its
-network namespace are called ` + "`<topology>.<cluster>.<station>`" + `.
+letter or digit. A station answers to ` + "`<station>.<domain>`" + ` and to its short name; where several clusters have a station of that
+name, it means the asker's own cluster's, otherwise that of the first in the file. Its container and its network namespace are
+called ` + "`<topology>.<cluster>.<station>`" + `.
 
 ## Addresses
 

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -113,10 +115,29 @@ func (a *app) jsonFlag(c *cobra.Command) *cobra.Command {
 }
 
 func (a *app) printJSON(v any) error {
-	e := json.NewEncoder(a.stdout)
+	e := json.NewEncoder(tameJSON{a.stdout})
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
+}
+
+// tameJSON is a writer of whole JSON values that escapes what could steer a
+// terminal and the encoder leaves as it is: the text means the same.
+type tameJSON struct{ w io.Writer }
+
+func (t tameJSON) Write(text []byte) (int, error) {
+	var out []byte
+	for _, r := range string(text) {
+		if r != '\n' && r < 0x10000 && !unicode.IsPrint(r) {
+			out = fmt.Appendf(out, "\\u%04x", r)
+			continue
+		}
+		out = utf8.AppendRune(out, r)
+	}
+	if _, err := t.w.Write(out); err != nil {
+		return 0, err
+	}
+	return len(text), nil
 }
 
 // path finds the topology file that arg, --file or the current folder names; a

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"platelayer/lifecycle"
+	"platelayer/topology"
 )
 
 func (a *app) eventsCommand() *cobra.Command {
@@ -37,7 +38,7 @@ With stations named, only what happened to them.` + stationHelp,
 				o.Stations = ids(which)
 			}
 			o.Follow = follow
-			encoder := json.NewEncoder(a.stdout)
+			encoder := json.NewEncoder(tameJSON{a.stdout})
 			return lifecycle.Events(c.Context(), a.layout(), name, o, func(e lifecycle.Event) error {
 				if a.json {
 					return encoder.Encode(e)
@@ -69,7 +70,11 @@ func eventLine(e lifecycle.Event) string {
 		parts = append(parts, fmt.Sprintf("(code %d)", *e.Code))
 	}
 	if e.Detail != "" {
-		parts = append(parts, harmless(strings.Join(strings.Fields(e.Detail), " ")))
+		show := topology.OneLine
+		if e.Kind == lifecycle.EventUnhealthy || e.Kind == lifecycle.EventFailed { // with a station's words
+			show = lifecycle.Shortened
+		}
+		parts = append(parts, show(strings.Join(strings.Fields(e.Detail), " ")))
 	}
 	return strings.Join(parts, "  ")
 }

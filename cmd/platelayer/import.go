@@ -106,7 +106,7 @@ func (a *app) tellLeft(left topology.Problems) {
 		fmt.Fprintln(a.stderr, p)
 		if p.Hint != "" && !told[p.Hint] {
 			told[p.Hint] = true
-			fmt.Fprintln(a.stderr, "  hint: "+p.Hint)
+			fmt.Fprintln(a.stderr, "  hint: "+topology.OneLine(p.Hint))
 		}
 	}
 }

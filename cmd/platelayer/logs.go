@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"platelayer/lifecycle"
 	"platelayer/topology"
@@ -17,6 +18,7 @@ type logStyle struct {
 	timestamps bool
 	noPrefix   bool
 	noColour   bool
+	raw        bool
 }
 
 func (a *app) logsCommand() *cobra.Command {
@@ -28,7 +30,10 @@ func (a *app) logsCommand() *cobra.Command {
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "logs [STATION...]",
 		Short: "Print what stations wrote to their output",
-		Long:  "Print what stations wrote to their output.\nNo station named means all." + stationHelp,
+		Long: `Print what stations wrote to their output.
+On a terminal colours and tabs are shown, and other control sequences are
+written out, so that no station can steer it; elsewhere, and with --raw, all is
+as the station wrote it. No station named means all.` + stationHelp,
 		RunE: func(c *cobra.Command, args []string) error {
 			now := time.Now()
 			var err error
@@ -52,6 +57,7 @@ func (a *app) logsCommand() *cobra.Command {
 	flags.StringVar(&until, "until", "", "print only what is older; takes the same as --since")
 	flags.BoolVarP(&style.timestamps, "timestamps", "t", false, "print when each line was written")
 	flags.BoolVar(&style.noColour, "no-color", false, "print no colours of our own")
+	flags.BoolVar(&style.raw, "raw", false, "write control sequences other than colours to a terminal too, as they are")
 	flags.BoolVar(&style.noPrefix, "no-prefix", false, "do not print whose line it is")
 	return c
 }
@@ -86,6 +92,8 @@ func (a *app) printLogs(ctx context.Context, refs []string, o lifecycle.LogOptio
 		prefix:     len(o.Stations) != 1 && !style.noPrefix,
 		timestamps: style.timestamps,
 	}
+	print.out.tame = !style.raw && term.IsTerminal(int(a.stdout.Fd()))
+	print.err.tame = !style.raw && term.IsTerminal(int(a.stderr.Fd()))
 	if terminalOf(a.stdout) {
 		print.out.pad = longestName(t, o.Stations)
 		print.out.colour = coloured(a.stdout) && !style.noColour
@@ -97,7 +105,7 @@ func (a *app) printLogs(ctx context.Context, refs []string, o lifecycle.LogOptio
 	}
 	emit := print.emit
 	if a.json {
-		encoder := json.NewEncoder(a.stdout)
+		encoder := json.NewEncoder(tameJSON{a.stdout})
 		emit = func(r lifecycle.Record) error { return encoder.Encode(r) }
 	}
 	return lifecycle.Logs(ctx, a.layout(), name, o, emit)

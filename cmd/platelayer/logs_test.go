@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +152,47 @@ func TestParseMoment(t *testing.T) {
 	for _, text := range []string{"-10m", "soon", "2030-13-01", "2030-01-01T25:00", "1.1234567890", "1.x", "-5", "1e5", "99999999999"} {
 		if got, err := parseMoment(text, now); err == nil {
 			t.Errorf("%q: got %v, want an error", text, got)
+		}
+	}
+}
+
+// TestTame: words of a station's steer no terminal, as an event or within JSON,
+// and JSON means the same.
+func TestTame(t *testing.T) {
+	const hostile = "no\n\x1b[2J\u009b2J\x7f\u202e é"
+	line := eventLine(lifecycle.Event{Kind: lifecycle.EventUnhealthy, Detail: hostile + strings.Repeat("x", 5000)})
+	if !strings.Contains(line, `  no \x1b[2J\u009b2J\x7f\u202e éxxx`) || !strings.HasSuffix(line, "x ...") || len(line) > 500 {
+		t.Errorf("the event is %s", line)
+	}
+	var out strings.Builder
+	if err := json.NewEncoder(tameJSON{&out}).Encode(hostile); err != nil {
+		t.Fatal(err)
+	}
+	if want := `"no\n\u001b[2J\u009b2J\u007f\u202e é"` + "\n"; out.String() != want {
+		t.Errorf("the JSON is %s, want %s", out.String(), want)
+	}
+	var back string
+	if err := json.Unmarshal([]byte(out.String()), &back); err != nil || back != hostile {
+		t.Errorf("the JSON means %q (%v)", back, err)
+	}
+}
+
+// TestLogsToATerminal: a station's colours get there, what steers a terminal
+// does not.
+func TestLogsToATerminal(t *testing.T) {
+	for text, want := range map[string]string{
+		"\x1b[1;31mred\x1b[0m\tand \x1b[38:5:1mmore\x1b[m": "\x1b[1;31mred\x1b[0m\tand \x1b[38:5:1mmore\x1b[m",
+		"\x1b[2J\x1b]0;title\a\x1b[>4m\x1b[31":             `\x1b[2J\x1b]0;title\a\x1b[>4m\x1b[31`,
+		"a\rb\bc\r":                                        `a\rb\bc`,
+		"\u009b2J\x9b2J\x7f é\xe9 \u200d":                  `\u009b2J\x9b2J\x7f é` + "\xe9 \u200d",
+	} {
+		var out strings.Builder
+		p := &logPrinter{out: logStream{w: &out, tame: true}}
+		if err := p.emit(lifecycle.Record{Stream: "stdout", Text: text}); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != want+"\n" {
+			t.Errorf("%q is shown as %q, want %q", text, out.String(), want)
 		}
 	}
 }

@@ -37,7 +37,6 @@ config) never harms.`,
 				for _, f := range findings {
 					a.printFinding(f)
 				}
-				fmt.Fprintln(a.stdout, "note     up trusts a topology file as one trusts a root script; check, plan and config never harm")
 			}
 			if lacking > 0 {
 				return &exitCode{exitUnsupported, fmt.Errorf("%s missing that platelayer needs", plural(lacking, "thing"))}

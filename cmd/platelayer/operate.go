@@ -121,7 +121,7 @@ func (a *app) tend(name string) {
 		}
 	}
 	if err := lifecycle.Tend(context.Background(), a.layout(), name, notice); err != nil {
-		fmt.Fprintf(a.stderr, "platelayer: %v\n", err)
+		fmt.Fprintf(a.stderr, "platelayer: %s\n", harmless(err.Error()))
 	}
 }
 

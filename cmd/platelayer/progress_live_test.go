@@ -217,7 +217,7 @@ func TestProgressOnTerminal(t *testing.T) {
 	tty.Close()
 	reader.Wait()
 	want := `platelayer: the first notice
-platelayer: the ?[31msecond notice
+platelayer: the \x1b[31msecond notice
   web
     lb    running 12 ms
     www1  running 12 ms

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"platelayer/lifecycle"
+	"platelayer/topology"
 )
 
 // view is what is known of the stations that a command works on. It is told
@@ -295,15 +296,14 @@ func brief(d time.Duration) string {
 	return fmt.Sprintf("%d min %02d s", d/time.Minute, d%time.Minute/time.Second)
 }
 
-// harmless takes out what could steer a terminal: a text may quote what a
-// station said.
+// harmless writes what could steer a terminal as in Go, but for the ends of
+// lines: a text may quote what a station said.
 func harmless(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' {
-			return '?'
-		}
-		return r
-	}, text)
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = topology.OneLine(line)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // printable gives text of which each rune is one column.

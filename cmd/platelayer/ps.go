@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"platelayer/lifecycle"
+	"platelayer/topology"
 )
 
 func (a *app) psCommand() *cobra.Command {
@@ -101,7 +102,7 @@ func (a *app) lsCommand() *cobra.Command {
 			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "NAME\tSTATUS\tRUNNING\tSINCE\tFILE")
 			for _, t := range list {
-				fmt.Fprintf(w, "%s\t%s\t%d/%d\t%s\t%s\n", t.Name, t.Status, t.Running, t.Stations, since(t.Started), t.File)
+				fmt.Fprintf(w, "%s\t%s\t%d/%d\t%s\t%s\n", t.Name, t.Status, t.Running, t.Stations, since(t.Started), topology.OneLine(t.File))
 			}
 			return w.Flush()
 		},

@@ -2,15 +2,13 @@ package main
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"platelayer/lifecycle"
+	"platelayer/topology"
 )
 
 func (a *app) topCommand() *cobra.Command {
@@ -35,25 +33,10 @@ MEMORY what of it is in memory. No station named means all.` + stationHelp,
 			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "STATION\tUSER\tPID\tINSIDE\tCPU\tMEMORY\tTIME\tCOMMAND")
 			for _, p := range processes {
-				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%.1f%%\t%s\t%s\t%s\n", p.Station, oneLine(p.User), p.Pid, p.InnerPid,
-					p.CPUPercent, size(uint64(p.Memory)), p.CPU.Round(10*time.Millisecond), oneLine(p.Command))
+				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%.1f%%\t%s\t%s\t%s\n", p.Station, topology.OneLine(p.User), p.Pid, p.InnerPid,
+					p.CPUPercent, size(uint64(p.Memory)), p.CPU.Round(10*time.Millisecond), topology.OneLine(p.Command))
 			}
 			return w.Flush()
 		},
 	})
-}
-
-// oneLine shows text of a station's; what could steer a terminal, or break a
-// table, is written as in Go.
-func oneLine(text string) string {
-	var b strings.Builder
-	for _, r := range text {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-			continue
-		}
-		quoted := strconv.QuoteRune(r)
-		b.WriteString(quoted[1 : len(quoted)-1])
-	}
-	return b.String()
 }

@@ -202,7 +202,7 @@ func (a *app) attach(ctx context.Context) error {
 }
 
 func (a *app) downCommand() *cobra.Command {
-	var volumes bool
+	var volumes, v bool
 	c := &cobra.Command{
 		Use:   "down [FILE|NAME]",
 		Short: "Take a topology down and leave the machine as it was",
@@ -214,6 +214,9 @@ Named volumes stay for the next up, and go with --volumes, also those that an
 earlier down or an edit has left. One that another topology has stays.`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if v {
+				return &usageError{errors.New("down takes no -v, which is --volumes in compose and --verbose here: say which")}
+			}
 			name, err := a.target(args)
 			if err != nil {
 				return err
@@ -222,6 +225,10 @@ earlier down or an edit has left. One that another topology has stays.`,
 		},
 	}
 	c.Flags().BoolVar(&volumes, "volumes", false, "remove its named volumes too, those that earlier downs kept as well")
+	// Neither habit may do what the other means.
+	c.Flags().BoolVar(&a.verbose, "verbose", false, "say what is done and how long it takes")
+	c.Flags().BoolVarP(&v, "v", "v", false, "")
+	c.Flags().MarkHidden("v")
 	return c
 }
 
