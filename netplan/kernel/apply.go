@@ -228,7 +228,11 @@ func configure(n *netplan.Node) error {
 	for _, r := range n.Rules {
 		rules.addRule(r, n.NetNS)
 	}
-	return unsupported("policy routing", s.send(&rules))
+	if err := unsupported("policy routing", s.send(&rules)); err != nil || len(n.Apart) == 0 {
+		return err
+	}
+	_, err = settleFilter(n)
+	return err
 }
 
 // unsupported marks an error that means that the kernel lacks the feature.

@@ -122,6 +122,9 @@ func (l *lab) shown() map[string][]string {
 			line = strings.ReplaceAll(volatile.ReplaceAllString(line, ""), l.plan.Topology, "NAME")
 			all[node] = append(all[node], strings.Join(strings.Fields(line), " "))
 		}
+		if rules, err := exec.Command("nsenter", "--net="+filepath.Join(l.options.NetNSDir, name), "nft", "list", "ruleset").Output(); err == nil {
+			all[node] = append(all[node], string(rules))
+		}
 		l.in(node, func() error {
 			for _, key := range []string{"ip_forward", "ip_unprivileged_port_start", "ping_group_range", "conf/*/accept_redirects", "conf/*/send_redirects",
 				"conf/*/rp_filter", "conf/*/forwarding", "conf/*/disable_ipv6", "conf/*/accept_ra", "conf/*/accept_dad",
@@ -215,6 +218,7 @@ func edits() map[string]func(t *topology.Topology) {
 			t.Links[1].Ends[0].Name, t.Links[1].Ends[1].Name, t.Links[1].MTU = "wan0", "wan0", 9000
 		},
 		"inline gateway": func(t *topology.Topology) { inline(&t.Clusters[0]) },
+		"isolated":       func(t *topology.Topology) { t.Clusters[0].Isolated, t.Clusters[1].Allow = true, []string{"plain"} },
 		"no leg":         func(t *topology.Topology) { t.Clusters[2].BackboneAddresses = nil },
 		"loopback":       func(t *topology.Topology) { t.Clusters[2].Stations[0].Loopback = addrs("10.255.0.1", "fdff::1") },
 		"routes to nowhere": func(t *topology.Topology) {
@@ -437,6 +441,7 @@ func randomCluster(r *rand.Rand, c int) topology.Cluster {
 			inline(&cluster)
 		}
 	}
+	cluster.Isolated = r.IntN(5) == 0
 	if r.IntN(6) == 0 && cluster.Transit == nil && len(cluster.Stations) > 0 { // a bridge that has lost all ports differs
 		cluster.BackboneAddresses = nil
 	}

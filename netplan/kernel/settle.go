@@ -46,6 +46,13 @@ func (c *convergence) settle(i int, fabric *socket) error {
 			continue
 		}
 		c.count(t.sent)
+		if n.Station == "" {
+			sent, err := settleFilter(n)
+			if err != nil {
+				return err
+			}
+			c.count(sent)
+		}
 		for _, f := range n.Interfaces {
 			if t.up[f.Name] {
 				c.await(n, f)
@@ -214,7 +221,7 @@ func (t *settling) settleInterface(f netplan.Interface, index int32, have []addr
 	}
 	four := false // an IPv4 address is deleted
 	for _, a := range have {
-		if a.index == uint32(index) && a.proto == 0 && a.flags&unix.IFA_F_PERMANENT != 0 && !slices.Contains(f.Addresses, a.ip) && !a.ip.Addr().IsLoopback() {
+		if a.index == uint32(index) && a.proto == origin(index) && a.flags&unix.IFA_F_PERMANENT != 0 && !slices.Contains(f.Addresses, a.ip) {
 			remove(a)
 			four = four || a.ip.Addr().Is4()
 		}
@@ -239,7 +246,8 @@ func (t *settling) settleInterface(f netplan.Interface, index int32, have []addr
 			four, t.again = true, true
 		}
 	}
-	if index != loopback && slices.ContainsFunc(f.Addresses, isIPv6) && !slices.ContainsFunc(have, func(a address) bool {
+	const leastIPv6 = 1280 // bytes, RFC 8200
+	if index != loopback && f.MTU >= leastIPv6 && t.hasIPv6() && !slices.ContainsFunc(have, func(a address) bool {
 		return a.index == uint32(index) && a.ip.Addr().Is6() && a.ip.Addr().IsLinkLocalUnicast()
 	}) {
 		if err := come.addLinkLocal(f, index, netns); err != nil {
@@ -303,6 +311,20 @@ func (t *settling) steer(links map[string]*link) error {
 	t.sent += len(come.what)
 	_ = t.send(&come)
 	return nil
+}
+
+// origin is what addresses of the plan have as IFA_PROTO. On lo they are marked:
+// a station's programs have their own there.
+func origin(index int32) uint32 {
+	if index == loopback {
+		return 'p'
+	}
+	return 0
+}
+
+func (t *settling) hasIPv6() bool {
+	return slices.ContainsFunc(t.node.Loopback, isIPv6) ||
+		slices.ContainsFunc(t.node.Interfaces, func(f netplan.Interface) bool { return slices.ContainsFunc(f.Addresses, isIPv6) })
 }
 
 func isIPv6(a netip.Prefix) bool { return a.Addr().Is6() }

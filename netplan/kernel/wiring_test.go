@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -40,22 +39,7 @@ func labName(what string) string { return fmt.Sprintf("t%d-%s", os.Getpid(), wha
 // up applies sample under a name of the test's own.
 func up(t *testing.T, what string) *lab {
 	t.Helper()
-	needRoot(t)
-	name := labName(what)
-	p, err := netplan.Build(sample(name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &lab{T: t, plan: p, options: optionsFor(name)}
-	t.Cleanup(func() {
-		if err := Remove(l.options); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := Apply(context.Background(), p, l.options); err != nil {
-		t.Fatal(err)
-	}
-	return l
+	return upWith(t, what, sample)
 }
 
 // in runs f on a thread in the namespace of "cluster.station".

@@ -1,0 +1,107 @@
+package kernel
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"platelayer/netplan"
+)
+
+// A node's filter is one table of nftables: a chain at the forward hook, with a
+// set of the pairs of interfaces between which nothing passes, so that its cost
+// does not grow with their number.
+const (
+	filterTable = "platelayer"
+	filterChain = "forward"
+	filterSet   = "apart"
+)
+
+// settleFilter brings the calling thread's namespace to the filter that the
+// plan says, in one transaction, and tells how many of them it sent.
+func settleFilter(n *netplan.Node) (int, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
+	}
+	table, err := conn.ListTableOfFamily(filterTable, nftables.TableFamilyINet)
+	if err != nil && len(n.Apart) == 0 || table == nil && len(n.Apart) == 0 {
+		return 0, nil // a kernel without nftables has no table either
+	}
+	if table != nil && err == nil && filters(conn, table, n.Apart) {
+		return 0, nil
+	}
+	if table != nil && err == nil {
+		conn.DelTable(table)
+	}
+	if len(n.Apart) > 0 {
+		if err := addFilter(conn, n.Apart); err != nil {
+			return 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist) {
+			err = &Unsupported{Feature: "nftables", Err: err}
+		}
+		return 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
+	}
+	return 1, nil
+}
+
+func addFilter(conn *nftables.Conn, apart []netplan.Pair) error {
+	table := conn.AddTable(&nftables.Table{Name: filterTable, Family: nftables.TableFamilyINet})
+	chain := conn.AddChain(&nftables.Chain{Name: filterChain, Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
+	kind, err := nftables.ConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
+	if err != nil {
+		return err
+	}
+	set := &nftables.Set{Table: table, Name: filterSet, KeyType: kind, Concatenation: true}
+	if err := conn.AddSet(set, elements(apart)); err != nil {
+		return err
+	}
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1},
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: unix.NFT_REG_2},
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set.Name, SetID: set.ID},
+		&expr.Counter{},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	}})
+	return nil
+}
+
+func elements(apart []netplan.Pair) []nftables.SetElement {
+	var all []nftables.SetElement
+	for _, p := range apart {
+		key := make([]byte, 2*unix.IFNAMSIZ)
+		copy(key, p.In)
+		copy(key[unix.IFNAMSIZ:], p.Out)
+		all = append(all, nftables.SetElement{Key: key})
+	}
+	return all
+}
+
+// filters tells whether a table is what addFilter makes for these pairs.
+func filters(conn *nftables.Conn, table *nftables.Table, apart []netplan.Pair) bool {
+	set, err := conn.GetSetByName(table, filterSet)
+	if err != nil {
+		return false
+	}
+	have, err := conn.GetSetElements(set)
+	if err != nil || len(have) != len(apart) {
+		return false
+	}
+	for _, want := range elements(apart) {
+		if !slices.ContainsFunc(have, func(e nftables.SetElement) bool { return bytes.Equal(e.Key, want.Key) }) {
+			return false
+		}
+	}
+	rules, err := conn.GetRules(table, &nftables.Chain{Name: filterChain, Table: table})
+	return err == nil && len(rules) == 1
+}
