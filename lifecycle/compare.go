@@ -27,8 +27,8 @@ const (
 
 // Change is what `up` would do to one object, and why.
 type Change struct {
-	Object  string   `json:"object"` // "station", "cluster" or "backbone"
-	Name    string   `json:"name"`   // "cluster/station", a cluster's name, or ""
+	Object  string   `json:"object"` // "station", "cluster", "link" or "backbone"
+	Name    string   `json:"name"`   // "cluster/station", a cluster's name, a link's two ends as "cluster/station:interface", or ""
 	Action  Action   `json:"action"`
 	Reasons []string `json:"reasons,omitempty"` // such as "address: 10.0.0.2 -> 10.0.0.3"
 	// Restarts names the stations that restart with it, because they depend on
@@ -66,6 +66,9 @@ func compare(old, new *topology.Topology) []Change {
 			add(is.compareStation(was.stations[s.ID()], s))
 		}
 	}
+	for _, c := range compareLinks(linksOf(old), linksOf(new)) {
+		add(&c)
+	}
 	for _, id := range was.clusterOrder {
 		for i := range was.clusters[id].Stations {
 			if s := &was.clusters[id].Stations[i]; is.stations[s.ID()] == nil {
@@ -80,6 +83,13 @@ func compare(old, new *topology.Topology) []Change {
 		add(&Change{Object: "backbone", Action: ActionRemove})
 	}
 	return changes
+}
+
+func linksOf(t *topology.Topology) []topology.Link {
+	if t == nil {
+		return nil
+	}
+	return t.Links
 }
 
 func compareBackbone(old, new *topology.Backbone) *Change {

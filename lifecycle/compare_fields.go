@@ -44,12 +44,11 @@ func stationFields() []field[topology.Station] {
 		}},
 		{"writable", whole, true, func(s *station) []part { return single(word(s.Writable)) }},
 		{"address", whole, false, func(s *station) []part { return listed(s.Addresses) }},
-		{"interfaces", elements, false, func(s *station) []part {
-			return partsOf(s.Interfaces, func(i topology.Interface) part { return part{word(i.Cluster), joined(i.Addresses)} })
-		}},
-		{"routes", elements, false, func(s *station) []part {
-			return partsOf(s.Routes, func(r topology.Route) part { return part{r.To.String(), "via " + r.Via.String()} })
-		}},
+		{"loopback", whole, false, func(s *station) []part { return listed(s.Loopback) }},
+		{"interface_name", whole, false, func(s *station) []part { return single(word(cmp.Or(s.InterfaceName, "eth0"))) }},
+		{"mac_address", whole, false, func(s *station) []part { return single(cmp.Or(s.MAC, "automatic")) }},
+		{"interfaces", elements, false, func(s *station) []part { return partsOf(s.Interfaces, interfacePart) }},
+		{"routes", elements, false, func(s *station) []part { return partsOf(s.Routes, routePart) }},
 		{"aliases", elements, false, func(s *station) []part { return partsOf(s.Aliases, alone) }},
 		{"entrypoint", whole, true, func(s *station) []part { return wordsPart(s.Entrypoint) }},
 		{"command", whole, true, func(s *station) []part { return wordsPart(s.Command) }},
@@ -131,36 +130,6 @@ func healthcheckParts(s *topology.Station) []part {
 		{"start_period", h.StartPeriod.String()},
 		{"start_interval", h.StartInterval.String()},
 		{"on_unhealthy", action},
-	}
-}
-
-// clusterFields are all of a cluster's but its name and its stations.
-func clusterFields() []field[topology.Cluster] {
-	type cluster = topology.Cluster
-	return []field[cluster]{
-		{"domain", whole, false, func(c *cluster) []part { return single(word(c.Domain)) }},
-		{"subnet", whole, false, func(c *cluster) []part { return listed(c.Subnets) }},
-		{"gateway", whole, false, func(c *cluster) []part {
-			if c.Gateway == "" {
-				return single("the backbone")
-			}
-			return single(word(c.Gateway))
-		}},
-		{"backbone_address", whole, false, func(c *cluster) []part { return listed(c.BackboneAddresses) }},
-		{"mtu", whole, false, func(c *cluster) []part { return single(strconv.Itoa(c.MTU)) }},
-	}
-}
-
-func backboneFields() []field[topology.Backbone] {
-	type backbone = topology.Backbone
-	return []field[backbone]{
-		{"egress", whole, false, func(b *backbone) []part {
-			if b.Egress == "" {
-				return single("allow")
-			}
-			return single(word(b.Egress))
-		}},
-		{"upstream", whole, false, func(b *backbone) []part { return wordsPart(b.Upstream) }},
 	}
 }
 
