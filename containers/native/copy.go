@@ -108,13 +108,14 @@ type copier struct {
 	from   string // the source, as messages name it
 	prefix string // the path of its top among the copied ones
 	buffer []byte
-	links  map[inode]string // first paths of files with several
-	avoid  inode            // the folder that the copy makes
+	keeps  func(attr string) bool // which extended attributes; copiedAttr
+	links  map[inode]string       // first paths of files with several
+	avoid  inode                  // the folder that the copy makes
 	told   time.Time
 }
 
 func newCopier(ctx context.Context, o CopyOptions) *copier {
-	return &copier{ctx: ctx, o: o, buffer: make([]byte, 1<<20), links: map[inode]string{}}
+	return &copier{ctx: ctx, o: o, buffer: make([]byte, 1<<20), keeps: copiedAttr, links: map[inode]string{}}
 }
 
 // copyItem is what a walk of the source has found.
@@ -130,6 +131,8 @@ type copyItem struct {
 
 // copyAttr is an extended attribute.
 type copyAttr struct{ name, value string }
+
+type inode struct{ dev, ino uint64 }
 
 func (it *copyItem) fill(st *unix.Stat_t) {
 	it.mode, it.uid, it.gid, it.size = st.Mode, int(st.Uid), int(st.Gid), st.Size
@@ -252,7 +255,7 @@ func (c *copier) file(fd int, it *copyItem, to receiver) error {
 	}
 	defer closeFD(opened)
 	if c.o.Archive {
-		if it.attrs, err = readAttrs(opened); err != nil {
+		if it.attrs, err = readAttrs(opened, c.keeps); err != nil {
 			return fmt.Errorf("cannot read the attributes of %s: %w", c.shown(it), err)
 		}
 	}
@@ -270,13 +273,8 @@ func (c *copier) enter(fd int, it *copyItem, to receiver) error {
 		return err
 	}
 	if c.o.Archive {
-		opened, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			it.attrs, err = readAttrs(opened)
-			closeFD(opened)
-		}
-		if err != nil {
-			return fmt.Errorf("cannot read the attributes of %s: %w", c.shown(it), err)
+		if err := c.readFolderAttrs(fd, it); err != nil {
+			return err
 		}
 	}
 	inside, err := to.folder(it)
@@ -289,6 +287,18 @@ func (c *copier) enter(fd int, it *copyItem, to receiver) error {
 		}
 	}
 	return errors.Join(c.folder(fd, it, inside), inside.close(it))
+}
+
+func (c *copier) readFolderAttrs(fd int, it *copyItem) error {
+	d, err := openFolder(fd)
+	if err == nil {
+		it.attrs, err = readAttrs(int(d.Fd()), c.keeps)
+		d.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read the attributes of %s: %w", c.shown(it), err)
+	}
+	return nil
 }
 
 // mayEnter refuses the folder that the copy makes.
@@ -316,16 +326,15 @@ func (c *copier) avoidFolder(fd int) error {
 // folder copies all that is in a folder, some names at a time: there is no
 // telling how many there are.
 func (c *copier) folder(fd int, it *copyItem, to receiver) error {
-	opened, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	d, err := openFolder(fd)
 	if err != nil {
 		return fmt.Errorf("cannot open %s: %w", c.shown(it), err)
 	}
-	d := os.NewFile(uintptr(opened), it.path)
 	defer d.Close()
 	for {
 		names, err := d.Readdirnames(256)
 		for _, name := range names {
-			if err := c.named(opened, &copyItem{name: name, path: it.path + "/" + name}, to); err != nil {
+			if err := c.named(int(d.Fd()), &copyItem{name: name, path: it.path + "/" + name}, to); err != nil {
 				return err
 			}
 		}

@@ -61,7 +61,7 @@ func describe(t *testing.T, top string) map[string]string {
 				said += fmt.Sprintf(" [%d,%d)", data, hole)
 				at = hole
 			}
-			attrs, err := readAttrs(int(f.Fd()))
+			attrs, err := readAttrs(int(f.Fd()), copiedAttr)
 			must(t, err)
 			slices.SortFunc(attrs, func(a, b copyAttr) int { return strings.Compare(a.name, b.name) })
 			said += fmt.Sprintf(" %q", attrs)

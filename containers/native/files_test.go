@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"platelayer/containers"
@@ -87,6 +88,56 @@ func TestFill(t *testing.T) {
 	s.Mounts = []containers.Mount{{Source: volume, Target: "/srv", Fill: true}}
 	if out, _ := r.run(s); out != "/srv:\nhard\nlink\nnew\nsub\n\n/srv/sub:\n" {
 		t.Errorf("filled again: got %q", out)
+	}
+}
+
+// countdown is a context that ends after some looks at it.
+type countdown struct {
+	context.Context
+	left int
+}
+
+func (c *countdown) Err() error {
+	if c.left--; c.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func folderFD(t *testing.T, path string) int {
+	t.Helper()
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	t.Cleanup(func() { closeFD(fd) })
+	return fd
+}
+
+// TestFillKeepsHoles fills with a file that is large and holds nearly nothing.
+func TestFillKeepsHoles(t *testing.T) {
+	tree, volume := copyTree(t), t.TempDir()
+	want := describe(t, tree)
+	must(t, fill(context.Background(), folderFD(t, tree), folderFD(t, volume), "/srv"))
+	if d := cmp.Diff(want, describe(t, volume)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// TestFillInterrupted has a volume that was not filled to the end be empty: it
+// would pass for a filled one.
+func TestFillInterrupted(t *testing.T) {
+	tree := copyTree(t)
+	for left := range 20 {
+		volume := t.TempDir()
+		err := fill(&countdown{context.Background(), left}, folderFD(t, tree), folderFD(t, volume), "/srv")
+		if err == nil && left > 12 { // there are 13 things in the tree, and much in some
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), "interrupted") {
+			t.Errorf("after %d: %v", left, err)
+		}
+		if found, err := os.ReadDir(volume); err != nil || len(found) > 0 {
+			t.Errorf("after %d: left %v, %v", left, found, err)
+		}
 	}
 }
 

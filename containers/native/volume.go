@@ -1,6 +1,7 @@
 package native
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,7 +22,7 @@ type mounting struct {
 
 // mountVolumes mounts the spec's mounts, memory file systems and files,
 // parents first.
-func (c *container) mountVolumes(src *sources) error {
+func (c *container) mountVolumes(ctx context.Context, src *sources) error {
 	var all []mounting
 	for i := range c.spec.Tmpfs {
 		m := &c.spec.Tmpfs[i]
@@ -30,7 +31,7 @@ func (c *container) mountVolumes(src *sources) error {
 	for i := range c.spec.Mounts {
 		m := &c.spec.Mounts[i]
 		all = append(all, mounting{m.Target, func() error {
-			if err := c.mountVolume(src.volumes[i], m); err != nil {
+			if err := c.mountVolume(ctx, src.volumes[i], m); err != nil {
 				return fmt.Errorf("cannot mount %s on %s: %w", m.Source, m.Target, err)
 			}
 			return nil
@@ -93,7 +94,7 @@ func propagation(name string) (uint64, error) {
 	return 0, fmt.Errorf("unknown propagation %q", name)
 }
 
-func (c *container) mountVolume(fd int, m *containers.Mount) error {
+func (c *container) mountVolume(ctx context.Context, fd int, m *containers.Mount) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
@@ -105,7 +106,7 @@ func (c *container) mountVolume(fd int, m *containers.Mount) error {
 	}
 	defer closeFD(target)
 	if m.Fill && folder {
-		if err := fill(target, fd); err != nil {
+		if err := fill(ctx, target, fd, m.Target); err != nil {
 			return fmt.Errorf("cannot fill the volume: %w", err)
 		}
 	}
