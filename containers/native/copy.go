@@ -39,8 +39,9 @@ type CopyOptions struct {
 
 // Copied is how much has been copied.
 type Copied struct {
-	Files int   // whatever is not a folder
-	Bytes int64 // of their content, holes left out
+	Files   int   // whatever is not a folder
+	Folders int   // begun
+	Bytes   int64 // of the files' content, holes left out
 }
 
 // Copy copies a file, or a folder with all that is in it, with modes, times,
@@ -111,12 +112,17 @@ type copier struct {
 	keeps  func(attr string) bool // which extended attributes; copiedAttr
 	links  map[inode]string       // first paths of files with several
 	avoid  inode                  // the folder that the copy makes
+	depth  int                    // of the folder that is being copied
 	told   time.Time
 }
 
 func newCopier(ctx context.Context, o CopyOptions) *copier {
 	return &copier{ctx: ctx, o: o, buffer: make([]byte, 1<<20), keeps: copiedAttr, links: map[inode]string{}}
 }
+
+// maxCopyDepth is how many folders may lie in each other. The copy has three
+// descriptors for each; a path of PATH_MAX bytes with names of three has 1024.
+const maxCopyDepth = 1000
 
 // copyItem is what a walk of the source has found.
 type copyItem struct {
@@ -159,9 +165,18 @@ var errCopyAnew = errors.New("cannot be linked")
 func (c *copier) shown(it *copyItem) string {
 	below := it.path[len(c.prefix):]
 	if below == "" {
-		return c.from
+		return shortPath(c.from)
 	}
-	return strings.TrimRight(strings.TrimSuffix(c.from, "/."), "/") + below
+	return shortPath(strings.TrimRight(strings.TrimSuffix(c.from, "/."), "/") + below)
+}
+
+// shortPath leaves out the middle of a path that nobody would read.
+func shortPath(path string) string {
+	const most, end = 300, 120 // bytes
+	if len(path) <= most {
+		return path
+	}
+	return strings.ToValidUTF8(path[:end], "") + "..." + strings.ToValidUTF8(path[len(path)-end:], "")
 }
 
 func (c *copier) interrupted() error {
@@ -272,6 +287,9 @@ func (c *copier) enter(fd int, it *copyItem, to receiver) error {
 	if err := c.mayEnter(fd, it); err != nil {
 		return err
 	}
+	if c.depth == maxCopyDepth {
+		return fmt.Errorf("cannot copy %s: it lies in more than %d folders", c.shown(it), maxCopyDepth)
+	}
 	if c.o.Archive {
 		if err := c.readFolderAttrs(fd, it); err != nil {
 			return err
@@ -281,6 +299,7 @@ func (c *copier) enter(fd int, it *copyItem, to receiver) error {
 	if err != nil {
 		return err
 	}
+	c.so.Folders++
 	if t, ok := inside.(*treeFolder); ok && it.path == c.prefix {
 		if err := c.avoidFolder(t.fd); err != nil {
 			return errors.Join(err, inside.close(it))
@@ -326,6 +345,8 @@ func (c *copier) avoidFolder(fd int) error {
 // folder copies all that is in a folder, some names at a time: there is no
 // telling how many there are.
 func (c *copier) folder(fd int, it *copyItem, to receiver) error {
+	c.depth++
+	defer func() { c.depth-- }()
 	d, err := openFolder(fd)
 	if err != nil {
 		return fmt.Errorf("cannot open %s: %w", c.shown(it), err)
