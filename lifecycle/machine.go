@@ -90,6 +90,9 @@ func stationWants(l Layout, t *topology.Topology, s *topology.Station) error {
 		if v.Source != "" && !v.CreateHostPath {
 			look("volumes", v.Target, "volume's source", v.Source)
 		}
+		if err := checkSubpath(l, t, &v); err != nil {
+			errs = append(errs, &containers.Impossible{Key: "volumes", Value: v.Target, Err: err})
+		}
 	}
 	for _, f := range s.Files {
 		if f.Source == "" {
@@ -106,6 +109,32 @@ func stationWants(l Layout, t *topology.Topology, s *topology.Station) error {
 		errs = append(errs, &containers.Impossible{Key: "security_opt", Value: "seccomp", Err: err})
 	}
 	return errors.Join(append(errs, native.Check(spec), checkUser(l, t, s))...)
+}
+
+// checkSubpath looks for what is to be seen of a named volume, where no station
+// fills that volume first.
+func checkSubpath(l Layout, t *topology.Topology, v *topology.Volume) error {
+	if v.Subpath == "" || v.Name == "" {
+		return nil
+	}
+	dir := l.volume(volumeName(t, v.Name))
+	if native.Holds(dir, v.Subpath) {
+		return nil
+	}
+	f, err := os.Open(dir)
+	if err == nil {
+		_, err = f.Readdirnames(1)
+		f.Close()
+	}
+	if err != nil { // it is empty or not there
+		external := slices.ContainsFunc(t.Volumes, func(n topology.NamedVolume) bool { return n.Key == v.Name && n.External })
+		fills := func(o topology.Volume) bool { return o.Name == v.Name && o.Subpath == "" && !o.NoCopy }
+		filled := slices.ContainsFunc(t.Stations(), func(s *topology.Station) bool { return slices.ContainsFunc(s.Volumes, fills) })
+		if filled || external && errors.Is(err, os.ErrNotExist) { // which is said already
+			return nil
+		}
+	}
+	return fmt.Errorf("cannot find the subpath %q in the volume %q: a volume without subpath must be mounted first, and the folder made in it", v.Subpath, v.Name)
 }
 
 // kindOf is the key that a config or secret stands below.

@@ -159,7 +159,7 @@ func fullLevels() map[level][]key {
 		},
 		volumeOptionsLevel: {
 			{name: "nocopy", shape: boolean, example: "nocopy: true", def: "false", doc: "Does not fill a new volume with what the root has at the target."},
-			{name: "subpath", shape: text("a path below the volume"), example: "subpath: main", def: "all of it", doc: "The folder of the volume that is seen; the volume has a name."},
+			{name: "subpath", shape: text("a path below the volume"), example: "subpath: main", def: "all of it", doc: "The folder of the volume that is seen. The volume has a name, and the folder in it already: nothing makes it."},
 			{name: "selinux", shape: oneOf("z", "Z"), example: "selinux: z", def: "none", doc: "As for a bind."},
 		},
 		tmpfsLevel: {

@@ -70,7 +70,7 @@ func openVolume(m *containers.Mount) (int, error) {
 		}
 		defer closeFD(base)
 		if dir, err = openIn(base, m.Subpath, unix.O_PATH, 0); err != nil {
-			return -1, fmt.Errorf("cannot open the path %q below %s: %w", m.Subpath, m.Source, err)
+			return -1, fmt.Errorf("cannot open the subpath %q of %s for %s: %w", m.Subpath, m.Source, m.Target, err)
 		}
 		defer closeFD(dir)
 		from = ""
@@ -79,6 +79,18 @@ func openVolume(m *containers.Mount) (int, error) {
 		return cloneMount(dir, from, true)
 	}
 	return shareMount(dir, from, spread)
+}
+
+// Holds tells whether a path below a folder, never left through links, is there.
+func Holds(dir, path string) bool {
+	base, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer closeFD(base)
+	fd, err := openIn(base, path, unix.O_PATH, 0)
+	closeFD(fd)
+	return err == nil
 }
 
 // propagation is the type of a mount (mount_namespaces(7)).
