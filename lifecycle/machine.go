@@ -108,7 +108,7 @@ func stationWants(l Layout, t *topology.Topology, s *topology.Station) error {
 	if err := readFilter(spec, s); err != nil {
 		errs = append(errs, &containers.Impossible{Key: "security_opt", Value: "seccomp", Err: err})
 	}
-	return errors.Join(append(errs, native.Check(spec), checkUser(l, t, s))...)
+	return errors.Join(append(errs, native.Check(spec), checkTargets(l, t, s, spec), checkUser(l, t, s))...)
 }
 
 // checkSubpath looks for what is to be seen of a named volume, where no station
@@ -175,18 +175,9 @@ func noteContents(t *topology.Topology) {
 // checkUser looks the station's user up where its own passwd can be told
 // before its root is there.
 func checkUser(l Layout, t *topology.Topology, s *topology.Station) error {
-	root := s.Rootfs
-	switch {
-	case root == "" || s.User == "" && len(s.GroupAdd) == 0:
+	root := knownRoot(l, t, s)
+	if root == "" || s.User == "" && len(s.GroupAdd) == 0 {
 		return nil
-	case root == "host":
-		root = "/"
-	}
-	if _, err := os.Stat(root); err != nil {
-		return nil // said already
-	}
-	if _, err := os.Stat(l.writable(t.Name, t.ContainerName(s))); err == nil {
-		return nil // it may have added users
 	}
 	covers := func(target string) bool {
 		return slices.Contains([]string{"/etc", "/etc/passwd", "/etc/group"}, path.Clean(target))

@@ -189,12 +189,12 @@ func (c *container) checkTarget(target int, name string) error {
 // volumeTarget opens the mount point inside the root and makes it if missing.
 func (c *container) volumeTarget(path string, folder bool) (int, error) {
 	root := int(c.root.Fd())
-	if folder {
-		return mkdirAllIn(root, path, 0o755)
-	}
-	fd, err := openIn(root, path, unix.O_PATH, 0)
+	fd, err := openTarget(root, path, folder)
 	if err == nil || !os.IsNotExist(err) {
 		return fd, err
+	}
+	if folder {
+		return mkdirAllIn(root, path, 0o755)
 	}
 	dir, _ := splitPath(path)
 	parent, err := mkdirAllIn(root, dir, 0o755)
@@ -207,6 +207,29 @@ func (c *container) volumeTarget(path string, folder bool) (int, error) {
 	}
 	closeFD(fd)
 	return openIn(root, path, unix.O_PATH, 0)
+}
+
+// openTarget opens what a root has in the place of a mount: of a folder on a
+// folder, or of a file on anything else.
+func openTarget(root int, path string, folder bool) (int, error) {
+	fd, err := openIn(root, path, unix.O_PATH, 0)
+	if errors.Is(err, unix.ENOTDIR) {
+		return -1, errors.New("the root has a file in the place of a folder above it")
+	}
+	if err != nil {
+		return -1, err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil && folder != (st.Mode&unix.S_IFMT == unix.S_IFDIR) {
+		if err = errors.New("the root has a folder there, and this is a file"); folder {
+			err = errors.New("the root has a file there, and this is a folder")
+		}
+	}
+	if err != nil {
+		closeFD(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // lockRoot makes the root read-only, and with it the overlays that the
