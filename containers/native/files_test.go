@@ -69,6 +69,8 @@ func TestFill(t *testing.T) {
 	must(t, os.Link(filepath.Join(root, "srv/sub/f"), filepath.Join(root, "srv/hard")))
 	must(t, os.Symlink("/etc/passwd", filepath.Join(root, "srv/link")))
 	must(t, unix.Setxattr(filepath.Join(root, "srv/sub"), "trusted.mine", []byte("v"), 0))
+	must(t, os.WriteFile(filepath.Join(root, "srv/sub/sparse"), nil, 0o644))
+	must(t, os.Truncate(filepath.Join(root, "srv/sub/sparse"), 1<<30))
 	must(t, os.Chmod(filepath.Join(root, "srv"), 0o751))
 	must(t, os.Chown(filepath.Join(root, "srv"), 1000, 50))
 	volume := t.TempDir()
@@ -83,6 +85,11 @@ func TestFill(t *testing.T) {
 	if n, err := unix.Getxattr(filepath.Join(volume, "sub"), "trusted.mine", b); err != nil || string(b[:n]) != "v" {
 		t.Errorf("attribute: got %q, %v", b, err)
 	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(volume, "sub/sparse"), &st); err != nil || st.Size != 1<<30 || st.Blocks > 100 {
+		t.Errorf("sparse: %+v, %v", st, err)
+	}
+	must(t, os.Remove(filepath.Join(volume, "sub/sparse")))
 	must(t, os.Remove(filepath.Join(volume, "sub/f")))
 	s = r.spec(root, "ls /srv /srv/sub")
 	s.Mounts = []containers.Mount{{Source: volume, Target: "/srv", Fill: true}}
