@@ -86,6 +86,7 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 // stations.
 func (c *change) begin() error {
 	k := c.k
+	k.keepHostPaths() // of a life since
 	if err := k.become(StatusChanging); err != nil {
 		return err
 	}
@@ -190,7 +191,7 @@ func (c *change) withdraw() error {
 	for _, m := range c.created {
 		errs = append(errs, k.forget(m))
 	}
-	errs = append(errs, dropFreshVolumes(k.layout, k.name))
+	errs = append(errs, dropFreshVolumes(k.layout, k.name), k.dropHostPaths())
 	if err := k.intend(c.old); err != nil {
 		return errors.Join(append(errs, err)...)
 	}

@@ -158,7 +158,7 @@ func dismantle(l Layout, name string) error {
 	}
 	// The intent first: what is left without it is known to be remains.
 	for _, path := range []string{l.intent(name), l.lib(name)} {
-		if err := os.RemoveAll(path); err != nil {
+		if err := native.RemoveAll(path); err != nil {
 			return fmt.Errorf("cannot remove %s: %w", path, err)
 		}
 	}

@@ -45,7 +45,10 @@ type keeper struct {
 	retired  bool           // `down` is at work
 	teller   func(Progress) // must not block
 	watchers map[*caller]struct{}
-	written  []byte // what state.json holds; nil where nobody knows
+	// hostPaths are folders that were made for volumes of a launch or a change
+	// that may still be refused.
+	hostPaths []string
+	written   []byte // what state.json holds; nil where nobody knows
 
 	dirty chan struct{} // the state has changed, or a log has grown
 	ended chan struct{} // a station has ended
@@ -138,6 +141,8 @@ func RunKeeper(l Layout, name string) error {
 	kept := err != nil && r.Op == opLaunch && r.Keep && socket != nil
 	if kept {
 		err = errors.Join(err, k.become(StatusFailed))
+	} else if err != nil {
+		err = errors.Join(err, k.dropHostPaths())
 	}
 	first.finish(err)
 	if err != nil && !kept {

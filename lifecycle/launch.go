@@ -56,6 +56,7 @@ func (k *keeper) launched() error {
 	k.intent.Launched = true
 	intent := *k.intent
 	k.mu.Unlock()
+	k.keepHostPaths()
 	if first {
 		if err := errors.Join(keepVolumes(k.layout, k.name), write(k.layout.intent(k.name), &intent, true)); err != nil {
 			return err

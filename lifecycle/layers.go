@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"platelayer/containers/native"
 	"platelayer/topology"
 )
 
@@ -67,12 +68,12 @@ func layer(l Layout, name, container, root string) (found bool, err error) {
 		}
 		for _, e := range entries {
 			if path := filepath.Join(dir, e.Name()); path != outdated(l, name, container) {
-				if err := os.RemoveAll(path); err != nil {
+				if err := native.RemoveAll(path); err != nil {
 					return false, fmt.Errorf("cannot remove the writable layer of %q: %w", container, err)
 				}
 			}
 		}
-		if err := os.RemoveAll(dir); err != nil {
+		if err := native.RemoveAll(dir); err != nil {
 			return false, fmt.Errorf("cannot remove the writable layer of %q: %w", container, err)
 		}
 	}

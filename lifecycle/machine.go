@@ -106,6 +106,9 @@ func stationWants(l Layout, t *topology.Topology, s *topology.Station) error {
 		if v.Source != "" && !v.CreateHostPath {
 			look("volumes", v.Target, "volume's source", v.Source)
 		}
+		if err := checkSubpath(l, t, &v); err != nil {
+			errs = append(errs, &containers.Impossible{Key: "volumes", Value: v.Target, Err: err})
+		}
 	}
 	for _, f := range s.Files {
 		if f.Source == "" {
@@ -121,7 +124,33 @@ func stationWants(l Layout, t *topology.Topology, s *topology.Station) error {
 	if err := readFilter(spec, s); err != nil {
 		errs = append(errs, &containers.Impossible{Key: "security_opt", Value: "seccomp", Err: err})
 	}
-	return errors.Join(append(errs, native.Check(spec), checkUser(l, t, s))...)
+	return errors.Join(append(errs, native.Check(spec), checkTargets(l, t, s, spec), checkUser(l, t, s))...)
+}
+
+// checkSubpath looks for what is to be seen of a named volume, where no station
+// fills that volume first.
+func checkSubpath(l Layout, t *topology.Topology, v *topology.Volume) error {
+	if v.Subpath == "" || v.Name == "" {
+		return nil
+	}
+	dir := l.volume(volumeName(t, v.Name))
+	if native.Holds(dir, v.Subpath) {
+		return nil
+	}
+	f, err := os.Open(dir)
+	if err == nil {
+		_, err = f.Readdirnames(1)
+		f.Close()
+	}
+	if err != nil { // it is empty or not there
+		external := slices.ContainsFunc(t.Volumes, func(n topology.NamedVolume) bool { return n.Key == v.Name && n.External })
+		fills := func(o topology.Volume) bool { return o.Name == v.Name && o.Subpath == "" && !o.NoCopy }
+		filled := slices.ContainsFunc(t.Stations(), func(s *topology.Station) bool { return slices.ContainsFunc(s.Volumes, fills) })
+		if filled || external && errors.Is(err, os.ErrNotExist) { // which is said already
+			return nil
+		}
+	}
+	return fmt.Errorf("cannot find the subpath %q in the volume %q: a volume without subpath must be mounted first, and the folder made in it", v.Subpath, v.Name)
 }
 
 // kindOf is the key that a config or secret stands below.
@@ -162,18 +191,9 @@ func noteContents(t *topology.Topology) {
 // checkUser looks the station's user up where its own passwd can be told
 // before its root is there.
 func checkUser(l Layout, t *topology.Topology, s *topology.Station) error {
-	root := s.Rootfs
-	switch {
-	case root == "" || s.User == "" && len(s.GroupAdd) == 0:
+	root := knownRoot(l, t, s)
+	if root == "" || s.User == "" && len(s.GroupAdd) == 0 {
 		return nil
-	case root == "host":
-		root = "/"
-	}
-	if _, err := os.Stat(root); err != nil {
-		return nil // said already
-	}
-	if _, err := os.Stat(l.writable(t.Name, t.ContainerName(s))); err == nil {
-		return nil // it may have added users
 	}
 	covers := func(target string) bool {
 		return slices.Contains([]string{"/etc", "/etc/passwd", "/etc/group"}, path.Clean(target))

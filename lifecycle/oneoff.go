@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -180,7 +179,7 @@ func forgetOneOffs(l Layout, i *Intent) error {
 	for _, s := range stations(i.Topology) {
 		if _, is := i.OneOffs[s.ID()]; is {
 			container := i.Topology.ContainerName(s)
-			errs = append(errs, os.RemoveAll(l.writable(i.Topology.Name, container)), removeLogs(logPath(l, i.Topology.Name, container)))
+			errs = append(errs, native.RemoveAll(l.writable(i.Topology.Name, container)), removeLogs(logPath(l, i.Topology.Name, container)))
 		}
 	}
 	return errors.Join(errs...)

@@ -215,7 +215,7 @@ func (k *keeper) forget(m *member) error {
 
 func (k *keeper) forgetLayer(container string) error {
 	for _, dir := range []string{k.layout.writable(k.name, container), filepath.Dir(k.layout.anonymous(k.name, container, ""))} {
-		if err := os.RemoveAll(dir); err != nil {
+		if err := native.RemoveAll(dir); err != nil {
 			return fmt.Errorf("cannot remove the writable layer of %q: %w", container, err)
 		}
 	}

@@ -127,8 +127,10 @@ func (k *keeper) makeVolumes(r *root) error {
 		switch {
 		case v.Source == "" && v.Name != "":
 			err = makeVolume(filepath.Dir(source), k.name)
-		case v.Source == "", v.CreateHostPath:
+		case v.Source == "":
 			err = os.MkdirAll(source, 0o755)
+		case v.CreateHostPath:
+			err = k.makeHostPath(source)
 		}
 		if err != nil {
 			return fmt.Errorf("cannot make a volume of %q: %w", r.spec.Name, err)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"platelayer/containers/native"
 	"platelayer/topology"
 )
 
@@ -98,7 +99,7 @@ func dropVolumes(l Layout, name string, freshOnly bool) (removed []string, err e
 			continue
 		}
 		// Its owner last: a removal that is cut off can be tried again.
-		err := errors.Join(os.RemoveAll(filepath.Join(dir, volumeData)), os.RemoveAll(dir))
+		err := errors.Join(native.RemoveAll(filepath.Join(dir, volumeData)), os.RemoveAll(dir))
 		if err != nil {
 			errs = append(errs, fmt.Errorf("cannot remove the volume %q: %w", volume, err))
 			continue

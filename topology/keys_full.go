@@ -45,7 +45,7 @@ func fullKeys() []key {
 		{name: "ipc", shape: text("station:NAME, shareable or private"), example: "ipc: station:db", def: "its own",
 			doc: "The station whose System V IPC and message queues it shares; that one starts first."},
 		{name: "ulimits", shape: table("a mapping of limits", either("a number or a mapping of soft and hard", number, object("", ulimitLevel))),
-			example: "ulimits: {nofile: {soft: 1024, hard: 4096}, core: 0}", def: "the machine's", doc: "Limits of each process (setrlimit(2)); `-1` is unlimited."},
+			example: "ulimits: {nofile: {soft: 1024, hard: 4096}, core: 0}", def: "the machine's", doc: "Limits of each process (setrlimit(2)); `-1` is unlimited. `nofile` is a number, from 8 on."},
 		{name: "oom_score_adj", shape: number, example: "oom_score_adj: 500", def: "0", doc: "From -1000 to 1000: who has more is ended first when memory runs out."},
 		{name: "cpus", shape: text("a number of processors"), example: "cpus: 0.5", def: "no limit", doc: "The most processor time: `1.5` is one and a half processors."},
 		{name: "cpu_shares", shape: number, example: "cpu_shares: 512", def: "1024", doc: "The station's weight when processors are short, from 2 to 262144."},
@@ -159,7 +159,7 @@ func fullLevels() map[level][]key {
 		},
 		volumeOptionsLevel: {
 			{name: "nocopy", shape: boolean, example: "nocopy: true", def: "false", doc: "Does not fill a new volume with what the root has at the target."},
-			{name: "subpath", shape: text("a path below the volume"), example: "subpath: main", def: "all of it", doc: "The folder of the volume that is seen; the volume has a name."},
+			{name: "subpath", shape: text("a path below the volume"), example: "subpath: main", def: "all of it", doc: "The folder of the volume that is seen. The volume has a name, and the folder in it already: nothing makes it."},
 			{name: "selinux", shape: oneOf("z", "Z"), example: "selinux: z", def: "none", doc: "As for a bind."},
 		},
 		tmpfsLevel: {

@@ -20,7 +20,7 @@ clusters:
         devices: ["/dev/zero:/dev/nought:r", {source: /dev/fuse}]
         volumes: [data:/v, {type: bind, source: ./x, target: /b}]
         secrets: [key, {source: key, target: other}]
-        ulimits: {core: 1, nofile: {soft: 1, hard: 2}}
+        ulimits: {core: 1, nofile: {soft: 8, hard: 9}}
         blkio_config: {device_read_bps: [{path: /dev/vda, rate: 1m}]}
       b: {replicas: 2, deploy: {resources: {limits: {memory: 64m}}}}
 `

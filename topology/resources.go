@@ -161,6 +161,10 @@ func cpusetProblem(s string) string {
 	return ""
 }
 
+// minFiles is the least limit of open files: with 3 the dynamic linker can't
+// open a library, and up to 6 the built-in image's programs end as they start.
+const minFiles = 8
+
 func (l *loader) ulimits(n *node) []Ulimit {
 	var out []Ulimit
 	for _, p := range n.all() {
@@ -189,6 +193,8 @@ func (l *loader) ulimits(n *node) []Ulimit {
 			l.spoil(p.val, fmt.Sprintf("limit %s cannot be negative", p.key), "-1 is unlimited")
 		case u.Hard != -1 && (u.Soft == -1 || u.Soft > u.Hard):
 			l.spoil(p.val, fmt.Sprintf("limit %s is softly more than it is hard", p.key), "soft is at most hard")
+		case u.Name == "nofile" && u.Soft != -1 && u.Soft < minFiles:
+			l.spoil(soft, fmt.Sprintf("nofile of %d is too few for a program to start", u.Soft), fmt.Sprintf("at least %d", minFiles))
 		case u.Name == "nofile" && u.Hard == -1:
 			l.spoil(p.val, "nofile cannot be unlimited", "the kernel's bound is fs.nr_open, mostly 1048576: write a number")
 		}

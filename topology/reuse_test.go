@@ -140,7 +140,7 @@ clusters:
         mem_reservation: 32m
         shm_size: 1m
         oom_score_adj: -5
-        ulimits: {nproc: 10, nofile: {soft: 5, hard: 6}, core: -1}
+        ulimits: {nproc: 10, nofile: {soft: 8, hard: 9}, core: -1}
         blkio_config: {weight: 10, weight_device: [{path: /dev/sda, weight: 20}], device_read_bps: [{path: /dev/sda, rate: 1m}], device_write_iops: [{path: /dev/sda, rate: 7}]}
         group_add: [mail, 10]
         tmpfs: ["/t:size=64m,mode=755,uid=1,noexec", /u]

@@ -217,5 +217,18 @@ func (l *loader) volumeTarget(target *node) (string, bool) {
 		l.spoil(target, "a volume cannot be the station's whole root", "use rootfs: FOLDER")
 		return "", false
 	}
+	if fine && !mountable(p) {
+		l.spoil(target, fmt.Sprintf("nothing can be mounted at %s", p), "the kernel's own files are there; write another path")
+		return "", false
+	}
 	return p, fine
+}
+
+// mountable tells whether a place is not the engine's own, in whatever root.
+func mountable(p string) bool {
+	switch p {
+	case "/dev", "/dev/pts", "/proc", "/sys":
+		return false
+	}
+	return !strings.HasPrefix(p, "/proc/") && !strings.HasPrefix(p, "/sys/") && !strings.HasPrefix(p, "/dev/pts/")
 }

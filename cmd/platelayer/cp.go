@@ -74,6 +74,9 @@ func (a *app) cp(ctx context.Context, source, destination string, o lifecycle.Co
 		// What follows an archive is padding; who writes it is not to fail.
 		_, err = io.Copy(io.Discard, from.Reader)
 	}
+	if err != nil && destination != "-" && so.Files+so.Folders > 0 {
+		return fmt.Errorf("%w; what was copied before that stays: %s, %s", err, plural(so.Files, "file"), plural(so.Folders, "folder"))
+	}
 	if err == nil && !a.quiet {
 		fmt.Fprintf(a.stderr, "copied %s, %s\n", plural(so.Files, "file"), size(uint64(so.Bytes)))
 	}

@@ -114,7 +114,7 @@ func TestFilledFIFO(t *testing.T) {
 		must(t, err)
 		b, err := unix.Open(to, unix.O_PATH|unix.O_DIRECTORY, 0)
 		must(t, err)
-		_ = fill(a, b)
+		_ = fill(context.Background(), a, b, "/v")
 		closeFD(a)
 		closeFD(b)
 		left, err := os.ReadDir(to)

@@ -51,6 +51,21 @@ func CheckUser(root, user string, groups []string) error {
 	return errors.Join(errs...)
 }
 
+// CheckTarget tells whether a folder, or a file, can be mounted at a path of a
+// root that is a folder.
+func CheckTarget(root, path string, folder bool) error {
+	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open the root %s: %w", root, err)
+	}
+	defer closeFD(dir)
+	fd, err := openTarget(dir, path, folder)
+	if err == nil {
+		closeFD(fd)
+	}
+	return ignoreMissing(err)
+}
+
 func impossible(key, value string, err error) error {
 	if err == nil {
 		return nil

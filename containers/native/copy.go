@@ -39,8 +39,9 @@ type CopyOptions struct {
 
 // Copied is how much has been copied.
 type Copied struct {
-	Files int   // whatever is not a folder
-	Bytes int64 // of their content, holes left out
+	Files   int   // whatever is not a folder
+	Folders int   // begun
+	Bytes   int64 // of the files' content, holes left out
 }
 
 // Copy copies a file, or a folder with all that is in it, with modes, times,
@@ -108,14 +109,20 @@ type copier struct {
 	from   string // the source, as messages name it
 	prefix string // the path of its top among the copied ones
 	buffer []byte
-	links  map[inode]string // first paths of files with several
-	avoid  inode            // the folder that the copy makes
+	keeps  func(attr string) bool // which extended attributes; copiedAttr
+	links  map[inode]string       // first paths of files with several
+	avoid  inode                  // the folder that the copy makes
+	depth  int                    // of the folder that is being copied
 	told   time.Time
 }
 
 func newCopier(ctx context.Context, o CopyOptions) *copier {
-	return &copier{ctx: ctx, o: o, buffer: make([]byte, 1<<20), links: map[inode]string{}}
+	return &copier{ctx: ctx, o: o, buffer: make([]byte, 1<<20), keeps: copiedAttr, links: map[inode]string{}}
 }
+
+// maxCopyDepth is how many folders may lie in each other. The copy has three
+// descriptors for each; a path of PATH_MAX bytes with names of three has 1024.
+const maxCopyDepth = 1000
 
 // copyItem is what a walk of the source has found.
 type copyItem struct {
@@ -130,6 +137,8 @@ type copyItem struct {
 
 // copyAttr is an extended attribute.
 type copyAttr struct{ name, value string }
+
+type inode struct{ dev, ino uint64 }
 
 func (it *copyItem) fill(st *unix.Stat_t) {
 	it.mode, it.uid, it.gid, it.size = st.Mode, int(st.Uid), int(st.Gid), st.Size
@@ -156,9 +165,18 @@ var errCopyAnew = errors.New("cannot be linked")
 func (c *copier) shown(it *copyItem) string {
 	below := it.path[len(c.prefix):]
 	if below == "" {
-		return c.from
+		return shortPath(c.from)
 	}
-	return strings.TrimRight(strings.TrimSuffix(c.from, "/."), "/") + below
+	return shortPath(strings.TrimRight(strings.TrimSuffix(c.from, "/."), "/") + below)
+}
+
+// shortPath leaves out the middle of a path that nobody would read.
+func shortPath(path string) string {
+	const most, end = 300, 120 // bytes
+	if len(path) <= most {
+		return path
+	}
+	return strings.ToValidUTF8(path[:end], "") + "..." + strings.ToValidUTF8(path[len(path)-end:], "")
 }
 
 func (c *copier) interrupted() error {
@@ -252,7 +270,7 @@ func (c *copier) file(fd int, it *copyItem, to receiver) error {
 	}
 	defer closeFD(opened)
 	if c.o.Archive {
-		if it.attrs, err = readAttrs(opened); err != nil {
+		if it.attrs, err = readAttrs(opened, c.keeps); err != nil {
 			return fmt.Errorf("cannot read the attributes of %s: %w", c.shown(it), err)
 		}
 	}
@@ -269,26 +287,37 @@ func (c *copier) enter(fd int, it *copyItem, to receiver) error {
 	if err := c.mayEnter(fd, it); err != nil {
 		return err
 	}
+	if c.depth == maxCopyDepth {
+		return fmt.Errorf("cannot copy %s: it lies in more than %d folders", c.shown(it), maxCopyDepth)
+	}
 	if c.o.Archive {
-		opened, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			it.attrs, err = readAttrs(opened)
-			closeFD(opened)
-		}
-		if err != nil {
-			return fmt.Errorf("cannot read the attributes of %s: %w", c.shown(it), err)
+		if err := c.readFolderAttrs(fd, it); err != nil {
+			return err
 		}
 	}
 	inside, err := to.folder(it)
 	if err != nil {
 		return err
 	}
+	c.so.Folders++
 	if t, ok := inside.(*treeFolder); ok && it.path == c.prefix {
 		if err := c.avoidFolder(t.fd); err != nil {
 			return errors.Join(err, inside.close(it))
 		}
 	}
 	return errors.Join(c.folder(fd, it, inside), inside.close(it))
+}
+
+func (c *copier) readFolderAttrs(fd int, it *copyItem) error {
+	d, err := openFolder(fd)
+	if err == nil {
+		it.attrs, err = readAttrs(int(d.Fd()), c.keeps)
+		d.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read the attributes of %s: %w", c.shown(it), err)
+	}
+	return nil
 }
 
 // mayEnter refuses the folder that the copy makes.
@@ -316,16 +345,17 @@ func (c *copier) avoidFolder(fd int) error {
 // folder copies all that is in a folder, some names at a time: there is no
 // telling how many there are.
 func (c *copier) folder(fd int, it *copyItem, to receiver) error {
-	opened, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	c.depth++
+	defer func() { c.depth-- }()
+	d, err := openFolder(fd)
 	if err != nil {
 		return fmt.Errorf("cannot open %s: %w", c.shown(it), err)
 	}
-	d := os.NewFile(uintptr(opened), it.path)
 	defer d.Close()
 	for {
 		names, err := d.Readdirnames(256)
 		for _, name := range names {
-			if err := c.named(opened, &copyItem{name: name, path: it.path + "/" + name}, to); err != nil {
+			if err := c.named(int(d.Fd()), &copyItem{name: name, path: it.path + "/" + name}, to); err != nil {
 				return err
 			}
 		}

@@ -176,7 +176,7 @@ func copiedAttr(name string) bool {
 	return strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
-func readAttrs(fd int) ([]copyAttr, error) {
+func readAttrs(fd int, keeps func(name string) bool) ([]copyAttr, error) {
 	names := make([]byte, 64<<10) // the kernel's limits, xattr(7)
 	n, err := unix.Flistxattr(fd, names)
 	if err != nil && err != unix.EOPNOTSUPP {
@@ -184,7 +184,7 @@ func readAttrs(fd int) ([]copyAttr, error) {
 	}
 	var attrs []copyAttr
 	for name := range strings.SplitSeq(string(names[:max(n, 0)]), "\x00") {
-		if !copiedAttr(name) {
+		if name == "" || !keeps(name) {
 			continue
 		}
 		value := make([]byte, 64<<10)

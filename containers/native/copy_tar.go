@@ -111,7 +111,7 @@ type unpacking struct {
 // local checks a name of an archive's.
 func local(name string) (string, error) {
 	if path.IsAbs(name) || strings.Contains("/"+name+"/", "/../") {
-		return "", fmt.Errorf("cannot unpack %q: the name leads out of the folder", name)
+		return "", fmt.Errorf("cannot unpack %q: the name leads out of the folder", shortPath(name))
 	}
 	return path.Clean(name), nil
 }
@@ -204,6 +204,7 @@ func (u *unpacking) folder(parent *treeFolder, it *copyItem) error {
 	if err != nil {
 		return err
 	}
+	u.c.so.Folders++
 	if f.(*treeFolder).made || u.c.o.Archive {
 		u.folders = append(u.folders, it)
 	}
@@ -217,7 +218,7 @@ func (u *unpacking) hardLink(parent *treeFolder, it *copyItem, to string) error 
 	}
 	err = parent.again(it, first)
 	if errors.Is(err, errCopyAnew) {
-		err = u.top.failed(it, fmt.Errorf("there is no %s to link to", to))
+		err = u.top.failed(it, fmt.Errorf("there is no %s to link to", shortPath(to)))
 	}
 	return err
 }

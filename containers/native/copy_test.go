@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -61,7 +62,7 @@ func describe(t *testing.T, top string) map[string]string {
 				said += fmt.Sprintf(" [%d,%d)", data, hole)
 				at = hole
 			}
-			attrs, err := readAttrs(int(f.Fd()))
+			attrs, err := readAttrs(int(f.Fd()), copiedAttr)
 			must(t, err)
 			slices.SortFunc(attrs, func(a, b copyAttr) int { return strings.Compare(a.name, b.name) })
 			said += fmt.Sprintf(" %q", attrs)
@@ -126,6 +127,54 @@ func copyTree(t *testing.T) string {
 		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, in(name), moment, unix.AT_SYMLINK_NOFOLLOW))
 	}
 	return top
+}
+
+// deepTree makes folders, each in the one before.
+func deepTree(t *testing.T, top string, depth int) {
+	t.Helper()
+	fd, err := unix.Open(top, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	for range depth {
+		must(t, unix.Mkdirat(fd, "deep", 0o755))
+		next, err := unix.Openat(fd, "deep", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		must(t, err)
+		closeFD(fd)
+		fd = next
+	}
+	closeFD(fd)
+}
+
+// TestCopyDeep refuses what is too deep with few words, and copies what is not.
+func TestCopyDeep(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	tree, root := t.TempDir(), t.TempDir()
+	deepTree(t, tree, maxCopyDepth-1)
+	so, err := Copy(context.Background(), CopySide{Path: tree + "/."}, copyRoot(t, root, "/"), CopyOptions{})
+	if err != nil || so.Folders != maxCopyDepth-1 {
+		t.Errorf("copied %+v: %v", so, err)
+	}
+	tree = t.TempDir()
+	deepTree(t, tree, 2*maxCopyDepth)
+	refused := func(what string, err error) {
+		t.Helper()
+		if err == nil || len(err.Error()) > 500 || !strings.Contains(err.Error(), "it lies in more than 1000 folders") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	so, err = Copy(context.Background(), CopySide{Path: tree}, copyRoot(t, t.TempDir(), "/"), CopyOptions{})
+	refused("copy", err)
+	if so.Folders != maxCopyDepth {
+		t.Errorf("copied %+v", so)
+	}
+	_, err = CopyToTar(context.Background(), CopySide{Path: tree}, io.Discard, CopyOptions{})
+	refused("archive", err)
+	volume := t.TempDir()
+	refused("fill", fill(context.Background(), folderFD(t, tree), folderFD(t, volume), "/srv"))
+	if found, err := os.ReadDir(volume); err != nil || len(found) > 0 {
+		t.Errorf("the volume has %v, %v", found, err)
+	}
 }
 
 func TestCopyArchive(t *testing.T) {

@@ -36,7 +36,7 @@ func newTreeTop(c *copier, side *CopySide, fd int) *treeFolder {
 
 // failed is an error of the destination's side.
 func (t *treeTop) failed(it *copyItem, err error) error {
-	return fmt.Errorf("cannot write %s/%s: %w", t.side.show(t.side.Path), strings.TrimPrefix(it.path, "./"), err)
+	return fmt.Errorf("cannot write %s: %w", shortPath(t.side.show(t.side.Path)+"/"+strings.TrimPrefix(it.path, "./")), err)
 }
 
 // vacant makes sure that a name can be given to something that is not a folder.

@@ -98,7 +98,7 @@ func (e *Engine) Prepare(ctx context.Context, spec *containers.Spec) (containers
 			return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, e.initErr)
 		}
 	}
-	if err := e.pool.do(c.prepare); err != nil {
+	if err := e.pool.do(func(t *thread) error { return c.prepare(ctx, t) }); err != nil {
 		c.release()
 		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
 	}

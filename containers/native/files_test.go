@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"platelayer/containers"
@@ -68,6 +69,8 @@ func TestFill(t *testing.T) {
 	must(t, os.Link(filepath.Join(root, "srv/sub/f"), filepath.Join(root, "srv/hard")))
 	must(t, os.Symlink("/etc/passwd", filepath.Join(root, "srv/link")))
 	must(t, unix.Setxattr(filepath.Join(root, "srv/sub"), "trusted.mine", []byte("v"), 0))
+	must(t, os.WriteFile(filepath.Join(root, "srv/sub/sparse"), nil, 0o644))
+	must(t, os.Truncate(filepath.Join(root, "srv/sub/sparse"), 1<<30))
 	must(t, os.Chmod(filepath.Join(root, "srv"), 0o751))
 	must(t, os.Chown(filepath.Join(root, "srv"), 1000, 50))
 	volume := t.TempDir()
@@ -82,11 +85,66 @@ func TestFill(t *testing.T) {
 	if n, err := unix.Getxattr(filepath.Join(volume, "sub"), "trusted.mine", b); err != nil || string(b[:n]) != "v" {
 		t.Errorf("attribute: got %q, %v", b, err)
 	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(volume, "sub/sparse"), &st); err != nil || st.Size != 1<<30 || st.Blocks > 100 {
+		t.Errorf("sparse: %+v, %v", st, err)
+	}
+	must(t, os.Remove(filepath.Join(volume, "sub/sparse")))
 	must(t, os.Remove(filepath.Join(volume, "sub/f")))
 	s = r.spec(root, "ls /srv /srv/sub")
 	s.Mounts = []containers.Mount{{Source: volume, Target: "/srv", Fill: true}}
 	if out, _ := r.run(s); out != "/srv:\nhard\nlink\nnew\nsub\n\n/srv/sub:\n" {
 		t.Errorf("filled again: got %q", out)
+	}
+}
+
+// countdown is a context that ends after some looks at it.
+type countdown struct {
+	context.Context
+	left int
+}
+
+func (c *countdown) Err() error {
+	if c.left--; c.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func folderFD(t *testing.T, path string) int {
+	t.Helper()
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	t.Cleanup(func() { closeFD(fd) })
+	return fd
+}
+
+// TestFillKeepsHoles fills with a file that is large and holds nearly nothing.
+func TestFillKeepsHoles(t *testing.T) {
+	tree, volume := copyTree(t), t.TempDir()
+	want := describe(t, tree)
+	must(t, fill(context.Background(), folderFD(t, tree), folderFD(t, volume), "/srv"))
+	if d := cmp.Diff(want, describe(t, volume)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// TestFillInterrupted has a volume that was not filled to the end be empty: it
+// would pass for a filled one.
+func TestFillInterrupted(t *testing.T) {
+	tree := copyTree(t)
+	for left := range 20 {
+		volume := t.TempDir()
+		err := fill(&countdown{context.Background(), left}, folderFD(t, tree), folderFD(t, volume), "/srv")
+		if err == nil && left > 12 { // there are 13 things in the tree, and much in some
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), "interrupted") {
+			t.Errorf("after %d: %v", left, err)
+		}
+		if found, err := os.ReadDir(volume); err != nil || len(found) > 0 {
+			t.Errorf("after %d: left %v, %v", left, found, err)
+		}
 	}
 }
 

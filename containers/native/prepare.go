@@ -1,6 +1,7 @@
 package native
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,7 +12,7 @@ import (
 
 // prepare assembles the root on a thread. Sources are opened as seen from the
 // machine, then everything is put together inside the container's namespaces.
-func (c *container) prepare(t *thread) (err error) {
+func (c *container) prepare(ctx context.Context, t *thread) (err error) {
 	src, err := c.openSources()
 	defer src.close()
 	if err != nil {
@@ -35,7 +36,7 @@ func (c *container) prepare(t *thread) (err error) {
 	if err := c.copyUpSealed(); err != nil {
 		return err
 	}
-	if err := c.mountVolumes(src); err != nil {
+	if err := c.mountVolumes(ctx, src); err != nil {
 		return err
 	}
 	root := int(c.root.Fd())

@@ -2,6 +2,7 @@ package native
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,27 +24,43 @@ type identity struct {
 const maxUserFile = 4 << 20
 
 // lookupUser resolves a user, and further groups, by the root's own passwd and
-// group.
+// group. Numbers need neither: a root where they can't be read is not to keep
+// its user out.
 func lookupUser(root int, spec string, further []string) (*identity, error) {
-	passwd, err := readIn(root, "/etc/passwd", maxUserFile)
-	if err != nil && !os.IsNotExist(err) {
-		return nil, err
+	numeric := numbers(append(strings.Split(spec, ":"), further...))
+	passwd, err := readUsers(root, "/etc/passwd", func(b []byte) error {
+		_, err := user.ParsePasswdFilter(bytes.NewReader(b), func(user.User) bool { return false })
+		return err
+	})
+	if err != nil && !numeric {
+		return nil, fmt.Errorf("cannot find user %q: %w", spec, err)
 	}
-	group, err := readIn(root, "/etc/group", maxUserFile)
-	if err != nil && !os.IsNotExist(err) {
-		return nil, err
+	group, err := readUsers(root, "/etc/group", func(b []byte) error {
+		_, err := user.ParseGroupFilter(bytes.NewReader(b), func(user.Group) bool { return false })
+		return err
+	})
+	if err != nil && !numeric {
+		return nil, fmt.Errorf("cannot find the groups of user %q: %w", spec, err)
 	}
 	u, err := user.GetExecUser(spec, &user.ExecUser{Home: "/"}, bytes.NewReader(passwd), bytes.NewReader(group))
-	if err != nil {
-		return nil, fmt.Errorf("cannot find user %q: %w", spec, err)
+	switch {
+	case errors.Is(err, user.ErrNoPasswdEntries):
+		return nil, fmt.Errorf("cannot find user %q in the root's /etc/passwd", spec)
+	case errors.Is(err, user.ErrNoGroupEntries):
+		return nil, fmt.Errorf("cannot find the group of %q in the root's /etc/group", spec)
+	case err != nil:
+		return nil, fmt.Errorf("cannot use user %q: %w", spec, err)
 	}
 	id := &identity{uid: uint32(u.Uid), gid: uint32(u.Gid), home: u.Home}
 	for _, g := range u.Sgids {
 		id.groups = append(id.groups, uint32(g))
 	}
 	more, err := user.GetAdditionalGroups(further, bytes.NewReader(group))
-	if err != nil {
-		return nil, fmt.Errorf("cannot find the groups %q: %w", further, err)
+	switch {
+	case errors.Is(err, user.ErrNoGroupEntries):
+		return nil, fmt.Errorf("cannot find the groups %q in the root's /etc/group", further)
+	case err != nil:
+		return nil, fmt.Errorf("cannot use the groups %q: %w", further, err)
 	}
 	for _, g := range more {
 		if !slices.Contains(id.groups, uint32(g)) {
@@ -51,6 +68,26 @@ func lookupUser(root int, spec string, further []string) (*identity, error) {
 		}
 	}
 	return id, nil
+}
+
+// numbers tells whether all words are numbers, or empty.
+func numbers(words []string) bool {
+	return !slices.ContainsFunc(words, func(w string) bool { return strings.Trim(w, "0123456789") != "" })
+}
+
+// readUsers reads a root's passwd or group; without one it is empty.
+func readUsers(root int, path string, parse func([]byte) error) ([]byte, error) {
+	b, err := readIn(root, path, maxUserFile)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := parse(b); err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	return b, nil
 }
 
 // openIn opens a path as a process with that root would.

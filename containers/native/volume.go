@@ -1,6 +1,7 @@
 package native
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,7 +22,7 @@ type mounting struct {
 
 // mountVolumes mounts the spec's mounts, memory file systems and files,
 // parents first.
-func (c *container) mountVolumes(src *sources) error {
+func (c *container) mountVolumes(ctx context.Context, src *sources) error {
 	var all []mounting
 	for i := range c.spec.Tmpfs {
 		m := &c.spec.Tmpfs[i]
@@ -30,7 +31,7 @@ func (c *container) mountVolumes(src *sources) error {
 	for i := range c.spec.Mounts {
 		m := &c.spec.Mounts[i]
 		all = append(all, mounting{m.Target, func() error {
-			if err := c.mountVolume(src.volumes[i], m); err != nil {
+			if err := c.mountVolume(ctx, src.volumes[i], m); err != nil {
 				return fmt.Errorf("cannot mount %s on %s: %w", m.Source, m.Target, err)
 			}
 			return nil
@@ -69,7 +70,7 @@ func openVolume(m *containers.Mount) (int, error) {
 		}
 		defer closeFD(base)
 		if dir, err = openIn(base, m.Subpath, unix.O_PATH, 0); err != nil {
-			return -1, fmt.Errorf("cannot open the path %q below %s: %w", m.Subpath, m.Source, err)
+			return -1, fmt.Errorf("cannot open the subpath %q of %s for %s: %w", m.Subpath, m.Source, m.Target, err)
 		}
 		defer closeFD(dir)
 		from = ""
@@ -78,6 +79,18 @@ func openVolume(m *containers.Mount) (int, error) {
 		return cloneMount(dir, from, true)
 	}
 	return shareMount(dir, from, spread)
+}
+
+// Holds tells whether a path below a folder, never left through links, is there.
+func Holds(dir, path string) bool {
+	base, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer closeFD(base)
+	fd, err := openIn(base, path, unix.O_PATH, 0)
+	closeFD(fd)
+	return err == nil
 }
 
 // propagation is the type of a mount (mount_namespaces(7)).
@@ -93,7 +106,7 @@ func propagation(name string) (uint64, error) {
 	return 0, fmt.Errorf("unknown propagation %q", name)
 }
 
-func (c *container) mountVolume(fd int, m *containers.Mount) error {
+func (c *container) mountVolume(ctx context.Context, fd int, m *containers.Mount) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
@@ -105,7 +118,7 @@ func (c *container) mountVolume(fd int, m *containers.Mount) error {
 	}
 	defer closeFD(target)
 	if m.Fill && folder {
-		if err := fill(target, fd); err != nil {
+		if err := fill(ctx, target, fd, m.Target); err != nil {
 			return fmt.Errorf("cannot fill the volume: %w", err)
 		}
 	}
@@ -176,12 +189,12 @@ func (c *container) checkTarget(target int, name string) error {
 // volumeTarget opens the mount point inside the root and makes it if missing.
 func (c *container) volumeTarget(path string, folder bool) (int, error) {
 	root := int(c.root.Fd())
-	if folder {
-		return mkdirAllIn(root, path, 0o755)
-	}
-	fd, err := openIn(root, path, unix.O_PATH, 0)
+	fd, err := openTarget(root, path, folder)
 	if err == nil || !os.IsNotExist(err) {
 		return fd, err
+	}
+	if folder {
+		return mkdirAllIn(root, path, 0o755)
 	}
 	dir, _ := splitPath(path)
 	parent, err := mkdirAllIn(root, dir, 0o755)
@@ -194,6 +207,29 @@ func (c *container) volumeTarget(path string, folder bool) (int, error) {
 	}
 	closeFD(fd)
 	return openIn(root, path, unix.O_PATH, 0)
+}
+
+// openTarget opens what a root has in the place of a mount: of a folder on a
+// folder, or of a file on anything else.
+func openTarget(root int, path string, folder bool) (int, error) {
+	fd, err := openIn(root, path, unix.O_PATH, 0)
+	if errors.Is(err, unix.ENOTDIR) {
+		return -1, errors.New("the root has a file in the place of a folder above it")
+	}
+	if err != nil {
+		return -1, err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil && folder != (st.Mode&unix.S_IFMT == unix.S_IFDIR) {
+		if err = errors.New("the root has a folder there, and this is a file"); folder {
+			err = errors.New("the root has a file there, and this is a folder")
+		}
+	}
+	if err != nil {
+		closeFD(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // lockRoot makes the root read-only, and with it the overlays that the
