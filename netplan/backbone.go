@@ -47,10 +47,25 @@ func (b *builder) backbone() (Node, error) {
 		if r.Type != "" {
 			dev = ""
 		}
-		n.Routes = append(n.Routes, Route{Type: r.Type, To: r.To.Masked(), Via: r.Via, Dev: dev, Metric: r.Metric})
+		n.Routes = append(n.Routes, Route{Type: r.Type, To: r.To.Masked(), Via: b.firstHop(r.Via), Dev: dev, Metric: r.Metric})
 	}
 	n.Apart = b.apart()
 	return n, nil
+}
+
+// firstHop is where the backbone sends what is to go to a next hop: to the
+// cluster's gateway first, where that is a station.
+func (b *builder) firstHop(hop netip.Addr) netip.Addr {
+	for i := range b.t.Clusters {
+		c := &b.t.Clusters[i]
+		subnet, in := subnetOf(c, hop)
+		if g := b.gateways[c.Name]; in && g != nil {
+			if via, ok := addressIn(subnet, addressesIn(g, c.Name)); ok {
+				return via
+			}
+		}
+	}
+	return hop
 }
 
 // legIn adds the backbone's leg in a cluster.
