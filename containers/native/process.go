@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"sync"
 	"syscall"
 	"time"
@@ -42,7 +41,7 @@ func newProcess(pid, pidfd int, cg *entry, groups *hierarchies) (*process, error
 	}
 	if err != nil {
 		abandon(pidfd)
-		return nil, fmt.Errorf("cannot start %s: %w", path.Base(cg.name), err)
+		return nil, err
 	}
 	return &process{ref: ref, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), cgroup: cg.name, ooms: cg.ooms, groups: groups}, nil
 }
