@@ -105,7 +105,16 @@ func stationWants(l Layout, t *topology.Topology, s *topology.Station) error {
 	if err := readFilter(spec, s); err != nil {
 		errs = append(errs, &containers.Impossible{Key: "security_opt", Value: "seccomp", Err: err})
 	}
-	return errors.Join(append(errs, native.Check(spec), checkUser(l, t, s))...)
+	return errors.Join(append(errs, native.Check(spec, starter(l, t.Name)), checkUser(l, t, s))...)
+}
+
+// starter is the process that starts a topology's stations: its keeper, or,
+// zero, one that the caller is going to start.
+func starter(l Layout, name string) containers.ProcessRef {
+	if state, err := readState(l, name); err == nil && native.Alive(state.Keeper) {
+		return state.Keeper
+	}
+	return containers.ProcessRef{}
 }
 
 // kindOf is the key that a config or secret stands below.

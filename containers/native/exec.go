@@ -53,9 +53,9 @@ func (x *executor) exec(ctx context.Context, s *containers.ExecSpec) (containers
 	if len(s.Args) == 0 {
 		return nil, errors.New("cannot execute: no command")
 	}
-	w, err := powersOf(s, x.filter)
+	w, err := grantedPowers(s, x.filter)
 	if err != nil {
-		return nil, fmt.Errorf("cannot execute %q: %w", s.Args[0], err)
+		return nil, fmt.Errorf("cannot execute %q in %s: %w", s.Args[0], path.Base(s.Cgroup), err)
 	}
 	cg, err := x.cgroups.open(s.Cgroup)
 	if err != nil {
@@ -82,6 +82,9 @@ func (x *executor) exec(ctx context.Context, s *containers.ExecSpec) (containers
 		p, err = newProcess(pid, pidfd, cg, x.cgroups)
 		return err
 	})
+	if unexecuted := new(containers.ExecError); err != nil && !errors.As(err, &unexecuted) {
+		return nil, fmt.Errorf("cannot execute %q in %s: %w", s.Args[0], path.Base(s.Cgroup), err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,8 +1,10 @@
 package native
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -64,6 +66,15 @@ func powersOf(s *containers.ExecSpec, normal *unix.SockFprog) (*powers, error) {
 	}
 	w.appArmor, err = appArmor(s.AppArmor)
 	return w, err
+}
+
+// grantedPowers are those that this process can give its children.
+func grantedPowers(s *containers.ExecSpec, normal *unix.SockFprog) (*powers, error) {
+	w, err := powersOf(s, normal)
+	if err != nil {
+		return nil, err
+	}
+	return w, errors.Join(checkLimits(containers.ProcessRef{}, s.Ulimits), checkOOMScore(containers.ProcessRef{}, s.OOMScoreAdj))
 }
 
 // seLinux refuses labels where they would mean something; elsewhere they are
@@ -133,8 +144,13 @@ func (p *program) empower(w *powers) {
 	if w.appArmor != "" && w.appArmor != "unconfined" {
 		p.write("set the AppArmor profile", "/proc/self/attr/apparmor/exec", "exec "+w.appArmor)
 	}
+	limits := w.limits
+	if now := new(unix.Rlimit); unix.Getrlimit(unix.RLIMIT_NOFILE, now) == nil &&
+		!slices.ContainsFunc(limits, func(l rlimit) bool { return l.resource == unix.RLIMIT_NOFILE }) {
+		limits = append(slices.Clone(limits), rlimit{unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: min(1024, now.Max), Max: min(openFiles, now.Max)}})
+	}
 	// Last: a limit of open files below the engine's own keeps all else from opening any.
-	for _, l := range w.limits {
+	for _, l := range limits {
 		p.add("set a resource limit", 0, unix.SYS_PRLIMIT64, 0, l.resource, mem(p, l.limit), 0)
 	}
 }
