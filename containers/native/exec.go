@@ -1,6 +1,7 @@
 package native
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,10 +69,21 @@ func (x *executor) exec(ctx context.Context, s *containers.ExecSpec) (containers
 	if x.cgroups.frozen(s.Cgroup) {
 		return nil, &containers.Paused{Name: path.Base(s.Cgroup)}
 	}
+	if err := x.cgroups.roomFor(s.Cgroup, 1); err != nil {
+		return nil, fmt.Errorf("cannot execute %q in %s: %w", s.Args[0], path.Base(s.Cgroup), err)
+	}
 	var p *process
 	err = x.on(func(t *thread) error {
 		pid, pidfd, err := x.execOn(t, s, w, cg)
+		if errors.Is(err, unix.EAGAIN) { // some need a second process for a moment: birth.go
+			err = cmp.Or(x.cgroups.roomFor(s.Cgroup, 2), err)
+		}
 		if err != nil {
+			return err
+		}
+		// Another came in between.
+		if err := x.cgroups.roomFor(s.Cgroup, 0); err != nil {
+			abandon(pidfd)
 			return err
 		}
 		// The container's /proc does not show the machine's pids.
