@@ -52,6 +52,10 @@ func powersOf(s *containers.ExecSpec, normal *unix.SockFprog) (*powers, error) {
 	if w.limits, err = ulimits(s.Ulimits); err != nil {
 		return nil, err
 	}
+	if now := new(unix.Rlimit); unix.Getrlimit(unix.RLIMIT_NOFILE, now) == nil &&
+		!slices.ContainsFunc(w.limits, func(l rlimit) bool { return l.resource == unix.RLIMIT_NOFILE }) {
+		w.limits = append(w.limits, rlimit{unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: min(1024, now.Max), Max: min(openFiles, now.Max)}})
+	}
 	if s.OOMScoreAdj < -1000 || s.OOMScoreAdj > 1000 {
 		return nil, fmt.Errorf("OOM score adjustment of %d is not within -1000 and 1000", s.OOMScoreAdj)
 	}
@@ -144,13 +148,8 @@ func (p *program) empower(w *powers) {
 	if w.appArmor != "" && w.appArmor != "unconfined" {
 		p.write("set the AppArmor profile", "/proc/self/attr/apparmor/exec", "exec "+w.appArmor)
 	}
-	limits := w.limits
-	if now := new(unix.Rlimit); unix.Getrlimit(unix.RLIMIT_NOFILE, now) == nil &&
-		!slices.ContainsFunc(limits, func(l rlimit) bool { return l.resource == unix.RLIMIT_NOFILE }) {
-		limits = append(slices.Clone(limits), rlimit{unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: min(1024, now.Max), Max: min(openFiles, now.Max)}})
-	}
 	// Last: a limit of open files below the engine's own keeps all else from opening any.
-	for _, l := range limits {
+	for _, l := range w.limits {
 		p.add("set a resource limit", 0, unix.SYS_PRLIMIT64, 0, l.resource, mem(p, l.limit), 0)
 	}
 }
