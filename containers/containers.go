@@ -197,6 +197,10 @@ type GroupKiller interface{ KillGroup() error }
 // which the caller reads and closes. Without it the command is hung up.
 type Terminal interface{ Terminal() *os.File }
 
+// OOMCounter is met by processes that know how many of their container's had
+// been killed for memory when they began.
+type OOMCounter interface{ OOMsBefore() uint64 }
+
 // ProcessRef names a process across reuse of its pid.
 type ProcessRef struct {
 	Pid int `json:"pid"`

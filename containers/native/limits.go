@@ -235,28 +235,6 @@ func inBytes(file string) int64 {
 	return n
 }
 
-// oomKills reads the counter of processes that the kernel killed for memory.
-func (h *hierarchies) oomKills(name string) uint64 {
-	file := filepath.Join(h.v2, name, "memory.events")
-	if root := h.v1["memory"]; root != "" {
-		file = filepath.Join(root, name, "memory.oom_control")
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		if text, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
-			if err != nil {
-				return 0
-			}
-			return n
-		}
-	}
-	return 0
-}
-
 // devicesV1 sets the device filter of a machine without a v2 tree.
 func (h *hierarchies) devicesV1(name string, all bool, more []device) error {
 	dir := filepath.Join(h.v1["devices"], name)

@@ -174,7 +174,8 @@ func (p *process) Wait() (containers.Exit, error) {
 		_ = p.control(func(fd int) error { lastExit(p.ref, fd, &exit); return nil })
 	}
 	if p.cgroup != "" {
-		exit.OOM = p.groups.oomKills(p.cgroup) > p.ooms
+		// Another process than this one may have been killed.
+		exit.OOM = (exit.Code == 128+int(unix.SIGKILL) || exit.Code < 0) && p.groups.oomKills(p.cgroup) > p.ooms
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
