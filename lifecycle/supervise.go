@@ -28,7 +28,7 @@ type member struct {
 	after   string             // the state that a life which is asked to end comes to
 	process containers.Process // nil unless it runs
 	output  *collection
-	master  *os.File         // of its terminal, nil without one
+	master  int              // of its terminal, -1 without one
 	oom     *native.OOMWatch // nil where nothing counts
 	redo    chan struct{}    // its definition has changed
 	asked   time.Time        // until when it may end because a `down` that was killed has asked it to
