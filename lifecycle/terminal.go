@@ -182,7 +182,7 @@ func (c *collection) terminal(master *os.File) error {
 		syscall.Close(fd)
 		return nil
 	}
-	s := &logStream{name: "stdout", collection: c, fd: fd}
+	s := &logStream{name: "stdout", rest: terminalRest, collection: c, fd: fd}
 	c.streams = append(c.streams, s)
 	c.open++
 	if err := l.watch(s); err != nil {
