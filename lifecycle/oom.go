@@ -19,23 +19,31 @@ func kernelOOMs(p containers.Process) uint64 {
 	return 0
 }
 
-// mindOOM tells of kills from now on, until dropOOM. A station that has no limit
-// yet is minded once it gets one.
+// mindOOM tells of the kills of a run from now on, until dropOOM.
 func (m *member) mindOOM() {
-	cgroup := m.k.cgroup(m.container())
 	m.k.mu.Lock()
-	minded := m.oom != nil || m.process == nil
+	m.running = true
 	m.k.mu.Unlock()
-	if minded {
-		return
-	}
-	watch, err := native.WatchOOM(cgroup)
+	m.watchOOM()
+}
+
+// watchOOM waits for kills where the kernel tells them: not of a station that
+// has no limit yet.
+func (m *member) watchOOM() {
+	watch, err := native.WatchOOM(m.k.cgroup(m.container()))
 	if watch == nil || err != nil {
 		return // they are counted when it ends
 	}
 	m.k.mu.Lock()
-	m.oom = watch
+	wanted := m.running && m.oom == nil
+	if wanted {
+		m.oom = watch
+	}
 	m.k.mu.Unlock()
+	if !wanted {
+		watch.Close()
+		return
+	}
 	go func() {
 		now, _, _ := m.now()
 		for known := now.OOMCount; ; {
@@ -55,7 +63,7 @@ func (m *member) dropOOM() {
 	m.k.mu.Unlock()
 	m.countOOM(watch)
 	m.k.mu.Lock()
-	m.oom = nil
+	m.oom, m.running = nil, false
 	m.k.mu.Unlock()
 	if watch != nil {
 		watch.Close()

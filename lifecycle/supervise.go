@@ -30,6 +30,7 @@ type member struct {
 	output  *collection
 	master  int              // of its terminal, -1 without one
 	oom     *native.OOMWatch // nil where nothing counts
+	running bool             // between mindOOM and dropOOM
 	redo    chan struct{}    // its definition has changed
 	asked   time.Time        // until when it may end because a `down` that was killed has asked it to
 }
