@@ -50,9 +50,7 @@ func (w site) station(t *topology.Topology, s *topology.Station) *containers.Spe
 	}
 	spec.Mounts = w.mounts(t, s)
 	w.full(spec, s)
-	if s.StdinOpen && !s.TTY {
-		spec.Stdin = stream(w.layout, t.Name, name, "stdin")
-	}
+	spec.StdinOpen = s.StdinOpen && !s.TTY
 	return spec
 }
 
