@@ -49,7 +49,7 @@ func (w site) station(t *topology.Topology, s *topology.Station) *containers.Spe
 		spec.Root.WritableDir = w.layout.writable(t.Name, name)
 	}
 	spec.Mounts = w.mounts(t, s)
-	w.full(spec, s)
+	w.limit(spec, s)
 	spec.StdinOpen = s.StdinOpen && !s.TTY
 	return spec
 }

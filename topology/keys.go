@@ -5,12 +5,12 @@ import "maps"
 // keyTable returns every key of every level. Decoding, the JSON Schema and
 // the reference all read it.
 func keyTable() map[level][]key {
-	keys := fullLevels()
+	keys := limitLevels()
 	maps.Copy(keys, map[level][]key{
 		topologyLevel:   append(topologyKeys(), reuseKeys()...),
 		backboneLevel:   backboneKeys(),
 		clusterLevel:    clusterKeys(),
-		stationLevel:    append(stationKeys(), fullKeys()...),
+		stationLevel:    append(stationKeys(), limitKeys()...),
 		interfaceLevel:  interfaceKeys(),
 		routeLevel:      routeKeys(),
 		volumeLevel:     volumeKeys(),
