@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxHeld bounds the files that a backbone keeps.
@@ -14,8 +16,10 @@ const maxHeld = 4096
 // shelf keeps files for keepers: what a station would lose with its keeper, and
 // what the next keeper goes on with. The backbone outlives them all.
 type shelf struct {
-	mu    sync.Mutex
-	files map[string]*os.File
+	mu sync.Mutex
+	// Descriptors, as Go's poller would wake at whatever happens to an os.File
+	// that nobody here reads.
+	files map[string]int
 }
 
 // serve does what a keeper asks of the shelf; the message's file is its own
@@ -23,34 +27,57 @@ type shelf struct {
 func (s *shelf) serve(p *pipe, m *message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	held := s.files[m.Name]
+	held, isHeld := s.files[m.Name]
 	switch m.Type {
 	case msgHold:
-		if m.file == nil || held == nil && len(s.files) >= maxHeld {
+		if m.file == nil || !isHeld && len(s.files) >= maxHeld {
 			break
 		}
-		if held != nil {
-			held.Close()
+		fd, err := duplicate(m.file)
+		if err != nil {
+			break
+		}
+		if isHeld {
+			unix.Close(held)
 		}
 		if s.files == nil {
-			s.files = map[string]*os.File{}
+			s.files = map[string]int{}
 		}
-		s.files[m.Name], m.file = m.file, nil
+		s.files[m.Name] = fd
 	case msgDrop:
-		if held != nil {
-			held.Close()
+		if isHeld {
+			unix.Close(held)
 			delete(s.files, m.Name)
 		}
 	case msgTake:
-		answer := &message{Type: msgTake, ID: m.ID, Name: m.Name, file: held}
-		if held == nil {
-			answer.Error = "nothing is held under that name"
+		answer := &message{Type: msgTake, ID: m.ID, Name: m.Name}
+		answer.Error = "nothing is held under that name"
+		if isHeld {
+			if fd, err := unix.FcntlInt(uintptr(held), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+				answer.Error = err.Error()
+			} else {
+				answer.file, answer.Error = os.NewFile(uintptr(fd), m.Name), ""
+				defer answer.file.Close()
+			}
 		}
 		_ = p.send(answer) // the keeper's end is seen by the session
 	}
 	if m.file != nil {
 		m.file.Close()
 	}
+}
+
+func duplicate(f *os.File) (int, error) {
+	raw, err := f.SyscallConn() // Fd would make it block, and whoever shares it
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	var failed error
+	if err := raw.Control(func(from uintptr) { fd, failed = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return -1, err
+	}
+	return fd, failed
 }
 
 // Hold has the backbone keep a duplicate of a file under a name, in the place

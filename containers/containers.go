@@ -42,9 +42,9 @@ type Spec struct {
 	// TTY gives the command a terminal of the container's own as its standard
 	// files; its Process is a Terminal.
 	TTY bool
-	// Stdin is a FIFO on the machine that is the command's input; "" is /dev/null.
-	Stdin string
-	Init  bool // a tiny init is PID 1 and reaps
+	// StdinOpen gives the command an input that never ends; else it is /dev/null.
+	StdinOpen bool
+	Init      bool // a tiny init is PID 1 and reaps
 	// Idle has the tiny init run nothing: the container is there for commands
 	// that are executed in it. It hands signals on to them, and ends with them.
 	Idle     bool
@@ -196,6 +196,10 @@ type GroupKiller interface{ KillGroup() error }
 // Terminal is met by processes that have a terminal of their own: its master,
 // which the caller reads and closes. Without it the command is hung up.
 type Terminal interface{ Terminal() *os.File }
+
+// OOMCounter is met by processes that know how many of their container's had
+// been killed for memory when they began.
+type OOMCounter interface{ OOMsBefore() uint64 }
 
 // ProcessRef names a process across reuse of its pid.
 type ProcessRef struct {

@@ -280,6 +280,7 @@ func (c *change) redefine(ctx context.Context) error {
 			if err := native.SetResources(k.cgroup(now.Container), s.MemLimit, s.PidsLimit, resources(s)); err != nil {
 				errs = append(errs, fmt.Errorf("cannot change the limits of %q: %w", now.Container, err))
 			}
+			m.watchOOM()
 		}
 		names, resolv := hosts(c.new.Topology, s), resolvConf(c.new.Topology, s)
 		if c.unsure || old == nil || hosts(c.old.Topology, old) != names || resolvConf(c.old.Topology, old) != resolv {

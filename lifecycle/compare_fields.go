@@ -110,7 +110,7 @@ func stationFields() []field[topology.Station] {
 			return all
 		}},
 		{"group", whole, false, func(s *station) []part { return single(word(s.Group)) }},
-	}, fullFields()...)
+	}, limitFields()...)
 }
 
 func healthcheckParts(s *topology.Station) []part {

@@ -59,7 +59,7 @@ func openStopped(ctx context.Context, l Layout, s CopySide, beside *copySide, no
 		return nil, err
 	}
 	// Only the root is wanted: what is for its command alone may be missing.
-	r.spec.Stdin, r.spec.Stdout, r.spec.Stderr, r.spec.User, r.spec.WorkingDir = "", "", "", "", ""
+	r.spec.Stdout, r.spec.Stderr, r.spec.User, r.spec.WorkingDir = "", "", "", ""
 	r.spec.Groups, r.spec.Devices, r.spec.Sysctls, r.spec.Sealed = nil, nil, nil, nil
 	r.spec.TTY, r.spec.Init = false, false
 	r.spec.Hosts, r.spec.ResolvConf = "", ""

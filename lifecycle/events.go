@@ -22,6 +22,7 @@ type Event struct {
 	Code    *int           `json:"code,omitempty"`    // of died; null where nobody knows
 	Signal  syscall.Signal `json:"signal,omitempty"`  // that ended it
 	OOM     bool           `json:"oom,omitempty"`
+	Killed  int            `json:"killed,omitempty"` // processes, of oom
 	Pid     int            `json:"pid,omitempty"`
 	Detail  string         `json:"detail,omitempty"`
 }
@@ -42,6 +43,7 @@ const (
 	EventUnhealthy EventKind = "unhealthy"
 	EventPaused    EventKind = "paused"
 	EventUnpaused  EventKind = "unpaused"
+	EventOOM       EventKind = "oom" // processes of it were killed for lack of memory
 	EventRemoved   EventKind = "removed"
 	EventIntegrity EventKind = "integrity" // a sealed file does not match: not started
 	EventFailed    EventKind = "failed"    // to start, for another reason

@@ -84,7 +84,7 @@ func Exec(ctx context.Context, l Layout, name string, s *topology.Station, o Exe
 // execSpec has a command in a station run with what the station's own has.
 func execSpec(group string, c *ContainerState, t *topology.Topology, s *topology.Station) (*containers.ExecSpec, error) {
 	own := new(containers.Spec)
-	site{}.full(own, s)
+	site{}.limit(own, s)
 	if err := readFilter(own, s); err != nil {
 		return nil, err
 	}

@@ -3,12 +3,14 @@ package lifecycle
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"platelayer/topology"
 )
@@ -42,9 +44,10 @@ type collection struct {
 	writers []int // descriptors; under logs.mu
 }
 
-// logStream is one FIFO that is read.
+// logStream is one FIFO or terminal that is read.
 type logStream struct {
-	name       string // stdout or stderr
+	name       string        // stdout or stderr
+	rest       time.Duration // after each turn: what is written meanwhile is read at once
 	id         int32
 	epoll      int
 	collection *collection
@@ -192,6 +195,11 @@ func (c *collection) abandon() {
 const (
 	pollWorkers = 4        // more than one: a slow disk or a flood must not hold up the others
 	turnSize    = 64 << 10 // bytes; what a FIFO holds (pipe(7))
+
+	// A terminal hands on each write by itself, often a line or less, and wakes
+	// its reader for it. So it is read at most every 2 ms: some MB/s.
+	terminalTurn = 16 << 10 // bytes
+	terminalRest = 2 * time.Millisecond
 )
 
 // poller is an epoll(7) descriptor, itself waited for through Go's own poller
@@ -267,15 +275,51 @@ func (s *logStream) turn(in, out []byte) {
 	if s.fd < 0 {
 		return
 	}
-	n, err := syscall.Read(s.fd, in)
+	n, err := s.read(in)
 	if n > 0 {
 		s.collection.file.append(s.name, in[:n], out)
 		s.collection.logs.told()
 	}
-	if n > 0 || err == syscall.EAGAIN || err == syscall.EINTR {
+	switch {
+	case err != nil:
+	case s.rest > 0:
+		time.AfterFunc(s.rest, s.again)
+	default:
 		err = s.arm(syscall.EPOLL_CTL_MOD)
 	}
-	if n == 0 && err == nil || err != nil {
+	if err != nil {
+		s.end()
+	}
+}
+
+// read reads what there is: a FIFO gives it all at once, a terminal in pieces.
+// An error is the end.
+func (s *logStream) read(in []byte) (n int, err error) {
+	if s.rest > 0 {
+		in = in[:terminalTurn]
+	}
+	for n < len(in) {
+		got, err := syscall.Read(s.fd, in[n:])
+		switch {
+		case err == syscall.EAGAIN || err == syscall.EINTR:
+			return n, nil
+		case err != nil:
+			return n, err
+		case got == 0:
+			return n, io.EOF
+		}
+		if n += got; s.rest == 0 {
+			break
+		}
+	}
+	return n, nil
+}
+
+// again arms a stream that has rested.
+func (s *logStream) again() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd >= 0 && s.arm(syscall.EPOLL_CTL_MOD) != nil {
 		s.end()
 	}
 }

@@ -58,8 +58,9 @@ func checkMachine(l Layout, t *topology.Topology) error {
 			found.Problems = append(found.Problems, WantingProblem{t.PlaceOf("volumes", v.Key), "", err})
 		}
 	}
+	starts := starter(l, t.Name)
 	for _, s := range stations(t) {
-		for _, err := range flat(stationWants(l, t, s)) {
+		for _, err := range flat(stationWants(l, t, s, starts)) {
 			place := t.Place(s.ID(), "", "")
 			if unfit := new(containers.Impossible); errors.As(err, &unfit) {
 				place = t.Place(s.ID(), unfit.Key, unfit.Value)
@@ -92,7 +93,7 @@ func volumeWants(l Layout, t *topology.Topology, v topology.NamedVolume) error {
 }
 
 // stationWants tells what one station asks for in vain.
-func stationWants(l Layout, t *topology.Topology, s *topology.Station) error {
+func stationWants(l Layout, t *topology.Topology, s *topology.Station, starter containers.ProcessRef) error {
 	var errs []error
 	look := func(key, value, what, path string) {
 		if _, err := os.Stat(path); err != nil {
@@ -124,7 +125,7 @@ func stationWants(l Layout, t *topology.Topology, s *topology.Station) error {
 	if err := readFilter(spec, s); err != nil {
 		errs = append(errs, &containers.Impossible{Key: "security_opt", Value: "seccomp", Err: err})
 	}
-	return errors.Join(append(errs, native.Check(spec), checkTargets(l, t, s, spec), checkUser(l, t, s))...)
+	return errors.Join(append(errs, native.Check(spec, starter), checkTargets(l, t, s, spec), checkUser(l, t, s))...)
 }
 
 // checkSubpath looks for what is to be seen of a named volume, where no station
@@ -151,6 +152,15 @@ func checkSubpath(l Layout, t *topology.Topology, v *topology.Volume) error {
 		}
 	}
 	return fmt.Errorf("cannot find the subpath %q in the volume %q: a volume without subpath must be mounted first, and the folder made in it", v.Subpath, v.Name)
+}
+
+// starter is the process that starts a topology's stations: its keeper, or,
+// zero, one that the caller is going to start.
+func starter(l Layout, name string) containers.ProcessRef {
+	if state, err := readState(l, name); err == nil && native.Alive(state.Keeper) {
+		return state.Keeper
+	}
+	return containers.ProcessRef{}
 }
 
 // kindOf is the key that a config or secret stands below.

@@ -63,7 +63,7 @@ func (k *keeper) stray(m *member) bool {
 }
 
 func newMember(k *keeper, c *ContainerState) *member {
-	return &member{k: k, state: c, changed: make(chan struct{}), redo: make(chan struct{}, 1)}
+	return &member{k: k, state: c, changed: make(chan struct{}), master: -1, redo: make(chan struct{}, 1)}
 }
 
 // present tells whether there is something of the member to be stopped.

@@ -204,7 +204,7 @@ func (k *keeper) forget(m *member) error {
 		return err
 	}
 	errs := []error{k.forgetLayer(c.Container), removeLogs(logPath(k.layout, k.name, c.Container))}
-	for _, which := range []string{"stdin", "stdout", "stderr"} {
+	for _, which := range []string{"stdin", "stdout", "stderr"} { // stdin: an earlier version made one
 		err := os.Remove(stream(k.layout, k.name, c.Container, which))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("cannot remove an output stream of %q: %w", c.Container, err))

@@ -22,7 +22,7 @@ func (k *keeper) notExecuted(r *root, err error) error {
 			Message: fmt.Sprintf("cannot execute %q: %v (code %d)", execErr.Path, execErr.Errno, code),
 		}
 	}
-	return fmt.Errorf("cannot start %q: %w", r.spec.Name, err)
+	return err // which names it
 }
 
 // start runs a prepared container's command.

@@ -26,8 +26,9 @@ type Station struct {
 	ExitCode  *int         `json:"exit_code"` // null while running, or where nobody knows
 	StartedAt *time.Time   `json:"started_at"`
 	Restarts  int          `json:"restarts"`
-	OOM       bool         `json:"oom,omitempty"`    // ended for lack of memory
-	Reason    string       `json:"reason,omitempty"` // why it does not run
+	OOM       bool         `json:"oom,omitempty"`       // ended for lack of memory
+	OOMKills  int          `json:"oom_kills,omitempty"` // of its processes, since it was started
+	Reason    string       `json:"reason,omitempty"`    // why it does not run
 }
 
 // Ps lists a topology's stations in the order of its file. It needs no keeper.
@@ -60,7 +61,7 @@ func Ps(l Layout, name string) ([]Station, error) {
 		p := Station{
 			Name: s.Name, Cluster: s.Cluster, Container: container, State: c.State,
 			Addresses: addresses(s), NetNS: filepath.Join(l.NetNS, container), Image: imageOf(s),
-			Restarts: c.Restarts, Reason: c.Reason,
+			Restarts: c.Restarts, Reason: c.Reason, OOMKills: c.OOMKills,
 		}
 		if !c.StartedAt.IsZero() {
 			p.StartedAt = &c.StartedAt

@@ -49,10 +49,8 @@ func (w site) station(t *topology.Topology, s *topology.Station) *containers.Spe
 		spec.Root.WritableDir = w.layout.writable(t.Name, name)
 	}
 	spec.Mounts = w.mounts(t, s)
-	w.full(spec, s)
-	if s.StdinOpen && !s.TTY {
-		spec.Stdin = stream(w.layout, t.Name, name, "stdin")
-	}
+	w.limit(spec, s)
+	spec.StdinOpen = s.StdinOpen && !s.TTY
 	return spec
 }
 

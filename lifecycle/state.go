@@ -103,6 +103,8 @@ type ContainerState struct {
 	HealthSaid string `json:"health_said,omitempty"` // by the last failed check
 	Restarts   int    `json:"restarts,omitempty"`    // by its policy, since a command started it
 	Reason     string `json:"reason,omitempty"`      // why it does not run
+	OOMKills   int    `json:"oom_kills,omitempty"`   // processes killed for lack of memory since it was started
+	OOMCount   uint64 `json:"oom_count,omitempty"`   // the kernel's own count when it was last looked at
 	// Owed: what it asks to be restarted with was, and it has not been yet.
 	Owed        bool   `json:"owed,omitempty"`
 	Made        string `json:"made,omitempty"` // what it was started from: madeFrom

@@ -28,9 +28,11 @@ type member struct {
 	after   string             // the state that a life which is asked to end comes to
 	process containers.Process // nil unless it runs
 	output  *collection
-	master  *os.File      // of its terminal, nil without one
-	redo    chan struct{} // its definition has changed
-	asked   time.Time     // until when it may end because a `down` that was killed has asked it to
+	master  int              // of its terminal, -1 without one
+	oom     *native.OOMWatch // nil where nothing counts
+	running bool             // between mindOOM and dropOOM
+	redo    chan struct{}    // its definition has changed
+	asked   time.Time        // until when it may end because a `down` that was killed has asked it to
 }
 
 // set changes a member's state and wakes who waits for it.
@@ -172,7 +174,9 @@ func (m *member) run(ctx context.Context, r *root, running containers.Process, a
 			return ending{err: err}
 		}
 	}
+	m.mindOOM()
 	e := m.watch(ctx, running)
+	m.dropOOM()
 	m.drain()
 	return e
 }
@@ -229,6 +233,7 @@ func (m *member) start(ctx context.Context, r *root, again bool) (_ containers.P
 	m.k.mu.Unlock()
 	m.set(func(c *ContainerState) {
 		c.State, c.Process, c.StartedAt, c.Made = Running, process.Ref(), time.Now(), madeFrom(s)
+		c.OOMCount = kernelOOMs(process)
 		if s.Healthcheck != nil {
 			c.Health = healthStarting
 		}
@@ -343,6 +348,9 @@ func (m *member) again(ctx context.Context, e ending) bool {
 	}
 	if ctx.Err() != nil {
 		e.err = nil // that it was stopped
+		if exit != nil {
+			exit.OOM = false // if there was one, it was another's
+		}
 		settle(m.after)
 		m.event(ended(EventStopped, e.exit))
 		m.phase(PhaseStopped, "", 0)

@@ -16,7 +16,8 @@ import (
 // other end, the master. A terminal whose last master closes hangs its station
 // up: the backbone, which outlives the keeper, holds a duplicate, and the next
 // keeper goes on reading from that. Meanwhile what a station writes beyond the
-// terminal's buffer waits.
+// terminal's buffer waits. Masters are descriptors here: Go's poller would wake
+// at each write to an os.File, beside the logs', which reads.
 
 // keepTerminal logs a started station's terminal, if it has one, and has the
 // backbone hold it.
@@ -26,32 +27,62 @@ func (m *member) keepTerminal(output *collection, process containers.Process) er
 		return nil
 	}
 	master := t.Terminal()
-	name, talk := m.useTerminal(master)
-	var err error
+	defer master.Close()
+	name, talk, err := m.useTerminal(master)
+	if err != nil {
+		return err
+	}
 	if talk != nil {
 		err = talk.Hold(name, master) // without one: giveTerminals
 	}
 	return errors.Join(err, output.terminal(master))
 }
 
-// useTerminal makes a master the member's, which drain closes.
-func (m *member) useTerminal(master *os.File) (name string, talk *backbone.Keeper) {
+// useTerminal makes a duplicate of a master the member's, which drain closes.
+func (m *member) useTerminal(master *os.File) (name string, talk *backbone.Keeper, err error) {
+	fd, err := duplicate(master)
+	if err != nil {
+		return "", nil, fmt.Errorf("cannot keep a terminal: %w", err)
+	}
 	m.k.mu.Lock()
 	defer m.k.mu.Unlock()
-	m.master = master
-	return m.state.Container, m.k.backbone.talk
+	m.master = fd
+	return m.state.Container, m.k.backbone.talk, nil
+}
+
+func duplicate(f *os.File) (int, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	var failed error
+	if err := raw.Control(func(from uintptr) { fd, failed = duplicateFD(int(from)) }); err != nil {
+		return -1, err
+	}
+	return fd, failed
+}
+
+func duplicateFD(from int) (int, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fd, err := syscall.Dup(from)
+	if err == nil {
+		syscall.CloseOnExec(fd)
+	}
+	return fd, err
 }
 
 // closeTerminal gives the terminal of a station that has ended back.
 func (m *member) closeTerminal() {
 	m.k.mu.Lock()
 	master, name, talk := m.master, m.state.Container, m.k.backbone.talk
-	m.master = nil
+	m.master = -1
 	m.k.mu.Unlock()
-	if master == nil {
+	if master < 0 {
 		return
 	}
-	master.Close()
+	syscall.Close(master)
 	if talk != nil {
 		_ = talk.Drop(name) // a backbone that has ended holds nothing
 	}
@@ -62,7 +93,17 @@ func (k *keeper) giveTerminals(talk *backbone.Keeper) {
 	k.mu.Lock()
 	defer k.mu.Unlock() // none closes meanwhile
 	for _, m := range k.members {
-		if m.master != nil && talk.Hold(m.state.Container, m.master) != nil {
+		if m.master < 0 {
+			continue
+		}
+		fd, err := duplicateFD(m.master)
+		if err != nil {
+			continue
+		}
+		master := os.NewFile(uintptr(fd), "ptmx")
+		err = talk.Hold(m.state.Container, master)
+		master.Close()
+		if err != nil {
 			return // it has ended again: the next one gets them
 		}
 	}
@@ -102,7 +143,10 @@ func (m *member) takeTerminal(ctx context.Context, talk *backbone.Keeper, output
 	if err != nil {
 		return err
 	}
-	m.useTerminal(master)
+	defer master.Close()
+	if _, _, err := m.useTerminal(master); err != nil {
+		return err
+	}
 	m.k.mu.Lock()
 	ended := m.output != output
 	m.k.mu.Unlock()
@@ -123,20 +167,8 @@ func (k *keeper) terminals() bool {
 // terminal has the collection read a terminal too, of which it duplicates the
 // master. It has not been released.
 func (c *collection) terminal(master *os.File) error {
-	raw, err := master.SyscallConn()
+	fd, err := duplicate(master)
 	if err != nil {
-		return fmt.Errorf("cannot log a terminal: %w", err)
-	}
-	fd := -1
-	var dupErr error
-	err = raw.Control(func(from uintptr) {
-		syscall.ForkLock.RLock()
-		defer syscall.ForkLock.RUnlock()
-		if fd, dupErr = syscall.Dup(int(from)); dupErr == nil {
-			syscall.CloseOnExec(fd)
-		}
-	})
-	if err := errors.Join(err, dupErr); err != nil {
 		return fmt.Errorf("cannot log a terminal: %w", err)
 	}
 	if err := syscall.SetNonblock(fd, true); err != nil {
@@ -150,7 +182,7 @@ func (c *collection) terminal(master *os.File) error {
 		syscall.Close(fd)
 		return nil
 	}
-	s := &logStream{name: "stdout", collection: c, fd: fd}
+	s := &logStream{name: "stdout", rest: terminalRest, collection: c, fd: fd}
 	c.streams = append(c.streams, s)
 	c.open++
 	if err := l.watch(s); err != nil {

@@ -5,13 +5,13 @@ import "maps"
 // keyTable returns every key of every level. Decoding, the JSON Schema and
 // the reference all read it.
 func keyTable() map[level][]key {
-	keys := fullLevels()
+	keys := limitLevels()
 	maps.Copy(keys, networkLevels())
 	maps.Copy(keys, map[level][]key{
 		topologyLevel:   append(topologyKeys(), reuseKeys()...),
 		backboneLevel:   backboneKeys(),
 		clusterLevel:    clusterKeys(),
-		stationLevel:    append(stationKeys(), fullKeys()...),
+		stationLevel:    append(stationKeys(), limitKeys()...),
 		interfaceLevel:  interfaceKeys(),
 		routeLevel:      routeKeys(),
 		volumeLevel:     volumeKeys(),

@@ -29,7 +29,7 @@ The smallest useful file:
 
 ` + "```yaml\nclusters: {lan: {stations: {a: , b: }}}\n```\n")
 	table := keyTable()
-	for _, s := range append(sections(), fullSections()...) {
+	for _, s := range append(sections(), limitSections()...) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| Key | Takes | Left out |\n|---|---|---|\n", s.title, s.intro)
 		for _, k := range table[s.at] {
 			left := k.def

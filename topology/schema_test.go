@@ -55,7 +55,7 @@ func accepted(t *testing.T) map[string]string {
 		}
 		files[path] = string(data)
 	}
-	for _, s := range append(sections(), fullSections()...) {
+	for _, s := range append(sections(), limitSections()...) {
 		if s.example == "" {
 			continue
 		}
@@ -137,11 +137,11 @@ func exampleFile(at level, k key) string {
 		}
 		return station("integrity: {paths: [/etc], " + k.example + "}")
 	}
-	return fullExample(at, k, station)
+	return limitExample(at, k, station)
 }
 
-// fullExample does the same for the levels of fullLevels.
-func fullExample(at level, k key, station func(string) string) string {
+// limitExample does the same for the levels of limitLevels.
+func limitExample(at level, k key, station func(string) string) string {
 	top := func(keys string) string { return keys + "\nclusters: {lan: {stations: {a: }}}" }
 	with := func(others ...string) string {
 		keys := k.example

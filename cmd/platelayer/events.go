@@ -62,6 +62,8 @@ func eventLine(e lifecycle.Event) string {
 		parts = append(parts, e.Station)
 	}
 	switch {
+	case e.Killed > 0:
+		parts = append(parts, fmt.Sprintf("(%d killed)", e.Killed))
 	case e.OOM:
 		parts = append(parts, "(out of memory)")
 	case e.Signal != 0:

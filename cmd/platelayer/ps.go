@@ -52,6 +52,9 @@ func stateOf(s lifecycle.Station) string {
 	if s.OOM {
 		more = append(more, "out of memory")
 	}
+	if s.OOMKills > 0 && !s.OOM {
+		more = append(more, plural(s.OOMKills, "OOM kill"))
+	}
 	if s.Health != nil {
 		more = append(more, *s.Health)
 	}

@@ -18,9 +18,11 @@ func (a *app) statsCommand() *cobra.Command {
 	var once bool
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "stats [STATION...]",
-		Short: "Show what stations use: processors, memory, processes, block and network I/O",
+		Short: "Show what stations use: processors, memory, threads, block and network I/O",
 		Long: `Show what stations that run use. On a terminal the table is drawn anew each
-second until Ctrl-C; elsewhere, and with --json, it is printed once.`,
+second until Ctrl-C; elsewhere, and with --json, it is printed once.
+THREADS (pids in JSON) are those of all processes together, which pids_limit
+limits; top lists the processes.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			name, which, err := a.stationsOf(args)
 			if err != nil {
@@ -85,7 +87,7 @@ func (a *app) statsLive(ctx context.Context, name string, which []*topology.Stat
 
 func writeStats(out io.Writer, used []lifecycle.Usage) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "STATION\tCPU\tMEMORY\tLIMIT\tPIDS\tNET IN\tNET OUT\tBLOCK IN\tBLOCK OUT")
+	fmt.Fprintln(w, "STATION\tCPU\tMEMORY\tLIMIT\tTHREADS\tNET IN\tNET OUT\tBLOCK IN\tBLOCK OUT")
 	for _, u := range used {
 		limit := "-"
 		if u.MemoryLimit > 0 {

@@ -14,17 +14,23 @@ import (
 
 // Check finds, without making anything, what of a container this machine does
 // not allow: its limits, its powers and its devices. All that is wrong is told
-// at once, each as an Impossible.
-func Check(spec *containers.Spec) error {
+// at once, each as an Impossible. The parent is the process that would start
+// it; the zero one is this process.
+func Check(spec *containers.Spec, parent containers.ProcessRef) error {
 	errs := []error{checkResources(spec.MemoryBytes, spec.Pids, &spec.Resources), checkControllers(spec)}
 	asked := specPowers(spec)
 	asked.Ulimits = nil
 	_, err := powersOf(asked, nil)
 	errs = append(errs, impossible(powerKey(asked, err), "", err))
 	for _, u := range spec.Ulimits {
-		_, err := ulimits([]containers.Ulimit{u})
+		one := []containers.Ulimit{u}
+		_, err := ulimits(one)
+		if err == nil {
+			err = checkLimits(parent, one)
+		}
 		errs = append(errs, impossible("ulimits", u.Name, err))
 	}
+	errs = append(errs, impossible("oom_score_adj", "", checkOOMScore(parent, spec.OOMScoreAdj)))
 	for _, d := range spec.Devices {
 		_, err := findDevice(d, spec.Privileged && d.Source == "/dev")
 		errs = append(errs, impossible("devices", d.Source, err))

@@ -86,7 +86,7 @@ func (e *Engine) Prepare(ctx context.Context, spec *containers.Spec) (containers
 	}
 	c := &container{engine: e, spec: spec, ns: newNSSet(), baseFD: -1, cwd: -1, procFD: -1, shm: -1}
 	var err error
-	if c.powers, err = powersOf(specPowers(spec), e.filter); err != nil {
+	if c.powers, err = grantedPowers(specPowers(spec), e.filter); err != nil {
 		return nil, fmt.Errorf("cannot prepare %s: %w", spec.Name, err)
 	}
 	if c.devices, err = findDevices(spec); err != nil {

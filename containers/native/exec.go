@@ -1,6 +1,7 @@
 package native
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,9 +54,9 @@ func (x *executor) exec(ctx context.Context, s *containers.ExecSpec) (containers
 	if len(s.Args) == 0 {
 		return nil, errors.New("cannot execute: no command")
 	}
-	w, err := powersOf(s, x.filter)
+	w, err := grantedPowers(s, x.filter)
 	if err != nil {
-		return nil, fmt.Errorf("cannot execute %q: %w", s.Args[0], err)
+		return nil, fmt.Errorf("cannot execute %q in %s: %w", s.Args[0], path.Base(s.Cgroup), err)
 	}
 	cg, err := x.cgroups.open(s.Cgroup)
 	if err != nil {
@@ -68,10 +69,21 @@ func (x *executor) exec(ctx context.Context, s *containers.ExecSpec) (containers
 	if x.cgroups.frozen(s.Cgroup) {
 		return nil, &containers.Paused{Name: path.Base(s.Cgroup)}
 	}
+	if err := x.cgroups.roomFor(s.Cgroup, 1); err != nil {
+		return nil, fmt.Errorf("cannot execute %q in %s: %w", s.Args[0], path.Base(s.Cgroup), err)
+	}
 	var p *process
 	err = x.on(func(t *thread) error {
 		pid, pidfd, err := x.execOn(t, s, w, cg)
+		if errors.Is(err, unix.EAGAIN) { // some need a second process for a moment: birth.go
+			err = cmp.Or(x.cgroups.roomFor(s.Cgroup, 2), err)
+		}
 		if err != nil {
+			return err
+		}
+		// Another came in between.
+		if err := x.cgroups.roomFor(s.Cgroup, 0); err != nil {
+			abandon(pidfd)
 			return err
 		}
 		// The container's /proc does not show the machine's pids.
@@ -82,6 +94,9 @@ func (x *executor) exec(ctx context.Context, s *containers.ExecSpec) (containers
 		p, err = newProcess(pid, pidfd, cg, x.cgroups)
 		return err
 	})
+	if unexecuted := new(containers.ExecError); err != nil && !errors.As(err, &unexecuted) {
+		return nil, fmt.Errorf("cannot execute %q in %s: %w", s.Args[0], path.Base(s.Cgroup), err)
+	}
 	if err != nil {
 		return nil, err
 	}

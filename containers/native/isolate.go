@@ -167,7 +167,7 @@ type final struct {
 	env     []string
 }
 
-// commonSteps is the same for every process: signals, umask, limits.
+// commonSteps is the same for every process: signals, umask.
 func commonSteps() *program {
 	p := &program{}
 	// An ignored signal stays ignored across exec, and Go's runtime resets
@@ -182,10 +182,5 @@ func commonSteps() *program {
 	p.add("make a session keyring", opMayLackCall, unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
 	p.add("unblock the signals", 0, unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, mem(p, new(uint64)), 0, 8)
 	p.add("set the umask", 0, unix.SYS_UMASK, 0o022)
-	var now unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil {
-		lim := &unix.Rlimit{Cur: min(1024, now.Max), Max: min(524288, now.Max)}
-		p.add("limit open files", 0, unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, mem(p, lim), 0)
-	}
 	return p
 }

@@ -105,6 +105,17 @@ func (h *hierarchies) setLimits(name string, memory, pids int64, r *containers.R
 	return h.setResources(name, r)
 }
 
+// roomFor tells whether a container may have more processes. The kernel asks
+// only when one is born: v1 lets any that enter a group exceed its limit.
+func (h *hierarchies) roomFor(name string, more int64) error {
+	var u Usage
+	h.pidsUse(name, nil, &u)
+	if u.PidsLimit == 0 || u.Pids+more <= u.PidsLimit {
+		return nil
+	}
+	return fmt.Errorf("its processes and threads are as many as its pids_limit allows, %d", u.PidsLimit)
+}
+
 // limited gives the cgroup in which a controller works, and makes it for a
 // limit: a v1 group exists only where there has been one.
 func (h *hierarchies) limited(name, controller string, limit int64) (dir string, v1 bool, err error) {
@@ -222,28 +233,6 @@ func inBytes(file string) int64 {
 		return 0
 	}
 	return n
-}
-
-// oomKills reads the counter of processes that the kernel killed for memory.
-func (h *hierarchies) oomKills(name string) uint64 {
-	file := filepath.Join(h.v2, name, "memory.events")
-	if root := h.v1["memory"]; root != "" {
-		file = filepath.Join(root, name, "memory.oom_control")
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		if text, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
-			if err != nil {
-				return 0
-			}
-			return n
-		}
-	}
-	return 0
 }
 
 // devicesV1 sets the device filter of a machine without a v2 tree.

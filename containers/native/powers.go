@@ -1,8 +1,10 @@
 package native
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,6 +52,10 @@ func powersOf(s *containers.ExecSpec, normal *unix.SockFprog) (*powers, error) {
 	if w.limits, err = ulimits(s.Ulimits); err != nil {
 		return nil, err
 	}
+	if now := new(unix.Rlimit); unix.Getrlimit(unix.RLIMIT_NOFILE, now) == nil &&
+		!slices.ContainsFunc(w.limits, func(l rlimit) bool { return l.resource == unix.RLIMIT_NOFILE }) {
+		w.limits = append(w.limits, rlimit{unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: min(1024, now.Max), Max: min(openFiles, now.Max)}})
+	}
 	if s.OOMScoreAdj < -1000 || s.OOMScoreAdj > 1000 {
 		return nil, fmt.Errorf("OOM score adjustment of %d is not within -1000 and 1000", s.OOMScoreAdj)
 	}
@@ -64,6 +70,15 @@ func powersOf(s *containers.ExecSpec, normal *unix.SockFprog) (*powers, error) {
 	}
 	w.appArmor, err = appArmor(s.AppArmor)
 	return w, err
+}
+
+// grantedPowers are those that this process can give its children.
+func grantedPowers(s *containers.ExecSpec, normal *unix.SockFprog) (*powers, error) {
+	w, err := powersOf(s, normal)
+	if err != nil {
+		return nil, err
+	}
+	return w, errors.Join(checkLimits(containers.ProcessRef{}, s.Ulimits), checkOOMScore(containers.ProcessRef{}, s.OOMScoreAdj))
 }
 
 // seLinux refuses labels where they would mean something; elsewhere they are

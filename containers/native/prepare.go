@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -54,7 +55,7 @@ func (c *container) prepare(ctx context.Context, t *thread) (err error) {
 	if err := t.goHome(); err != nil {
 		return err
 	}
-	for _, path := range []string{c.spec.Stdin, c.spec.Stdout, c.spec.Stderr} {
+	for _, path := range []string{c.spec.Stdout, c.spec.Stderr} {
 		if err := makeFIFO(path, c.user); err != nil {
 			return err
 		}
@@ -208,6 +209,26 @@ func makeFIFO(path string, u *identity) error {
 		return fmt.Errorf("cannot give the FIFO %s to the container's user: %w", path, err)
 	}
 	return nil
+}
+
+// openInput makes a pipe of the container's user that nobody writes to, open
+// for both so that it has no end.
+func openInput(u *identity) (int, error) {
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		return -1, fmt.Errorf("cannot make a pipe: %w", err)
+	}
+	defer closeFD(ends[0])
+	defer closeFD(ends[1])
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(ends[0]), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("cannot open a pipe: %w", err)
+	}
+	if err := unix.Fchown(fd, int(u.uid), int(u.gid)); err != nil {
+		closeFD(fd)
+		return -1, fmt.Errorf("cannot give a pipe to the container's user: %w", err)
+	}
+	return fd, nil
 }
 
 // openFIFO opens for reading too, so that a writer never sees EPIPE.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"sync"
 	"syscall"
 	"time"
@@ -42,7 +41,7 @@ func newProcess(pid, pidfd int, cg *entry, groups *hierarchies) (*process, error
 	}
 	if err != nil {
 		abandon(pidfd)
-		return nil, fmt.Errorf("cannot start %s: %w", path.Base(cg.name), err)
+		return nil, err
 	}
 	return &process{ref: ref, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), cgroup: cg.name, ooms: cg.ooms, groups: groups}, nil
 }
@@ -175,7 +174,8 @@ func (p *process) Wait() (containers.Exit, error) {
 		_ = p.control(func(fd int) error { lastExit(p.ref, fd, &exit); return nil })
 	}
 	if p.cgroup != "" {
-		exit.OOM = p.groups.oomKills(p.cgroup) > p.ooms
+		// Another process than this one may have been killed.
+		exit.OOM = (exit.Code == 128+int(unix.SIGKILL) || exit.Code < 0) && p.groups.oomKills(p.cgroup) > p.ooms
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

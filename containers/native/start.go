@@ -229,12 +229,15 @@ func (c *container) openStdio(t *thread, opened func(int, error) error) error {
 		defer closeFD(fd)
 		return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, low)
 	}
-	for _, p := range []string{c.spec.Stdin, c.spec.Stdout, c.spec.Stderr} {
+	for i, p := range []string{"", c.spec.Stdout, c.spec.Stderr} {
 		var err error
-		if p == "" {
-			err = opened(raise(t.openNull(int(c.root.Fd()))))
-		} else {
+		switch {
+		case p != "":
 			err = opened(raise(openFIFO(p)))
+		case i == 0 && c.spec.StdinOpen:
+			err = opened(raise(openInput(c.user)))
+		default:
+			err = opened(raise(t.openNull(int(c.root.Fd()))))
 		}
 		if err != nil {
 			return err

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// fullSections are the levels below a station's keys for limits, files,
+// limitSections are the levels below a station's keys for limits, files,
 // rights and reuse, and below those of the top level.
-func fullSections() []section {
+func limitSections() []section {
 	return []section{
 		{extendsLevel, "`extends`, long form", "The short form is the name.", ""},
 		{includeLevel, "An entry of `include`, long form", "The short form is the path.", ""},

@@ -10,9 +10,9 @@ import (
 	"platelayer/topology"
 )
 
-// fullFields are a station's limits, files and rights. What a cgroup holds can
+// limitFields are a station's limits, files and rights. What a cgroup holds can
 // be changed while the station runs.
-func fullFields() []field[topology.Station] {
+func limitFields() []field[topology.Station] {
 	type station = topology.Station
 	yes := func(set bool) []part {
 		if !set {

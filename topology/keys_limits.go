@@ -1,7 +1,7 @@
 package topology
 
-// fullKeys are the station's keys for limits, files, rights and reuse.
-func fullKeys() []key {
+// limitKeys are the station's keys for limits, files, rights and reuse.
+func limitKeys() []key {
 	boolean, number := shape{form: formBoolean}, shape{form: formInteger}
 	size := text("a size like 64m or 1.5g")
 	pairs := either("a mapping of names to values or a list of NAME=value",
@@ -74,8 +74,8 @@ func reuseKeys() []key {
 	}
 }
 
-// fullLevels are the levels below fullKeys and reuseKeys.
-func fullLevels() map[level][]key {
+// limitLevels are the levels below limitKeys and reuseKeys.
+func limitLevels() map[level][]key {
 	boolean, number, path := shape{form: formBoolean}, shape{form: formInteger}, text("a path on the machine")
 	target := text("an absolute path")
 	contents := []key{

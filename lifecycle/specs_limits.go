@@ -46,8 +46,8 @@ func resources(s *topology.Station) containers.Resources {
 	}
 }
 
-// full adds to a container's description what it shares with compose.
-func (w site) full(spec *containers.Spec, s *topology.Station) {
+// limit adds to a container's description what it shares with compose.
+func (w site) limit(spec *containers.Spec, s *topology.Station) {
 	spec.Resources = resources(s)
 	for _, u := range s.Ulimits {
 		spec.Ulimits = append(spec.Ulimits, containers.Ulimit(u))
