@@ -426,7 +426,7 @@ func (k *keeper) answer(c *caller) {
 		k.drain(gone)
 		c.finish(nil)
 	case r.Op == opEndRun:
-		c.finish(k.tidy(r.Stations))
+		c.finish(k.tidy(r.Stations, func(id string) bool { return k.runsFor(id, r.OneOff) }))
 	case !k.tryOperating():
 		c.finish(&Busy{k.name})
 	default:

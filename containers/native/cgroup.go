@@ -193,12 +193,18 @@ func OpenCgroup(name string) (*os.File, error) {
 }
 
 // JoinCgroup moves a process into a cgroup of each hierarchy that has it; "" is
-// the root, which all have.
+// the root, which all have. On v1 that is each of those whose limits a login
+// session may have: a container without such a limit stays where its parent is.
 func JoinCgroup(name string, pid int) error {
 	h := findHierarchies()
 	if name != "" {
 		if err := h.make(name); err != nil {
 			return err
+		}
+		for _, c := range []string{"memory", "pids", "cpu", "blkio"} {
+			if root := h.v1[c]; root != "" {
+				_ = mkdirCgroup(filepath.Join(root, name)) // where the machine does not let us, all stays as it is
+			}
 		}
 	}
 	for _, root := range h.trees() {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -184,6 +186,29 @@ func TestCPUWeight(t *testing.T) {
 	for shares, want := range map[int64]int64{0: 0, 2: 1, 1024: 100, 512: 59, 262144: 10000} {
 		if got := cpuWeight(shares); got != want {
 			t.Errorf("%d: got %d, want %d", shares, got, want)
+		}
+	}
+}
+
+// TestJoinCgroup: who joins a cgroup leaves the limits of the session it comes
+// from, and so do those that it starts.
+func TestJoinCgroup(t *testing.T) {
+	r := newRig(t)
+	cmd := exec.Command("sleep", "100")
+	must(t, cmd.Start())
+	defer func() {
+		must(t, cmd.Process.Kill())
+		_ = cmd.Wait() // killed
+	}()
+	must(t, JoinCgroup(r.cgroup+"/keeper", cmd.Process.Pid))
+	text, err := os.ReadFile("/proc/" + itoa(cmd.Process.Pid) + "/cgroup")
+	must(t, err)
+	for line := range strings.Lines(string(text)) {
+		id, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controller, path, _ := strings.Cut(rest, ":")
+		limits := slices.Contains([]string{"memory", "pids", "cpu", "blkio"}, controller)
+		if (limits || id == "0") && path != "/"+r.cgroup+"/keeper" {
+			t.Errorf("it is in %s", line)
 		}
 	}
 }
