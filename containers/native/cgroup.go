@@ -193,15 +193,16 @@ func OpenCgroup(name string) (*os.File, error) {
 }
 
 // JoinCgroup moves a process into a cgroup of each hierarchy that has it; "" is
-// the root, which all have. On v1 that is each of those whose limits a login
-// session may have: a container without such a limit stays where its parent is.
+// the root, which all have. On v1 it is made for the limits that end processes
+// of a login session: a container without one stays where its parent is. A group
+// of the cpu controller would be one share for all of them together.
 func JoinCgroup(name string, pid int) error {
 	h := findHierarchies()
 	if name != "" {
 		if err := h.make(name); err != nil {
 			return err
 		}
-		for _, c := range []string{"memory", "pids", "cpu", "blkio"} {
+		for _, c := range []string{"memory", "pids"} {
 			if root := h.v1[c]; root != "" {
 				_ = mkdirCgroup(filepath.Join(root, name)) // where the machine does not let us, all stays as it is
 			}
