@@ -188,8 +188,8 @@ func (a *app) load(path string) (*topology.Topology, error) {
 	if info, err := os.Stat(env); err == nil && info.IsDir() {
 		// A Python environment, most likely.
 	} else if text, err := lifecycle.ReadSource(env); err == nil {
-		if dotenv, err = topology.ParseEnv(text); err != nil {
-			return nil, fmt.Errorf("cannot read .env beside %s: %w", path, err)
+		if dotenv, err = topology.ParseEnv(env, text); err != nil {
+			return nil, err
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cannot read .env beside %s: %w", path, err)
