@@ -266,10 +266,14 @@ func (k *keeper) tell(p Progress) {
 
 // become writes a new status at once; what changes later is written by
 // recordChanges.
-func (k *keeper) become(status string) error {
+func (k *keeper) become(status string) error { return k.becomeFor(status, false) }
+
+// becomeFor does the same for a change that is, perhaps, only of one-off
+// stations.
+func (k *keeper) becomeFor(status string, oneOff bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.state.Status = status
+	k.state.Status, k.state.OneOff = status, oneOff
 	return k.record()
 }
 

@@ -67,6 +67,8 @@ type State struct {
 	Started  time.Time             `json:"started_at"`
 	Backbone *ContainerState       `json:"backbone"`
 	Stations []*ContainerState     `json:"stations"`
+	// OneOff: the change under way only brings or removes one-off stations.
+	OneOff bool `json:"one_off,omitempty"`
 	// Retired: a `down` has begun, and may have been killed since.
 	Retired bool `json:"retired,omitempty"`
 }

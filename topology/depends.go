@@ -9,8 +9,9 @@ import (
 
 // dependency is one entry of depends_on, resolved.
 type dependency struct {
-	on *stationDraft
-	at position
+	on   *stationDraft
+	at   position
+	from *node
 }
 
 // resolveDependencies finds the stations that depends_on names and reports
@@ -54,11 +55,12 @@ func (l *loader) resolveDependencies() {
 					seen[d.Station] = true
 					l.checkCondition(ref, on)
 					s.out.DependsOn = append(s.out.DependsOn, d)
-					graph[s] = append(graph[s], dependency{on, ref.at})
+					graph[s] = append(graph[s], dependency{on, ref.at, ref.from})
 				}
 			}
 		}
 	}
+	l.closing = map[*node]position{}
 	w := walker{loader: l, graph: graph, done: map[*stationDraft]bool{}, depth: map[*stationDraft]int{}, reported: map[position]bool{}}
 	for _, s := range stations {
 		w.visit(s)
@@ -70,6 +72,7 @@ type reference struct {
 	Dependency
 	text      string
 	at        position
+	from      *node // the entry, whose place may be another's too
 	condition *node // nil where it is the default
 	// into is where pid or ipc keeps the one station it joins: that one starts
 	// first.
@@ -80,7 +83,7 @@ func (l *loader) dependencyRefs(s *stationDraft) []reference {
 	var refs []reference
 	n := s.body.get("depends_on")
 	for _, p := range n.all() {
-		ref := reference{Dependency{Condition: Started}, p.key, p.at, p.val.get("condition"), nil}
+		ref := reference{Dependency{Condition: Started}, p.key, p.at, p.val, p.val.get("condition"), nil}
 		if ref.condition != nil {
 			ref.Condition = ref.condition.text
 		}
@@ -94,14 +97,14 @@ func (l *loader) dependencyRefs(s *stationDraft) []reference {
 	}
 	for _, item := range n.good() {
 		if n.kind == sequence {
-			refs = append(refs, reference{Dependency{Condition: Started}, item.text, item.position, nil, nil})
+			refs = append(refs, reference{Dependency{Condition: Started}, item.text, item.position, item, nil, nil})
 		}
 	}
 	if at := l.sharedWith(s, "pid"); at != nil {
-		refs = append(refs, reference{Dependency{Condition: Started}, at.text, at.position, nil, &s.out.PID})
+		refs = append(refs, reference{Dependency{Condition: Started}, at.text, at.position, at, nil, &s.out.PID})
 	}
 	if at := l.sharedWith(s, "ipc"); at != nil {
-		refs = append(refs, reference{Dependency{Condition: Started}, at.text, at.position, nil, &s.out.IPC})
+		refs = append(refs, reference{Dependency{Condition: Started}, at.text, at.position, at, nil, &s.out.IPC})
 	}
 	return refs
 }
@@ -236,6 +239,7 @@ func (w *walker) visit(s *stationDraft) {
 	w.depth[s] = len(w.path)
 	for _, d := range w.graph[s] {
 		if i := w.depth[d.on] - 1; i >= 0 {
+			w.closing[d.from] = d.at
 			if w.reported[d.at] {
 				continue
 			}

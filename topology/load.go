@@ -54,8 +54,9 @@ type loader struct {
 
 	root     *node
 	clusters []*clusterDraft
-	scale    map[*node]int // of Options.Scale, by the station's body
-	written  int           // bytes that the replicas so far would be in a file
+	scale    map[*node]int      // of Options.Scale, by the station's body
+	closing  map[*node]position // entries that close a cycle of dependencies
+	written  int                // bytes that the replicas so far would be in a file
 }
 
 // load is the order of the work: the text, its form, each value by itself,
