@@ -142,6 +142,13 @@ func (c *change) begin() error {
 			c.idle = append(c.idle, m)
 		}
 	}
+	// What shares a namespace with one that is replaced ends with it.
+	for _, m := range k.sharers(c.replaced) {
+		if i := slices.Index(c.kept, m); i >= 0 {
+			c.kept = slices.Delete(c.kept, i, i+1)
+			c.replaced = append(c.replaced, m)
+		}
+	}
 	// Those that ask to be restarted with others are, once these are ready.
 	c.followers = slices.DeleteFunc(k.withFollowers(c.replaced), func(m *member) bool { return !slices.Contains(c.kept, m) })
 	return nil

@@ -142,6 +142,11 @@ func (m *member) live(ctx context.Context, r *root, running containers.Process) 
 	}
 	var pauses backoff
 	for again := false; ; again = true {
+		if again && m.k.awaitShared(ctx, m.definition()) != nil {
+			m.stopped()
+			m.event(Event{Kind: EventStopped})
+			return
+		}
 		began := time.Now()
 		e := m.run(ctx, r, running, again)
 		r, running = nil, nil
@@ -321,6 +326,7 @@ func (m *member) drain() {
 	if output == nil {
 		return
 	}
+	output.hangUp()
 	select {
 	case <-output.drained:
 	case <-time.After(time.Second): // a process outside the station holds its output open
