@@ -180,6 +180,9 @@ func (k *keeper) open(op string) (net.Listener, error) {
 	if err := native.JoinCgroup(keeperCgroup(k.name), os.Getpid()); err != nil {
 		return nil, err
 	}
+	if err := native.LeaveSession(cgroup(k.name), os.Getpid()); err != nil {
+		return nil, err
+	}
 	intent, err := readIntent(k.layout, k.name)
 	if err != nil {
 		return nil, err

@@ -193,19 +193,12 @@ func OpenCgroup(name string) (*os.File, error) {
 }
 
 // JoinCgroup moves a process into a cgroup of each hierarchy that has it; "" is
-// the root, which all have. On v1 it is made for the limits that end processes
-// of a login session: a container without one stays where its parent is. A group
-// of the cpu controller would be one share for all of them together.
+// the root, which all have.
 func JoinCgroup(name string, pid int) error {
 	h := findHierarchies()
 	if name != "" {
 		if err := h.make(name); err != nil {
 			return err
-		}
-		for _, c := range []string{"memory", "pids"} {
-			if root := h.v1[c]; root != "" {
-				_ = mkdirCgroup(filepath.Join(root, name)) // where the machine does not let us, all stays as it is
-			}
 		}
 	}
 	for _, root := range h.trees() {
@@ -216,6 +209,23 @@ func JoinCgroup(name string, pid int) error {
 		err := writeFile(filepath.Join(root, name, "cgroup.procs"), strconv.Itoa(pid))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("cannot move process %d into the cgroup %q: %w", pid, name, err)
+		}
+	}
+	return nil
+}
+
+// LeaveSession moves a process out of those v1 cgroups of a login session whose
+// limits end processes, into name: a container without such a limit stays where
+// its parent is. A group of the cpu controller would be one share for all
+// containers together. Where the machine does not let us, all stays as it is.
+func LeaveSession(name string, pid int) error {
+	if err := checkCgroup(name); err != nil {
+		return err
+	}
+	h := findHierarchies()
+	for _, c := range []string{"memory", "pids"} {
+		if root := h.v1[c]; root != "" && mkdirCgroup(filepath.Join(root, name)) == nil {
+			_ = writeFile(filepath.Join(root, name, "cgroup.procs"), strconv.Itoa(pid))
 		}
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -190,9 +189,9 @@ func TestCPUWeight(t *testing.T) {
 	}
 }
 
-// TestJoinCgroup: who joins a cgroup leaves the limits of the session it comes
-// from, and so do those that it starts.
-func TestJoinCgroup(t *testing.T) {
+// TestLeaveSession: who leaves the limits of the session it comes from is in a
+// group of ours, and so are those that it starts.
+func TestLeaveSession(t *testing.T) {
 	r := newRig(t)
 	cmd := exec.Command("sleep", "100")
 	must(t, cmd.Start())
@@ -200,14 +199,13 @@ func TestJoinCgroup(t *testing.T) {
 		must(t, cmd.Process.Kill())
 		_ = cmd.Wait() // killed
 	}()
-	must(t, JoinCgroup(r.cgroup+"/keeper", cmd.Process.Pid))
+	must(t, LeaveSession(r.cgroup, cmd.Process.Pid))
 	text, err := os.ReadFile("/proc/" + itoa(cmd.Process.Pid) + "/cgroup")
 	must(t, err)
 	for line := range strings.Lines(string(text)) {
-		id, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
 		controller, path, _ := strings.Cut(rest, ":")
-		limits := slices.Contains([]string{"memory", "pids"}, controller)
-		if (limits || id == "0") && path != "/"+r.cgroup+"/keeper" {
+		if (controller == "memory" || controller == "pids") && path != "/"+r.cgroup {
 			t.Errorf("it is in %s", line)
 		}
 	}
