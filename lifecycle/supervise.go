@@ -307,6 +307,9 @@ func (m *member) watch(ctx context.Context, process containers.Process) ending {
 		case <-checks.due:
 			checks.begin(ctx)
 		case said := <-checks.results:
+			if !checks.asked() {
+				continue // redo is on its way
+			}
 			if checks.observe(said) == healthUnhealthy && checks.config.RestartUnhealthy {
 				checks.stop()
 				m.terminate(process, exited)
