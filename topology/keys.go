@@ -102,7 +102,7 @@ func clusterKeys() []key {
 			doc: "The same for a cluster with several subnets; at most one for each."},
 		{name: "mtu", shape: shape{form: formInteger, is: "a whole number of bytes"}, example: "mtu: 9000", def: "1500",
 			doc: "The largest packet on the cluster's network, from 68 to 65535 bytes; at least 1280 where there is an IPv6 subnet."},
-		{name: "stations", shape: table("a mapping of station names", object("a mapping of a station's keys", stationLevel).orNull()),
+		{name: "stations", shape: table("a mapping of station names", object("a mapping of a station's keys", stationLevel).orNull()).orNull(),
 			example: "stations: {a: , b: {address: 10.20.0.9}}", def: "none",
 			doc: "The containers of the cluster, each under its name. One without keys runs the built-in image."},
 	}
