@@ -339,10 +339,15 @@ func (k *sketch) text(name string) string {
 	var w strings.Builder
 	fmt.Fprintf(&w, "name: %s\nbackbone: {egress: none, routes: [%s]}\nclusters:\n", name, k.backboneRoutes())
 	for _, c := range k.clusters {
-		fmt.Fprintf(&w, "  %s:\n    %s\n    stations:\n", c.name, strings.Join(c.keys, "\n    "))
+		fmt.Fprintf(&w, "  %s:\n    %s\n", c.name, strings.Join(c.keys, "\n    "))
+		first := true
 		for _, s := range k.stations {
 			if s.home != c {
 				continue
+			}
+			if first {
+				fmt.Fprintln(&w, "    stations:")
+				first = false
 			}
 			keys := quotedList("addresses", s.addresses)
 			add := func(key string, list []string) {
