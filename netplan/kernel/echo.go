@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -37,7 +38,9 @@ const patience = 1200 * time.Millisecond
 // is not sent again. Namespaces that are not there answer nothing.
 func Echo(ctx context.Context, o Options, asks []Ask) ([]bool, error) {
 	answered := make([]bool, len(asks))
-	all, err := openAsking(o, asks)
+	near := newNeighbours()
+	defer near.close()
+	all, err := openAsking(o, asks, near)
 	defer func() {
 		for _, a := range all {
 			a.conn.Close()
@@ -46,33 +49,29 @@ func Echo(ctx context.Context, o Options, asks []Ask) ([]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &echo{asks: asks, answered: answered, heard: make(chan struct{}, 1), token: uint64(time.Now().UnixNano())}
+	e := &echo{asks: asks, answered: answered, near: near, heard: make(chan struct{}, 1), token: uint64(time.Now().UnixNano())}
 	var readers sync.WaitGroup
 	for id, a := range all {
 		readers.Go(func() { e.read(a, uint16(id)) })
 	}
-	// Not all at once: the receivers' queues are short.
-	turn := make(chan struct{}, 8)
-	var senders sync.WaitGroup
 	for id, a := range all {
-		senders.Go(func() {
-			turn <- struct{}{}
-			defer func() { <-turn }()
-			e.send(ctx, a, uint16(id))
-		})
+		if err = e.send(ctx, a, uint16(id)); err != nil {
+			break
+		}
 	}
-	senders.Wait()
-	e.wait(ctx)
+	if err == nil {
+		e.wait(ctx, patience)
+	}
 	for _, a := range all {
 		a.conn.SetReadDeadline(time.Unix(1, 0))
 	}
 	readers.Wait()
-	return answered, ctx.Err()
+	return answered, cmp.Or(err, ctx.Err())
 }
 
 // openAsking opens a socket for each namespace and IP version. A raw socket
 // stays in the namespace that it was made in.
-func openAsking(o Options, asks []Ask) ([]*asking, error) {
+func openAsking(o Options, asks []Ask, near *neighbours) ([]*asking, error) {
 	type place struct {
 		netns string
 		six   bool
@@ -88,6 +87,7 @@ func openAsking(o Options, asks []Ask) ([]*asking, error) {
 		at[p].asks = append(at[p].asks, i)
 	}
 	var all []*asking
+	seen := map[string]bool{}
 	err := onOwnThread(func() error {
 		for _, p := range order {
 			ns, err := openPin(o, p.netns)
@@ -101,6 +101,12 @@ func openAsking(o Options, asks []Ask) ([]*asking, error) {
 			ns.Close()
 			if err != nil {
 				return err
+			}
+			if !seen[p.netns] {
+				seen[p.netns] = true
+				if err := near.open(); err != nil {
+					return err
+				}
 			}
 			if at[p].conn, err = openEcho(p.six); err != nil {
 				if p.six && errors.Is(err, unix.EAFNOSUPPORT) {
@@ -159,6 +165,8 @@ const (
 type echo struct {
 	asks  []Ask
 	token uint64 // tells its packets from those of others
+	near  *neighbours
+	since int // packets, since it had the neighbours forgotten
 	heard chan struct{}
 
 	mu       sync.Mutex
@@ -166,15 +174,26 @@ type echo struct {
 	done     int
 }
 
-func (e *echo) send(ctx context.Context, a *asking, id uint16) {
-	const burst = 32 // packets
+func (e *echo) send(ctx context.Context, a *asking, id uint16) error {
+	const (
+		burst  = 32                    // packets
+		moment = 50 * time.Millisecond // for answers that are on their way
+	)
 	for k, i := range a.asks {
-		if ctx.Err() != nil {
-			return
-		}
 		if k%burst == burst-1 {
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // the receivers' queues are short
+			if e.near.crowded(e.since) {
+				e.wait(ctx, moment)
+				if err := e.near.forget(); err != nil {
+					return err
+				}
+				e.since = 0
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 		}
+		e.since++
 		m := make([]byte, 8, 24)
 		m[0] = echoRequest4
 		if a.six {
@@ -191,6 +210,7 @@ func (e *echo) send(ctx context.Context, a *asking, id uint16) {
 			e.settle(i, false) // no route, for one
 		}
 	}
+	return nil
 }
 
 // checksum is that of the Internet (RFC 1071); b is of an even length.
@@ -237,7 +257,7 @@ func (e *echo) settle(i int, answered bool) {
 }
 
 // wait ends when all is settled, or nothing was heard for a while.
-func (e *echo) wait(ctx context.Context) {
+func (e *echo) wait(ctx context.Context, patience time.Duration) {
 	quiet := time.NewTimer(patience)
 	defer quiet.Stop()
 	for {
