@@ -86,7 +86,7 @@ func (a *app) command() *cobra.Command {
 			c.AddCommand(s)
 		}
 	}
-	add("file", a.initCommand(), a.importCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.schemaCommand())
+	add("file", a.initCommand(), a.importCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.schemaCommand(), a.graphCommand())
 	add("life", a.upCommand(), a.downCommand(), a.psCommand(), a.lsCommand(), a.logsCommand(), a.execCommand(), a.runCommand(),
 		a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
 		a.scaleCommand(), a.rmCommand(), a.eventsCommand(), a.inspectCommand(), a.statsCommand(), a.topCommand(), a.shellCommand(), a.cpCommand())

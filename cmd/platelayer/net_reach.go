@@ -111,7 +111,9 @@ func (a *app) described(args []string) (t *topology.Topology, name string, err e
 	}
 	_, missing := os.Stat(a.path(args))
 	if missing == nil && (given != "" || a.name == "") || given != "" && strings.ContainsAny(given, "/.") {
-		t, err = a.load(a.path(args))
+		if t, err = a.load(a.path(args)); err == nil {
+			t, _, err = a.selected(t, nil)
+		}
 		return t, "", err
 	}
 	if given == "" && a.name == "" {
