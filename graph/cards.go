@@ -63,7 +63,7 @@ func cardOf(t *topology.Topology, c *topology.Cluster, s *topology.Station, o Op
 		}
 	}
 	first := cmp.Or(s.InterfaceName, "eth0")
-	if first == "eth0" && len(s.Interfaces) == 0 && len(linksOf(t, s)) == 0 {
+	if first == "eth0" && len(s.Interfaces) == 0 && len(linksOf(t, s)) == 0 && len(s.Loopback) == 0 {
 		first = ""
 	}
 	add(first, s.Addresses)
