@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-
-	"platelayer/topology"
 )
 
 // Network tells which way packets go, from the plan alone: it looks routes up
@@ -267,9 +265,9 @@ func (w *Network) neighbour(wire string, a netip.Addr, asker *router) *port {
 // whyOf words what a route's type does.
 func whyOf(kind string) Why {
 	switch kind {
-	case topology.RouteBlackhole:
+	case RouteBlackhole:
 		return Blackhole
-	case topology.RouteProhibit:
+	case RouteProhibit:
 		return Prohibited
 	}
 	return Unreachable
