@@ -167,6 +167,7 @@ type echo struct {
 	token uint64 // tells its packets from those of others
 	near  *neighbours
 	since int // packets, since it had the neighbours forgotten
+	sent  int
 	heard chan struct{}
 
 	mu       sync.Mutex
@@ -194,6 +195,7 @@ func (e *echo) send(ctx context.Context, a *asking, id uint16) error {
 			}
 		}
 		e.since++
+		e.sent++
 		m := make([]byte, 8, 24)
 		m[0] = echoRequest4
 		if a.six {
@@ -256,13 +258,13 @@ func (e *echo) settle(i int, answered bool) {
 	}
 }
 
-// wait ends when all is settled, or nothing was heard for a while.
+// wait ends when all that was sent is settled, or nothing was heard for a while.
 func (e *echo) wait(ctx context.Context, patience time.Duration) {
 	quiet := time.NewTimer(patience)
 	defer quiet.Stop()
 	for {
 		e.mu.Lock()
-		all := e.done == len(e.asks)
+		all := e.done == e.sent
 		e.mu.Unlock()
 		if all {
 			return
