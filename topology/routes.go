@@ -192,8 +192,11 @@ func (l *loader) checkRoutes() {
 	for _, r := range l.routes {
 		for _, c := range l.clusters {
 			leads := c.inline || len(c.out.BackboneAddresses) > 0
-			if leads && r.inside(c.wires()) {
+			switch gateway := c.gatewayAt(r.To); {
+			case leads && r.inside(c.wires()):
 				l.spoil(r.at.get("to"), fmt.Sprintf("the backbone leads to cluster %s itself", c.out.Name), "a route to a part of it, or one with a metric, can stand beside that")
+			case leads && !c.inline && r.Metric == 0 && gateway != "":
+				l.spoil(r.at.get("to"), fmt.Sprintf("the backbone leads to gateway %s itself", gateway), "one with a metric can stand beside that")
 			}
 		}
 		if r.dev != nil {
@@ -208,6 +211,18 @@ func (l *loader) checkRoutes() {
 // there already.
 func (r *routeDraft) inside(wires []wire) bool {
 	return r.Metric == 0 && slices.ContainsFunc(wires, func(w wire) bool { return w.subnet == r.To })
+}
+
+// gatewayAt is the cluster's gateway, or one that stands by, whose address a
+// route is to; "" is none.
+func (c *clusterDraft) gatewayAt(to netip.Prefix) string {
+	for _, s := range c.stations {
+		leads := c.out.Gateway == s.out.Name || slices.ContainsFunc(c.out.Standby, func(g Gateway) bool { return g.Station == s.out.Name })
+		if leads && to.IsSingleIP() && slices.Contains(s.legs[0].addresses, to.Addr()) {
+			return s.out.Name
+		}
+	}
+	return ""
 }
 
 // wires are what each of the cluster's stations is attached to.
