@@ -47,7 +47,7 @@ func (b *builder) backbone() (Node, error) {
 		if r.Type != "" {
 			dev = ""
 		}
-		n.Routes = append(n.Routes, Route{Type: r.Type, To: r.To.Masked(), Via: b.firstHop(r.Via), Dev: dev, Metric: r.Metric})
+		n.Routes = append(n.Routes, Route{Type: r.Type, To: r.To.Masked(), Via: b.firstHop(r.Via), Dev: dev, Metric: metric(r.To.Addr(), r.Metric)})
 	}
 	n.Apart = b.apart()
 	return n, nil
@@ -90,11 +90,11 @@ func (b *builder) legIn(n *Node, c *topology.Cluster) error {
 		}
 		n.Routes = append(n.Routes,
 			Route{To: host(via), Dev: name},
-			Route{To: own.Masked(), Via: via, Dev: name, Metric: c.Metric},
+			Route{To: own.Masked(), Via: via, Dev: name, Metric: metric(via, c.Metric)},
 		)
 		for _, other := range b.standby[c.Name] {
 			if via, ok := addressIn(own.Masked(), addressesIn(other.station, c.Name)); ok {
-				n.Routes = append(n.Routes, Route{To: host(via), Dev: name}, Route{To: own.Masked(), Via: via, Dev: name, Metric: other.metric})
+				n.Routes = append(n.Routes, Route{To: host(via), Dev: name}, Route{To: own.Masked(), Via: via, Dev: name, Metric: metric(via, other.metric)})
 			}
 		}
 		n.Routes = append(n.Routes, Route{To: own.Masked(), Dev: name, Table: table})

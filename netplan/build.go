@@ -2,6 +2,7 @@ package netplan
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 
 	"platelayer/topology"
@@ -195,6 +196,16 @@ func addressIn(subnet netip.Prefix, addrs []netip.Addr) (netip.Addr, bool) {
 		}
 	}
 	return netip.Addr{}, false
+}
+
+// metric is what Linux is told of a route: for IPv6 it takes 0 for 1024
+// (IP6_RT_PRIO_USER), which others must stay above.
+func metric(of netip.Addr, asked uint32) uint32 {
+	const base = 1024
+	if of.Is4() || asked == 0 {
+		return asked
+	}
+	return min(asked, math.MaxUint32-base) + base
 }
 
 // host is a as a prefix of its own: /32 or /128.

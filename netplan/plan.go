@@ -3,7 +3,11 @@
 // deterministic: the same topology gives the same plan, byte for byte.
 package netplan
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"platelayer/topology"
+)
 
 // Plan is the network of one topology.
 type Plan struct {
@@ -78,6 +82,13 @@ type Interface struct {
 	// (IFA_F_NOPREFIXROUTE).
 	NoPrefixRoute bool `json:"no_prefix_route,omitempty"`
 }
+
+// Types of a Route that lead nowhere (ip-route(8)).
+const (
+	RouteBlackhole   = topology.RouteBlackhole
+	RouteUnreachable = topology.RouteUnreachable
+	RouteProhibit    = topology.RouteProhibit
+)
 
 // Route is a unicast route, unless it has a type that leads nowhere and so no
 // Dev. Via is invalid for a destination on the link.

@@ -55,13 +55,15 @@ func (n *Node) hasIPv6() bool {
 	return slices.ContainsFunc(n.Loopback, six) || slices.ContainsFunc(n.Interfaces, func(f Interface) bool { return slices.ContainsFunc(f.Addresses, six) })
 }
 
-// own gives settings the values that the file asks for.
+// own gives settings the values that the file asks for; what only other nodes'
+// plans set is added, or Settings would take it back.
 func own(settings []Sysctl, asked []topology.Sysctl) []Sysctl {
-	for i := range settings {
-		for _, a := range asked {
-			if a.Name == settings[i].Key {
-				settings[i].Value = a.Value
-			}
+	for _, a := range asked {
+		named := func(s Sysctl) bool { return s.Key == a.Name }
+		if i := slices.IndexFunc(settings, named); i >= 0 {
+			settings[i].Value = a.Value
+		} else if slices.ContainsFunc(untouched(), named) {
+			settings = append(settings, Sysctl{Key: a.Name, Value: a.Value})
 		}
 	}
 	return settings
@@ -97,7 +99,7 @@ func (b *builder) stationRoutes(n *Node, s *topology.Station) error {
 		if !ok {
 			return fmt.Errorf("cannot plan %s: the route to %s goes via %s, which is in no subnet of the station", s.ID(), r.To, r.Via)
 		}
-		n.Routes = append(n.Routes, Route{Type: r.Type, To: r.To.Masked(), Via: r.Via, Dev: dev, Metric: r.Metric})
+		n.Routes = append(n.Routes, Route{Type: r.Type, To: r.To.Masked(), Via: r.Via, Dev: dev, Metric: metric(r.To.Addr(), r.Metric)})
 	}
 	return nil
 }
@@ -118,7 +120,7 @@ func (b *builder) nextHops(c *topology.Cluster, subnet netip.Prefix, s *topology
 	var hops []Route
 	for _, o := range append([]standby{{g, c.Metric}}, b.standby[c.Name]...) {
 		if via, ok := addressIn(subnet, addressesIn(o.station, c.Name)); ok {
-			hops = append(hops, Route{To: everywhere(via), Via: via, Dev: dev, Metric: o.metric})
+			hops = append(hops, Route{To: everywhere(via), Via: via, Dev: dev, Metric: metric(via, o.metric)})
 		}
 	}
 	return hops

@@ -62,20 +62,25 @@ func nodeSysctls(forward, ipv6 bool) []Sysctl {
 // another plan has to be set to. The order matters as in Sysctls.
 func (n *Node) Settings() []Sysctl {
 	all := slices.Clone(n.Sysctls)
-	for _, s := range []Sysctl{
-		{Key: "net.ipv6.conf.all.disable_ipv6", Value: "0", Optional: true},
-		{Key: "net.ipv6.conf.all.forwarding", Value: "0", Optional: true},
-		{Key: "net.ipv6.conf.default.accept_ra", Value: "1", Optional: true},
-		{Key: "net.ipv6.conf.default.accept_dad", Value: "1", Optional: true},
-		{Key: "net.ipv6.conf.default.accept_redirects", Value: "1", Optional: true},
-		{Key: "net.ipv6.conf.default.disable_ipv6", Value: "0", Optional: true},
-	} {
+	for _, s := range untouched() {
 		named := func(o Sysctl) bool { return o.Key == s.Key }
 		if !slices.ContainsFunc(all, named) {
 			all = append(all, s)
 		}
 	}
 	return all
+}
+
+// untouched are the kernel's own values of what only some nodes' plans set.
+func untouched() []Sysctl {
+	return []Sysctl{
+		{Key: "net.ipv6.conf.all.disable_ipv6", Value: "0", Optional: true},
+		{Key: "net.ipv6.conf.all.forwarding", Value: "0", Optional: true},
+		{Key: "net.ipv6.conf.default.accept_ra", Value: "1", Optional: true},
+		{Key: "net.ipv6.conf.default.accept_dad", Value: "1", Optional: true},
+		{Key: "net.ipv6.conf.default.accept_redirects", Value: "1", Optional: true},
+		{Key: "net.ipv6.conf.default.disable_ipv6", Value: "0", Optional: true},
+	}
 }
 
 // InterfaceSettings are those that interface dev took from the namespace's

@@ -93,7 +93,7 @@ func clusterKeys() []key {
 			doc: "The only clusters that this one and its stations may meet through the backbone. Two clusters meet where both allow it."},
 		{name: "routes", shape: list("a list of routes", object("a mapping of to and via", routeLevel)),
 			example: "routes: [{to: 198.51.100.0/24, type: blackhole}]", def: "none",
-			doc: "Further routes of every station of the cluster. A station's own to the same place win; whom a route leads through does not get it."},
+			doc: "Further routes of every station of the cluster. A station's own to the same place win; who is in that place, or whom the route leads through, does not get it."},
 		{name: "backbone_address", shape: address, example: "backbone_address: 10.20.0.254",
 			def: "the first free address of each subnet when the backbone is the gateway, otherwise the last",
 			doc: "The backbone's address in this cluster."},
@@ -134,7 +134,7 @@ func routeKeys() []key {
 		{name: "type", shape: oneOf("unicast", "blackhole", "unreachable", "prohibit"), example: "type: blackhole", def: "`unicast`",
 			doc: "What becomes of the packets, as in ip-route(8): all but `unicast` lead nowhere, and take neither `via` nor `dev`."},
 		{name: "metric", shape: shape{form: formInteger, is: "a whole number"}, example: "metric: 50", def: "0",
-			doc: "Of several routes to one place the one with the lowest metric is taken."},
+			doc: "Of several routes to one place the one with the lowest metric is taken. For IPv6 `ip route` shows 1024 more, for Linux takes 0 as 1024 there."},
 	}
 }
 

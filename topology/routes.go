@@ -178,7 +178,7 @@ func (l *loader) checkRoutes() {
 			for _, r := range shared {
 				own := slices.ContainsFunc(s.routes, func(o routeDraft) bool { return o.To == r.To && o.Metric == r.Metric })
 				leads := slices.ContainsFunc(wires, func(w wire) bool { return r.Via.IsValid() && slices.Contains(w.own, r.Via) })
-				if own || leads {
+				if own || leads || r.inside(wires) && !r.inside(c.wires()) {
 					continue
 				}
 				s.out.Routes = append(s.out.Routes, r.Route)
@@ -190,6 +190,15 @@ func (l *loader) checkRoutes() {
 		}
 	}
 	for _, r := range l.routes {
+		for _, c := range l.clusters {
+			leads := c.inline || len(c.out.BackboneAddresses) > 0
+			switch gateway := c.gatewayAt(r.To); {
+			case leads && r.inside(c.wires()):
+				l.spoil(r.at.get("to"), fmt.Sprintf("the backbone leads to cluster %s itself", c.out.Name), "a route to a part of it, or one with a metric, can stand beside that")
+			case leads && !c.inline && r.Metric == 0 && gateway != "":
+				l.spoil(r.at.get("to"), fmt.Sprintf("the backbone leads to gateway %s itself", gateway), "one with a metric can stand beside that")
+			}
+		}
 		if r.dev != nil {
 			l.spoil(r.dev, "a route of the backbone has no dev", "name the next hop with via")
 		} else if sure {
@@ -198,8 +207,39 @@ func (l *loader) checkRoutes() {
 	}
 }
 
+// inside tells whether a route is to the very subnet of a wire, which leads
+// there already.
+func (r *routeDraft) inside(wires []wire) bool {
+	return r.Metric == 0 && slices.ContainsFunc(wires, func(w wire) bool { return w.subnet == r.To })
+}
+
+// gatewayAt is the cluster's gateway, or one that stands by, whose address a
+// route is to; "" is none.
+func (c *clusterDraft) gatewayAt(to netip.Prefix) string {
+	for _, s := range c.stations {
+		leads := c.out.Gateway == s.out.Name || slices.ContainsFunc(c.out.Standby, func(g Gateway) bool { return g.Station == s.out.Name })
+		if leads && to.IsSingleIP() && slices.Contains(s.legs[0].addresses, to.Addr()) {
+			return s.out.Name
+		}
+	}
+	return ""
+}
+
+// wires are what each of the cluster's stations is attached to.
+func (c *clusterDraft) wires() []wire {
+	var all []wire
+	for _, in := range c.subnets {
+		all = append(all, wire{subnet: in.Prefix})
+	}
+	return all
+}
+
 func (l *loader) checkHop(wires []wire, r routeDraft, whose string) {
 	who := strings.TrimSuffix(whose, "'s")
+	if who != "the backbone" && r.inside(wires) {
+		l.spoil(r.at.get("to"), fmt.Sprintf("%s is in %s itself", who, r.To), "a route to a part of it, or one with a metric, can stand beside that")
+		return
+	}
 	if r.Dev != "" && !slices.ContainsFunc(wires, func(w wire) bool { return w.dev == r.Dev }) {
 		var names []string
 		for _, w := range wires {

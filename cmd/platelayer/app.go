@@ -67,6 +67,7 @@ func (a *app) command() *cobra.Command {
 	c.AddGroup(
 		&cobra.Group{ID: "file", Title: "The file:"},
 		&cobra.Group{ID: "life", Title: "Life of a topology:"},
+		&cobra.Group{ID: "network", Title: "The network:"},
 		&cobra.Group{ID: "integrity", Title: "Integrity:"},
 		&cobra.Group{ID: "machine", Title: "The machine:"},
 	)
@@ -75,18 +76,21 @@ func (a *app) command() *cobra.Command {
 	add := func(group string, commands ...*cobra.Command) {
 		for _, s := range commands {
 			s.GroupID = group
-			if s.Flags().Lookup("follow") == nil { // logs has -f for that
-				s.Flags().StringVarP(&a.file, "file", "f", "", "the topology file (default: "+defaultFile+" in this folder)")
-			} else {
-				s.Flags().StringVar(&a.file, "file", "", "the topology file (default: "+defaultFile+" in this folder)")
+			for _, each := range append(s.Commands(), s) {
+				short := "f"
+				if each.Flags().Lookup("follow") != nil { // logs has -f for that
+					short = ""
+				}
+				each.Flags().StringVarP(&a.file, "file", short, "", "the topology file (default: "+defaultFile+" in this folder)")
 			}
 			c.AddCommand(s)
 		}
 	}
-	add("file", a.initCommand(), a.importCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.schemaCommand())
+	add("file", a.initCommand(), a.importCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.schemaCommand(), a.graphCommand())
 	add("life", a.upCommand(), a.downCommand(), a.psCommand(), a.lsCommand(), a.logsCommand(), a.execCommand(), a.runCommand(),
 		a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
 		a.scaleCommand(), a.rmCommand(), a.eventsCommand(), a.inspectCommand(), a.statsCommand(), a.topCommand(), a.shellCommand(), a.cpCommand())
+	add("network", a.netCommand())
 	add("integrity", a.sealCommand(), a.verifyCommand())
 	add("machine", a.doctorCommand(), a.versionCommand())
 	c.AddCommand(a.keeperCommand(), a.backboneCommand(), a.undoCommand())

@@ -21,11 +21,12 @@ func TestLayers(t *testing.T) {
 		"platelayer/containers/native": {"platelayer/containers"},
 		"platelayer/containers/image":  {"platelayer/containers"},
 		"platelayer/integrity":         {},
+		"platelayer/graph":             {"platelayer/topology"},
 		"platelayer/backbone":          {"platelayer/netplan"},
 		"platelayer/lifecycle": {"platelayer/topology", "platelayer/netplan", "platelayer/netplan/kernel", "platelayer/containers",
 			"platelayer/containers/native", "platelayer/containers/image", "platelayer/integrity", "platelayer/backbone"},
 		"platelayer/cmd/platelayer": {"platelayer/topology", "platelayer/netplan", "platelayer/containers", "platelayer/containers/image",
-			"platelayer/integrity", "platelayer/backbone", "platelayer/lifecycle"},
+			"platelayer/integrity", "platelayer/backbone", "platelayer/graph", "platelayer/lifecycle"},
 	}
 	// Libraries with one user.
 	only := map[string][]string{

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"platelayer/netplan"
-	"platelayer/topology"
 )
 
 // Interface indexes are set and not asked for, which saves a round trip for
@@ -179,11 +178,11 @@ func (b *batch) addRoute(r netplan.Route, flags uint16, index int32, netns strin
 
 func routeType(r netplan.Route) uint8 {
 	switch r.Type {
-	case topology.RouteBlackhole:
+	case netplan.RouteBlackhole:
 		return unix.RTN_BLACKHOLE
-	case topology.RouteUnreachable:
+	case netplan.RouteUnreachable:
 		return unix.RTN_UNREACHABLE
-	case topology.RouteProhibit:
+	case netplan.RouteProhibit:
 		return unix.RTN_PROHIBIT
 	}
 	return unix.RTN_UNICAST

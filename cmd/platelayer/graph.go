@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"platelayer/graph"
+	"platelayer/lifecycle"
+)
+
+func (a *app) graphCommand() *cobra.Command {
+	var (
+		o      graph.Options
+		out    string
+		format string
+	)
+	c := &cobra.Command{
+		Use:   "graph [FILE|NAME]",
+		Short: "Draw the network, for a wiki",
+		Long: `Draw the network, for a wiki: clusters with their switches, the backbone,
+gateways, links, addresses; of a topology that is named, and not its file, the
+state of its stations too.`,
+		Args: atMost(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			t, name, err := a.described(args)
+			if err != nil {
+				return err
+			}
+			if name != "" {
+				if o.States, err = a.states(name); err != nil {
+					return err
+				}
+			}
+			text := ""
+			switch format {
+			case "svg":
+				text = graph.SVG(t, o)
+			case "mermaid":
+				text = graph.Mermaid(t, o)
+			case "dot":
+				text = graph.Dot(t, o)
+			default:
+				return &usageError{fmt.Errorf("no format %q: it is svg, mermaid or dot", format)}
+			}
+			if out == "" || out == "-" {
+				_, err = a.stdout.WriteString(text)
+				return err
+			}
+			if err := os.WriteFile(out, []byte(text), 0o644); err != nil {
+				return fmt.Errorf("cannot write the picture: %w", err)
+			}
+			return chownToInvoker(out)
+		},
+	}
+	c.Flags().BoolVar(&o.Dark, "dark", false, "draw on a dark ground")
+	c.Flags().StringVarP(&out, "output", "o", "", "write to this file")
+	c.Flags().StringVar(&format, "format", "svg", "svg, mermaid or dot")
+	return c
+}
+
+// states are those of a topology's stations, in a word.
+func (a *app) states(name string) (map[string]graph.State, error) {
+	list, err := lifecycle.Ps(a.layout(), name)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]graph.State{}
+	for _, s := range list {
+		state := graph.State{Word: s.State, Tone: toneOf(s)}
+		if s.Health != nil && s.State == lifecycle.Running {
+			state.Word = *s.Health
+		}
+		all[s.Cluster+"/"+s.Name] = state
+	}
+	return all, nil
+}
+
+func toneOf(s lifecycle.Station) graph.Tone {
+	switch {
+	case s.State == lifecycle.Running && s.Health != nil && *s.Health != "healthy":
+		if strings.HasPrefix(*s.Health, "un") {
+			return graph.Bad
+		}
+		return graph.Busy
+	case s.State == lifecycle.Running:
+		return graph.Good
+	case s.State == lifecycle.Exited && s.ExitCode != nil && *s.ExitCode == 0, s.State == lifecycle.Stopped, s.State == lifecycle.Created:
+		return graph.Idle
+	case s.State == lifecycle.Exited, s.State == lifecycle.Refused:
+		return graph.Bad
+	}
+	return graph.Busy
+}

@@ -1,0 +1,340 @@
+package graph
+
+import (
+	"cmp"
+	"slices"
+
+	"platelayer/topology"
+)
+
+// All lengths are in pixels of the picture.
+const (
+	margin     = 24
+	spineX     = margin + 18
+	boxX       = spineX + 44
+	boxGap     = 22
+	boxPad     = 18
+	cardGap    = 16
+	rowMost    = 1240 // a row of cards is wider only where one card is
+	rowCards   = 8
+	lineHeight = 17
+	laneGap    = 9
+	busDrop    = 20 // from a switch's line to its cards
+)
+
+type rect struct{ x, y, w, h float64 }
+
+func (r rect) right() float64  { return r.x + r.w }
+func (r rect) bottom() float64 { return r.y + r.h }
+func (r rect) middle() float64 { return r.x + r.w/2 }
+
+// box is a cluster.
+type box struct {
+	rect
+	cluster *topology.Cluster
+	hue     int
+	name    []string
+	about   [][]line // in rows
+	rows    []*row
+}
+
+// row is a line of a switch with cards below it, and lanes below those.
+type row struct {
+	cards []*card
+	bus   float64 // y
+	lanes int
+	used  int
+	under float64 // y of the first lane
+}
+
+// wire joins a card and a switch or another card.
+type wire struct {
+	from, to *card // to is nil for a switch
+	box      *box  // the switch's
+	hue      int
+	link     bool
+	title    string
+	points   [][2]float64
+}
+
+// picture is all that is drawn, each thing with its place.
+type picture struct {
+	t        *topology.Topology
+	backbone rect
+	said     string // in the backbone
+	boxes    []*box
+	wires    []*wire
+	spine    float64 // y where the backbone's line ends
+	w, h     float64
+}
+
+func place(t *topology.Topology, o Options) *picture {
+	p := &picture{t: t, said: "routes between the clusters, answers DNS"}
+	if t.Backbone.Egress == "none" {
+		p.said += "; nothing leaves the machine"
+	}
+	cards := map[string]*card{}
+	for i := range t.Clusters {
+		c := &t.Clusters[i]
+		b := &box{cluster: c, hue: i}
+		var all []*card
+		for _, s := range ordered(c) {
+			k := cardOf(t, c, s, o)
+			k.size()
+			cards[s.ID()] = k
+			all = append(all, k)
+		}
+		b.fill(all)
+		p.boxes = append(p.boxes, b)
+	}
+	p.join(cards)
+	p.stack()
+	p.route()
+	return p
+}
+
+// fill sorts cards into rows: those of a box are of one width, so that they
+// stand in columns.
+func (b *box) fill(all []*card) {
+	wide := 0.0
+	for _, k := range all {
+		wide = max(wide, k.w)
+	}
+	for _, k := range all {
+		k.w = wide
+	}
+	columns := max(1, min(rowCards, int((rowMost+cardGap)/(wide+cardGap))))
+	if n := len(all); n > 0 {
+		rows := (n + columns - 1) / columns
+		columns = (n + rows - 1) / rows
+	}
+	for part := range slices.Chunk(all, columns) {
+		r := &row{cards: part}
+		tall := 0.0
+		for _, k := range part {
+			tall = max(tall, k.h)
+		}
+		for _, k := range part {
+			k.h = tall
+		}
+		b.rows = append(b.rows, r)
+	}
+	name, about := heading(b.cluster)
+	b.name = name
+	b.w = 2*boxPad + float64(min(columns, len(all)))*(wide+cardGap) - cardGap
+	for _, text := range name {
+		b.w = max(b.w, 2*boxPad+headFont.width(text))
+	}
+	most := max(b.w-2*boxPad, 600)
+	used := most
+	for _, l := range about {
+		if used+itemGap+l.width() > most {
+			b.about = append(b.about, nil)
+			used = -itemGap
+		}
+		used += itemGap + l.width()
+		last := &b.about[len(b.about)-1]
+		*last = append(*last, l)
+		b.w = max(b.w, 2*boxPad+used)
+	}
+}
+
+const itemGap = 18
+
+func (l line) width() float64 {
+	w := 0.0
+	if l.left != "" {
+		w = l.font.width(l.left)
+	}
+	if l.right != "" {
+		if w > 0 {
+			w += 6
+		}
+		w += addressFont.width(l.right)
+	}
+	return w
+}
+
+// join collects what leads from one card to another or to another's switch,
+// and counts the room that it needs.
+func (p *picture) join(cards map[string]*card) {
+	boxOf := map[string]*box{}
+	for _, b := range p.boxes {
+		boxOf[b.cluster.Name] = b
+	}
+	for _, b := range p.boxes {
+		for _, r := range b.rows {
+			for _, k := range r.cards {
+				for _, f := range k.station.Interfaces {
+					if to := boxOf[f.Cluster]; to != nil {
+						p.wires = append(p.wires, &wire{from: k, box: to, hue: to.hue, title: k.station.ID() + " in " + f.Cluster})
+					}
+				}
+			}
+		}
+	}
+	for i := range p.t.Links {
+		l := &p.t.Links[i]
+		from, to := cards[l.Ends[0].Station], cards[l.Ends[1].Station]
+		if from != nil && to != nil {
+			p.wires = append(p.wires, &wire{from: from, to: to, link: true, title: "link " + from.station.ID() + " to " + to.station.ID()})
+		}
+	}
+	for _, w := range p.wires {
+		w.from.drops++
+		p.rowOf(w.from).lanes++
+		if w.to != nil {
+			w.to.drops++
+			if r := p.rowOf(w.to); r != p.rowOf(w.from) {
+				r.lanes++
+			}
+		}
+	}
+}
+
+func (p *picture) rowOf(k *card) *row {
+	for _, b := range p.boxes {
+		for _, r := range b.rows {
+			if slices.Contains(r.cards, k) {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+// stack gives the boxes their places, one below the other.
+func (p *picture) stack() {
+	const top, title = 58, 46
+	p.backbone = rect{margin, title + margin - 6, 2*16 + max(headFont.width("backbone"), plainFont.width(p.said)), top}
+	y := p.backbone.bottom() + boxGap
+	for _, b := range p.boxes {
+		b.x, b.y = boxX, y
+		y += boxPad - 4 + 20*float64(len(b.name)) + lineHeight*float64(len(b.about))
+		for _, r := range b.rows {
+			r.bus = y + 16
+			x := b.x + boxPad
+			for _, k := range r.cards {
+				k.x, k.y = x, r.bus+busDrop
+				x += k.w + cardGap
+			}
+			r.under = r.cards[0].bottom() + 12
+			y = r.cards[0].bottom()
+			if r.lanes > 0 {
+				y = r.under + laneGap*float64(r.lanes)
+			}
+		}
+		if len(b.rows) == 0 {
+			y += 26
+		}
+		b.h = y + boxPad - b.y
+		y = b.bottom() + boxGap
+		p.w = max(p.w, b.right())
+		if connected(b.cluster) {
+			p.spine = b.inlet()
+		}
+	}
+	p.w = max(p.w, p.backbone.right())
+	p.backbone.w = p.w - p.backbone.x
+	for _, b := range p.boxes { // of one width
+		b.w = p.w - b.x
+	}
+	p.w = max(p.w+margin, 2*margin+titleFont.width(p.t.Name)+plainFont.width(p.summary())+20)
+	p.h = y - boxGap + margin
+}
+
+// inline tells whether the cluster's gateway stands between it and the backbone.
+func (b *box) inline() bool { return len(b.rows) > 0 && b.rows[0].cards[0].inline }
+
+// inlet is the y at which the backbone's line enters the box: at the switch, or
+// at the card of an inline gateway.
+func (b *box) inlet() float64 {
+	if len(b.rows) == 0 {
+		return b.bottom() - boxPad - 10
+	}
+	if b.inline() {
+		return b.rows[0].cards[0].y + b.rows[0].cards[0].h/2
+	}
+	return b.rows[0].bus
+}
+
+// route leads wires below their cards and down the right side, the short ones
+// next to the boxes.
+func (p *picture) route() {
+	edge := 0.0
+	for _, b := range p.boxes {
+		edge = max(edge, b.right())
+	}
+	span := func(w *wire) (top, bottom float64) {
+		a, b := w.from.y, 0.0
+		if w.to != nil {
+			b = w.to.y
+		} else {
+			b = w.box.y
+		}
+		return min(a, b), max(a, b)
+	}
+	far := slices.Clone(p.wires)
+	slices.SortStableFunc(far, func(a, b *wire) int {
+		at, ab := span(a)
+		bt, bb := span(b)
+		return cmp.Compare(ab-at, bb-bt)
+	})
+	var channels [][]*wire // each of wires that do not meet
+	hues := 0
+	for _, w := range far {
+		if w.link {
+			w.hue = hues
+			hues++
+		}
+		x1, y1 := p.leave(w.from)
+		if w.to != nil && p.rowOf(w.to) == p.rowOf(w.from) {
+			x2, _ := w.to.drop()
+			w.points = [][2]float64{{x1, w.from.bottom()}, {x1, y1}, {x2, y1}, {x2, w.to.bottom()}}
+			continue
+		}
+		top, bottom := span(w)
+		at := slices.IndexFunc(channels, func(all []*wire) bool {
+			return !slices.ContainsFunc(all, func(o *wire) bool {
+				t, b := span(o)
+				return t <= bottom+300 && top <= b+300
+			})
+		})
+		if at < 0 {
+			at = len(channels)
+			channels = append(channels, nil)
+		}
+		channels[at] = append(channels[at], w)
+		x := edge + 14 + 10*float64(at)
+		p.w = max(p.w, x+margin)
+		w.points = [][2]float64{{x1, w.from.bottom()}, {x1, y1}, {x, y1}}
+		if w.to != nil {
+			x2, y2 := p.leave(w.to)
+			w.points = append(w.points, [2]float64{x, y2}, [2]float64{x2, y2}, [2]float64{x2, w.to.bottom()})
+			continue
+		}
+		y, end := w.box.bottom()-boxPad-10, w.box.x+boxPad
+		if len(w.box.rows) > 0 {
+			r := w.box.rows[0]
+			y, end = r.bus, r.cards[len(r.cards)-1].middle()
+		}
+		w.points = append(w.points, [2]float64{x, y}, [2]float64{end, y})
+	}
+}
+
+// leave is where the next wire of a card leaves it, and its lane.
+func (p *picture) leave(k *card) (x, lane float64) {
+	x, _ = k.drop()
+	r := p.rowOf(k)
+	lane = r.under + laneGap*float64(r.used)
+	r.used++
+	return x, lane
+}
+
+// drop is the next place at a card's lower edge.
+func (k *card) drop() (x, y float64) {
+	gap := min(14, (k.w-20)/float64(max(1, k.drops)))
+	x = k.middle() + gap*(float64(k.used)-float64(k.drops-1)/2)
+	k.used++
+	return x, k.bottom()
+}
