@@ -55,7 +55,7 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 		step("intent", c.begin),
 		step("network", func() error { return kernel.Extend(ctx, k.plan, k.kernelOptions()) }),
 		step("seals", func() error { return c.check(ctx) }),
-		step("volumes", func() error { return keepVolumes(k.layout, k.name) }),
+		step("volumes", func() error { return errors.Join(keepVolumes(k.layout, k.name), k.keepAuthority()) }),
 	)
 	if err != nil {
 		return errors.Join(err, c.withdraw())
@@ -191,6 +191,7 @@ func (c *change) withdraw() error {
 	for _, m := range c.created {
 		errs = append(errs, k.forget(m))
 	}
+	k.dropAuthority()
 	errs = append(errs, dropFreshVolumes(k.layout, k.name), k.dropHostPaths())
 	if err := k.intend(c.old); err != nil {
 		return errors.Join(append(errs, err)...)

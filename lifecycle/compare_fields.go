@@ -50,6 +50,7 @@ func stationFields() []field[topology.Station] {
 		{"interfaces", elements, false, func(s *station) []part { return partsOf(s.Interfaces, interfacePart) }},
 		{"routes", elements, false, func(s *station) []part { return partsOf(s.Routes, routePart) }},
 		{"aliases", elements, false, func(s *station) []part { return partsOf(s.Aliases, alone) }},
+		{"tls", elements, true, tlsParts},
 		{"entrypoint", whole, true, func(s *station) []part { return wordsPart(s.Entrypoint) }},
 		{"command", whole, true, func(s *station) []part { return wordsPart(s.Command) }},
 		{"environment", secrets, true, func(s *station) []part {

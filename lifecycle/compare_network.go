@@ -77,6 +77,20 @@ func interfacePart(i topology.Interface) part {
 	return part{word(i.Cluster), strings.Join(said, " ")}
 }
 
+// tlsParts are what a station's certificates are for: new names need a new one,
+// which a start makes.
+func tlsParts(s *topology.Station) []part {
+	var all []part
+	if s.Trust {
+		all = append(all, part{key: "authority"})
+	}
+	if s.TLS != nil {
+		all = append(all, part{key: "days", value: strconv.Itoa(s.TLS.Days)})
+		all = append(all, partsOf(s.TLS.Names, alone)...)
+	}
+	return all
+}
+
 func routePart(r topology.Route) part {
 	var said []string
 	if r.Type != "" {

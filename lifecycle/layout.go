@@ -53,6 +53,9 @@ func (l Layout) writable(name, container string) string {
 	return filepath.Join(l.lib(name), "stations", container)
 }
 
+func (l Layout) authorities() string          { return filepath.Join(l.Lib, "authorities") }
+func (l Layout) authority(name string) string { return filepath.Join(l.authorities(), name+".pem") }
+
 // firstIntent is where format 1 had the intent.
 func (l Layout) firstIntent(name string) string { return filepath.Join(l.run(name), "topology.json") }
 

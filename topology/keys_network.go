@@ -40,6 +40,12 @@ func networkLevels() map[level][]key {
 			{name: "addresses", shape: list("a list of IP addresses", address), example: `addresses: [10.99.0.1, "fd99::1"]`, def: "see `address`", doc: "The same for a link with several subnets."},
 			macAddress("The end's MAC address."),
 		},
+		tlsLevel: {
+			{name: "names", shape: list("a list of DNS names and addresses", text("a DNS name or an IP address")), example: `names: ["*.shop.example"]`, def: "none",
+				doc: "What the certificate is for beside the station's own names, aliases and addresses, and localhost."},
+			{name: "days", shape: shape{form: formInteger, is: "a whole number of days"}, example: "days: 30", def: "825",
+				doc: "How long the certificate holds, at most 3650 days. Each start of the station makes a new one."},
+		},
 		gatewayLevel: {
 			{name: "station", required: true, shape: text("the name of a station of the cluster"), example: "station: lb", doc: "The gateway."},
 			{name: "inline", shape: shape{form: formBoolean}, example: "inline: true", def: "false",

@@ -90,6 +90,7 @@ func (l *loader) resolve() *Topology {
 	l.nameInterfaces()
 	l.resolveDependencies()
 	l.checkManifests()
+	l.checkTLS()
 
 	l.placeSubnets()
 	for _, c := range l.clusters {
@@ -111,6 +112,7 @@ func (l *loader) resolve() *Topology {
 			t.source.stations[s.out.ID()] = s
 		}
 	}
+	t.certify()
 	return t
 }
 

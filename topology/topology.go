@@ -145,6 +145,8 @@ type Station struct {
 	IPC             string        `json:"ipc,omitempty"`     // likewise
 	Integrity       Integrity     `json:"integrity,omitzero"`
 	Logging         Logging       `json:"logging,omitzero"`
+	TLS             *TLS          `json:"tls,omitempty"`   // nil is none
+	Trust           bool          `json:"trust,omitempty"` // some station of the topology has TLS
 	// Profiles are those that the station belongs to; none: always enabled.
 	Profiles []string          `json:"profiles,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
@@ -349,6 +351,12 @@ type Security struct {
 type Sysctl struct {
 	Name  string `json:"name"` // with dots
 	Value string `json:"value"`
+}
+
+// TLS asks for a certificate of the topology's own authority.
+type TLS struct {
+	Names []string `json:"names"` // DNS names and addresses, the station's own first
+	Days  int      `json:"days"`  // how long it holds, from a start of the station
 }
 
 // Integrity names the files of a station that must match a manifest.

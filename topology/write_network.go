@@ -67,6 +67,15 @@ func (w *writer) interfaces(depth int, s *Station) {
 	}
 }
 
+func (w *writer) tls(depth int, s *Station) {
+	if s.TLS == nil {
+		return
+	}
+	w.open(depth, "tls")
+	w.line(depth+1, "days", fmt.Sprint(s.TLS.Days))
+	w.someOf(depth+1, "names", w.of.furtherNames(s))
+}
+
 func (w *writer) routes(depth int, all []Route) {
 	if len(all) == 0 {
 		return

@@ -101,6 +101,7 @@ func classify(err error) (code int, hint string) {
 		elsewhere  *lifecycle.Elsewhere
 		unreadable *lifecycle.Unreadable
 		wanting    *lifecycle.Wanting
+		authority  *lifecycle.NoAuthority
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
@@ -153,6 +154,8 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "platelayer down " + unreadable.Name + " removes it with what its stations wrote"
 	case errors.As(err, &busy):
 		return exitFailed, "wait for it to finish, or interrupt it, and try again"
+	case errors.As(err, &authority):
+		return exitFailed, "give a station tls: true and bring the topology up: it is made then"
 	case errors.As(err, &unknown):
 		return exitFailed, "platelayer ls lists the topologies"
 	}
