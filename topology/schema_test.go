@@ -164,6 +164,8 @@ func limitExample(at level, k key, station func(string) string) string {
 			others = append(others, "inline: true")
 		}
 		return "clusters: {lan: {subnets: [10.20.0.0/24, 'fd20::/64'], gateway: {" + with(others...) + "}, stations: {lb: }}}"
+	case tlsLevel:
+		return station("tls: {" + k.example + "}")
 	case extendsLevel:
 		return templates + station("extends: {"+with("service: base")+"}")
 	case includeLevel:
