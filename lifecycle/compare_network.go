@@ -74,7 +74,21 @@ func interfacePart(i topology.Interface) part {
 	if i.MTU != 0 {
 		said = append(said, fmt.Sprintf("mtu %d", i.MTU))
 	}
+	if v := vlansText(i.VLANs); v != "" {
+		said = append(said, "vlan "+v)
+	}
 	return part{word(i.Cluster), strings.Join(said, " ")}
+}
+
+func vlansText(v topology.VLANs) string {
+	var all []string
+	if v.Untagged != 0 {
+		all = append(all, strconv.Itoa(v.Untagged))
+	}
+	for _, id := range v.Tagged {
+		all = append(all, strconv.Itoa(id)+" tagged")
+	}
+	return strings.Join(all, ", ")
 }
 
 // tlsParts are what a station's certificates are for: new names need a new one,

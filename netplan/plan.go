@@ -3,7 +3,11 @@
 // deterministic: the same topology gives the same plan, byte for byte.
 package netplan
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"platelayer/topology"
+)
 
 // Plan is the network of one topology.
 type Plan struct {
@@ -28,6 +32,19 @@ type Bridge struct {
 	Cluster string `json:"cluster"`
 	MAC     string `json:"mac"`
 	MTU     int    `json:"mtu"`
+	// VLANs are those of the ports that are not in VLAN 1 without a tag alone. Where
+	// there are any the bridge looks at tags (vlan_filtering).
+	VLANs []PortVLANs `json:"vlans,omitempty"`
+}
+
+// DefaultVLAN is that of a bridge's ports unless the plan says otherwise.
+const DefaultVLAN = topology.DefaultVLAN
+
+// PortVLANs are the VLANs of a bridge's port.
+type PortVLANs struct {
+	Port     string `json:"port"`
+	Untagged int    `json:"untagged,omitempty"` // 0 is none
+	Tagged   []int  `json:"tagged,omitempty"`
 }
 
 // Node is one container's network namespace and all that is in it.

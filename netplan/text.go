@@ -3,6 +3,7 @@ package netplan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -23,8 +24,30 @@ func (f *Fabric) text(w *strings.Builder) {
 	sysctlText(w, f.Sysctls)
 	fmt.Fprintln(w, "link set lo up")
 	for _, b := range f.Bridges {
-		fmt.Fprintf(w, "link add %s netns %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0 up\n",
-			b.Name, f.NetNS, b.MTU, b.MAC)
+		fmt.Fprintf(w, "link add %s netns %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0%s up\n",
+			b.Name, f.NetNS, b.MTU, b.MAC, filtering(b))
+		for _, v := range b.VLANs {
+			v.text(w)
+		}
+	}
+}
+
+func filtering(b Bridge) string {
+	if len(b.VLANs) == 0 {
+		return ""
+	}
+	return " vlan_filtering 1"
+}
+
+func (v *PortVLANs) text(w *strings.Builder) {
+	if v.Untagged != DefaultVLAN && !slices.Contains(v.Tagged, DefaultVLAN) {
+		fmt.Fprintf(w, "bridge vlan del dev %s vid %d\n", v.Port, DefaultVLAN)
+	}
+	if v.Untagged != 0 {
+		fmt.Fprintf(w, "bridge vlan add dev %s vid %d pvid untagged\n", v.Port, v.Untagged)
+	}
+	for _, id := range v.Tagged {
+		fmt.Fprintf(w, "bridge vlan add dev %s vid %d\n", v.Port, id)
 	}
 }
 

@@ -119,6 +119,7 @@ func interfaceKeys() []key {
 			def: "see `address`", doc: "The same for a cluster with several subnets, or for several addresses in one."},
 		interfaceName("name: wan0", "What the interface is called."),
 		macAddress("The interface's MAC address."),
+		vlanKey(""), vlansKey(""),
 		mtuKey("that of the cluster"),
 	}
 }

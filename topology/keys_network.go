@@ -13,6 +13,16 @@ func macAddress(doc string) key {
 		def: "one that follows from the station's name", doc: doc}
 }
 
+func vlanKey(whose string) key {
+	return key{name: "vlan", shape: shape{form: formInteger, is: "a VLAN's number"}, example: "vlan: 10", def: "1",
+		doc: "The VLAN (802.1Q) of the cluster's switch that the " + whose + "interface is in; it sees no tags. The backbone is in VLAN 1."}
+}
+
+func vlansKey(whose string) key {
+	return key{name: "vlans", shape: list("a list of VLANs", shape{form: formInteger, is: "a VLAN's number"}), example: "vlans: [10, 20]", def: "none",
+		doc: "The VLANs whose packets pass the " + whose + "interface with their tags: a trunk. Without `vlan` what has no tag does not pass."}
+}
+
 func mtuKey(def string) key {
 	return key{name: "mtu", shape: shape{form: formInteger, is: "a whole number of bytes"}, example: "mtu: 1400", def: def,
 		doc: "The largest packet of the interface, from 68 to 65535 bytes; at least 1280 where it has IPv6 addresses."}

@@ -101,6 +101,7 @@ type Station struct {
 	Addresses     []netip.Addr `json:"addresses"`
 	InterfaceName string       `json:"interface_name,omitempty"` // "" is eth0
 	MAC           string       `json:"mac,omitempty"`            // "" is one that follows from the name
+	VLANs         VLANs        `json:"vlans,omitzero"`           // of the first interface
 	Loopback      []netip.Addr `json:"loopback,omitempty"`       // on lo
 	Interfaces    []Interface  `json:"interfaces,omitempty"`
 	Routes        []Route      `json:"routes,omitempty"`
@@ -222,6 +223,15 @@ type Interface struct {
 	Name      string       `json:"name,omitempty"` // "" is eth and its number
 	MAC       string       `json:"mac,omitempty"`  // "" is one that follows from the names
 	MTU       int          `json:"mtu,omitempty"`  // bytes, 0 is the cluster's
+	VLANs     VLANs        `json:"vlans,omitzero"`
+}
+
+// VLANs are the virtual LANs (IEEE 802.1Q) of an interface on its cluster's
+// switch. The zero value is VLAN 1 without a tag, as of a port that nothing is
+// said about.
+type VLANs struct {
+	Untagged int   `json:"untagged,omitempty"` // 0 with Tagged is none
+	Tagged   []int `json:"tagged,omitempty"`   // sorted
 }
 
 // Types of a Route that lead nowhere (ip-route(8)).

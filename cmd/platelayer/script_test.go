@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,6 +32,7 @@ func runScripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
+		Condition:           condition,
 		Setup: func(e *testscript.Env) error {
 			name := fmt.Sprintf("t%d-%s", os.Getpid(), strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"))
 			root := filepath.Join(e.WorkDir, ".state")
@@ -57,6 +59,18 @@ func runScripts(t *testing.T, dir string) {
 			},
 		},
 	})
+}
+
+// condition tells `vlans`: the kernel has them on bridges.
+func condition(name string) (bool, error) {
+	if name != "vlans" {
+		return false, fmt.Errorf("there is no condition %s", name)
+	}
+	err := exec.Command("unshare", "-n", "ip", "link", "add", "br", "type", "bridge", "vlan_filtering", "1").Run()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func needsRoot(t testing.TB) {

@@ -101,7 +101,7 @@ func (w *wiring) makeFabric() error {
 		}
 	}
 	if err := s.send(&b); err != nil {
-		return unsupported("bridges", err)
+		return w.unsupportedBridges(err)
 	}
 	return pin(w.options, f.NetNS)
 }
@@ -184,6 +184,9 @@ func (w *wiring) makeNode(i int, fabric *socket) error {
 		at := veth{netns: n.NetNS, netnsFD: int(ns.Fd()), inside: int32(firstInside + j), port: w.firstPort[i] + int32(j), bridge: bridge}
 		if err := veths.addVeth(f, at); err != nil {
 			return fmt.Errorf("cannot add link %s of %s: %w", f.Name, n.NetNS, err)
+		}
+		if want := w.vlansOf(f.Peer); want != nil {
+			veths.setVLANs(at.port, *want, untouched())
 		}
 	}
 	if err := fabric.send(&veths); err != nil {

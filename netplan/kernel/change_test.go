@@ -126,6 +126,24 @@ func (l *lab) shown() map[string][]string {
 			all[node] = append(all[node], string(rules))
 		}
 		l.in(node, func() error {
+			s, err := openSocket()
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			links, err := s.links()
+			if err != nil {
+				return err
+			}
+			ports, err := s.portVLANs()
+			if err != nil {
+				return err
+			}
+			for _, l := range links {
+				if v, ok := ports[l.index]; ok {
+					all[node] = append(all[node], fmt.Sprintf("VLANs of %s: %v", l.name, v))
+				}
+			}
 			for _, key := range []string{"ip_forward", "ip_unprivileged_port_start", "ping_group_range", "conf/*/accept_redirects", "conf/*/send_redirects",
 				"conf/*/rp_filter", "conf/*/forwarding", "conf/*/disable_ipv6", "conf/*/accept_ra", "conf/*/accept_dad",
 				"conf/*/arp_notify", "conf/*/ndisc_notify", "conf/*/promote_secondaries"} {
@@ -233,6 +251,14 @@ func edits() map[string]func(t *topology.Topology) {
 			t.Backbone.Routes = []topology.Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("10.30.0.11")},
 				{To: netip.MustParsePrefix("198.51.101.0/24"), Type: topology.RouteBlackhole}}
 		},
+		"VLANs": func(t *topology.Topology) {
+			t.Clusters[1].Stations[0].VLANs = topology.VLANs{Untagged: 10, Tagged: []int{20, 30}}
+			t.Clusters[1].Stations[1].VLANs = topology.VLANs{Tagged: []int{1, 20}}
+			t.Clusters[0].Stations[0].VLANs = topology.VLANs{Untagged: 4094}
+		},
+		"VLANs and a station more": func(t *topology.Topology) {
+			t.Clusters[1].Stations = append(t.Clusters[1].Stations, topology.Station{Name: "d", Cluster: "app", Addresses: addrs("10.20.0.13"), VLANs: topology.VLANs{Untagged: 20}})
+		},
 		"names and MACs": func(t *topology.Topology) {
 			s := &t.Clusters[2].Stations[0]
 			s.InterfaceName, s.MAC = "lan0", "02:42:00:00:00:07"
@@ -320,6 +346,9 @@ func TestChangeIsLikeFromNothing(t *testing.T) {
 		l.T = t
 		ok := t.Run(edit, func(t *testing.T) {
 			l.T = t
+			if strings.HasPrefix(edit, "VLANs") {
+				needsVLANs(t)
+			}
 			l.change(edited(edit)(name))
 			l.wantFresh(edited(edit))
 			if sent := l.converge(l.plan.NetNSNames()...); sent != 0 {

@@ -32,6 +32,9 @@ func Extend(ctx context.Context, p *netplan.Plan, o Options) error {
 			names = append(names, p.Nodes[i].NetNS)
 		}
 	}
+	if err := probeVLANs(p); err != nil {
+		return err
+	}
 	w := newWiring(&extension, o)
 	there, err := pinned(o, p.Fabric.NetNS)
 	if err != nil {
