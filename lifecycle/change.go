@@ -54,6 +54,7 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 	err := firstError(
 		step("intent", c.begin),
 		step("network", func() error { return kernel.Extend(ctx, k.plan, k.kernelOptions()) }),
+		step("machine's bridges", k.warnOfFilter),
 		step("seals", func() error { return c.check(ctx) }),
 		step("volumes", func() error { return errors.Join(keepVolumes(k.layout, k.name), k.keepAuthority()) }),
 	)

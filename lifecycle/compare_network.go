@@ -39,6 +39,8 @@ func clusterFields() []field[topology.Cluster] {
 			return wordsPart(c.Allow)
 		}},
 		{"mtu", whole, false, func(c *cluster) []part { return single(strconv.Itoa(c.MTU)) }},
+		{"switch", whole, false, func(c *cluster) []part { return single(word(c.Switch)) }},
+		{"attach", elements, false, func(c *cluster) []part { return partsOf(c.Attach, alone) }},
 	}
 }
 

@@ -21,7 +21,7 @@ type Layout struct {
 
 // kernelOptions says where the namespaces of a topology are.
 func (l Layout) kernelOptions(name string) kernel.Options {
-	return kernel.Options{PinDir: l.pins(name), NetNSDir: l.NetNS}
+	return kernel.Options{PinDir: l.pins(name), NetNSDir: l.NetNS, Owner: name}
 }
 
 // elsewhere gives a namespace that has the topology's name and is not its own.

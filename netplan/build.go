@@ -35,6 +35,9 @@ func Build(t *topology.Topology) (*Plan, error) {
 	for i := range p.Fabric.Bridges {
 		br := &p.Fabric.Bridges[i]
 		br.VLANs = b.vlans[br.Cluster]
+		if br.Host != nil && len(br.VLANs) > 0 {
+			br.VLANs = append(br.VLANs, trunk(br.Host.Port, br.VLANs))
+		}
 	}
 	p.addLinks()
 	return p, nil
@@ -149,6 +152,7 @@ func (b *builder) fabric() Fabric {
 			Cluster: c.Name,
 			MAC:     b.names.mac("bridge/" + c.Name),
 			MTU:     mtu(c),
+			Host:    b.host(c),
 		})
 	}
 	return f

@@ -67,6 +67,7 @@ func (l *loader) cluster(c *clusterDraft, topology string) {
 			}
 		}
 	}
+	l.attach(c)
 	l.stations(c)
 }
 

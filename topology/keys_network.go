@@ -1,5 +1,8 @@
 package topology
 
+// hostInterfacePattern is what Linux takes for a name (dev_valid_name).
+const hostInterfacePattern = `^[^/:\s]{1,15}$`
+
 const interfacePattern = `^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$`
 
 func interfaceName(example, doc string) key {

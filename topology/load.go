@@ -55,9 +55,10 @@ type loader struct {
 	root     *node
 	clusters []*clusterDraft
 	links    []*linkDraft
-	routes   []routeDraft  // the backbone's
-	scale    map[*node]int // of Options.Scale, by the station's body
-	written  int           // bytes that the replicas so far would be in a file
+	attached map[string]position // the machine's interfaces
+	routes   []routeDraft        // the backbone's
+	scale    map[*node]int       // of Options.Scale, by the station's body
+	written  int                 // bytes that the replicas so far would be in a file
 }
 
 // load is the order of the work: the text, its form, each value by itself,

@@ -58,9 +58,13 @@ type Cluster struct {
 	// Isolated keeps the cluster and all others apart in the backbone. Allow
 	// names those that it may meet there, nil is all. Two clusters meet where
 	// both allow it.
-	Isolated bool      `json:"isolated,omitempty"`
-	Allow    []string  `json:"allow,omitempty"`
-	MTU      int       `json:"mtu"` // bytes
+	Isolated bool     `json:"isolated,omitempty"`
+	Allow    []string `json:"allow,omitempty"`
+	MTU      int      `json:"mtu"` // bytes
+	// Switch is "host" where the machine has a bridge into the cluster, and
+	// Attach are interfaces of the machine that become its ports.
+	Switch   string    `json:"switch,omitempty"`
+	Attach   []string  `json:"attach,omitempty"`
 	Stations []Station `json:"stations"`
 }
 

@@ -80,6 +80,8 @@ func (w *writer) cluster(c *Cluster) {
 	w.line(2, "domain", scalarText(c.Domain))
 	w.network(c)
 	w.line(2, "mtu", fmt.Sprint(c.MTU))
+	w.text(2, "switch", c.Switch)
+	w.someOf(2, "attach", c.Attach)
 	if len(c.Stations) == 0 {
 		return
 	}

@@ -40,6 +40,14 @@ func runScripts(t *testing.T, dir string) {
 			e.Setenv("PLATELAYER_ROOT", root)
 			e.Setenv("NAME", name)
 			e.Setenv("REPO", repo)
+			// For interfaces and a namespace of a script's own, at most 7 bytes.
+			pair := fmt.Sprintf("p%x", os.Getpid())
+			e.Setenv("PAIR", pair)
+			e.Defer(func() {
+				for _, words := range []string{"link del " + pair + "a", "link del " + pair + "o", "link del pl-" + pair + "-l", "netns del " + pair} {
+					_ = exec.Command("ip", strings.Fields(words)...).Run() // most scripts have none
+				}
+			})
 			// Whatever a failing script left is taken down.
 			e.Defer(func() { downAll(t, filepath.Join(bin, "platelayer"), root) })
 			return nil

@@ -27,6 +27,9 @@ func Apply(ctx context.Context, p *netplan.Plan, o Options) error {
 	if err := makePinDir(o.PinDir); err != nil {
 		return err
 	}
+	if err := checkHost(p, o); err != nil {
+		return err
+	}
 	if err := freeNames(o, p.NetNSNames()); err != nil {
 		return err
 	}
@@ -39,6 +42,9 @@ func Apply(ctx context.Context, p *netplan.Plan, o Options) error {
 		return err
 	}
 	if err := onOwnThread(func() error { return w.waitForPorts(ctx) }); err != nil {
+		return err
+	}
+	if _, err := settleHost(ctx, p, o, w.fabric); err != nil {
 		return err
 	}
 	return finishLinked(ctx, p, o, p.Nodes)
