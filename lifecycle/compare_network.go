@@ -40,7 +40,7 @@ func clusterFields() []field[topology.Cluster] {
 		}},
 		{"mtu", whole, false, func(c *cluster) []part { return single(strconv.Itoa(c.MTU)) }},
 		{"switch", whole, false, func(c *cluster) []part { return single(word(c.Switch)) }},
-		{"attach", elements, false, func(c *cluster) []part { return partsOf(c.Attach, alone) }},
+		{"attach", whole, false, func(c *cluster) []part { return wordsPart(c.Attach) }},
 	}
 }
 

@@ -91,6 +91,9 @@ func exampleFile(at level, k key) string {
 		if k.name != "stations" {
 			keys = append(keys, "stations: {lb: }")
 		}
+		if k.name == "attach" {
+			keys = append(keys, "switch: host")
+		}
 		return "clusters: {lan: {" + strings.Join(keys, ", ") + "}}"
 	case stationLevel:
 		if k.name == "rootfs" {

@@ -110,7 +110,7 @@ func (l *lab) shown() map[string][]string {
 		}
 		return string(out)
 	}
-	all := map[string][]string{}
+	all := map[string][]string{"machine": l.onMachine()}
 	for _, name := range l.plan.NetNSNames() {
 		node := strings.TrimPrefix(name, l.plan.Topology+".")
 		// The kernel takes an address of its own up a moment after the interface.
@@ -162,6 +162,35 @@ func (l *lab) shown() map[string][]string {
 			return nil
 		})
 		slices.Sort(all[node])
+	}
+	return all
+}
+
+// onMachine is what the machine itself has of the topology.
+func (l *lab) onMachine() []string {
+	l.Helper()
+	out, err := exec.Command("ip", "-d", "-o", "link", "show").Output()
+	if err != nil {
+		l.Fatal(err)
+	}
+	var all []string
+	for line := range strings.Lines(string(out)) {
+		if !strings.Contains(line, "alias "+l.options.mark()) {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.Fields(line)[1], "@")
+		name = strings.TrimSuffix(name, ":")
+		line = volatile.ReplaceAllString(line, "")
+		line = strings.ReplaceAll(line, l.options.mark(), "MARK")
+		line = regexp.MustCompile(`plw?-[^@ :]+|link-netns \S+`).ReplaceAllString(line, "X")
+		all = append(all, strings.Join(strings.Fields(line), " "))
+		for _, key := range []string{"ipv4/conf/%s/arp_ignore", "ipv4/conf/%s/rp_filter", "ipv6/conf/%s/disable_ipv6"} {
+			value, err := os.ReadFile("/proc/sys/net/" + fmt.Sprintf(key, name))
+			if err != nil {
+				l.Fatal(err)
+			}
+			all = append(all, key+" "+strings.TrimSpace(string(value)))
+		}
 	}
 	return all
 }
@@ -250,6 +279,11 @@ func edits() map[string]func(t *topology.Topology) {
 		"backbone's routes": func(t *topology.Topology) {
 			t.Backbone.Routes = []topology.Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("10.30.0.11")},
 				{To: netip.MustParsePrefix("198.51.101.0/24"), Type: topology.RouteBlackhole}}
+		},
+		"bridge on the machine":         func(t *topology.Topology) { t.Clusters[1].Switch = topology.SwitchHost },
+		"bridge on the machine and MTU": func(t *topology.Topology) { t.Clusters[2].Switch, t.Clusters[2].MTU = topology.SwitchHost, 1400 },
+		"VLANs and a bridge on the machine": func(t *topology.Topology) {
+			t.Clusters[1].Switch, t.Clusters[1].Stations[0].VLANs = topology.SwitchHost, topology.VLANs{Tagged: []int{7}}
 		},
 		"VLANs": func(t *topology.Topology) {
 			t.Clusters[1].Stations[0].VLANs = topology.VLANs{Untagged: 10, Tagged: []int{20, 30}}
