@@ -69,12 +69,12 @@ func runScripts(t *testing.T, dir string) {
 	})
 }
 
-// condition tells `vlans`: the kernel has them on bridges.
+// condition tells `vlans`: the kernel has them on bridges and on interfaces.
 func condition(name string) (bool, error) {
 	if name != "vlans" {
 		return false, fmt.Errorf("there is no condition %s", name)
 	}
-	err := exec.Command("unshare", "-n", "ip", "link", "add", "br", "type", "bridge", "vlan_filtering", "1").Run()
+	err := exec.Command("unshare", "-n", "sh", "-c", "ip link add br type bridge vlan_filtering 1 && ip link add link br name v type vlan id 2").Run()
 	if exit := new(exec.ExitError); errors.As(err, &exit) {
 		return false, nil
 	}

@@ -505,6 +505,9 @@ func randomCluster(r *rand.Rand, c int) topology.Cluster {
 		}
 	}
 	cluster.Isolated = r.IntN(5) == 0
+	if r.IntN(5) == 0 {
+		cluster.Switch = topology.SwitchHost
+	}
 	if r.IntN(6) == 0 && cluster.Transit == nil && len(cluster.Stations) > 0 { // a bridge that has lost all ports differs
 		cluster.BackboneAddresses = nil
 	}
