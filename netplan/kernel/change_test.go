@@ -183,6 +183,7 @@ func (l *lab) onMachine() []string {
 		line = volatile.ReplaceAllString(line, "")
 		line = strings.ReplaceAll(line, l.options.mark(), "MARK")
 		line = regexp.MustCompile(`plw?-[^@ :]+|link-netns \S+`).ReplaceAllString(line, "X")
+		line = regexp.MustCompile(`MARK( [-+]\d+)*`).ReplaceAllString(line, "MARK") // what is attached is the machine's
 		all = append(all, strings.Join(strings.Fields(line), " "))
 		for _, key := range []string{"ipv4/conf/%s/arp_ignore", "ipv4/conf/%s/rp_filter", "ipv6/conf/%s/disable_ipv6"} {
 			value, err := os.ReadFile("/proc/sys/net/" + fmt.Sprintf(key, name))

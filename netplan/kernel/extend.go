@@ -48,8 +48,16 @@ func Extend(ctx context.Context, p *netplan.Plan, o Options) error {
 	if w.fabric != nil {
 		defer w.fabric.Close()
 	}
-	if err != nil || len(names) == 0 {
+	if err != nil {
 		return err
+	}
+	if !there {
+		if _, err := settleHost(ctx, p, o, w.fabric); err != nil {
+			return err
+		}
+	}
+	if len(names) == 0 {
+		return nil
 	}
 	if err := w.makeNodes(ctx); err != nil {
 		return err

@@ -94,6 +94,15 @@ func TestAttach(t *testing.T) {
 	if sent := l.converge(l.plan.NetNSNames()...); sent == 0 || ports() != 2 {
 		t.Errorf("%d requests, and not both are attached", sent)
 	}
+	// The fabric is lost, and with it what led there.
+	if err := unpin(l.options, l.plan.Fabric.NetNS); err != nil {
+		t.Fatal(err)
+	}
+	l.repair()
+	l.wantFresh(func(name string) *topology.Topology { return attached()(name) })
+	if ports() != 2 {
+		t.Error("not both are attached after a repair")
+	}
 	l.change(attached(b)(name))
 	l.change(sample(name))
 	if after := shell(t, "ip -o link show dev "+a+"; ip -o link show dev "+b); after != before {
