@@ -76,9 +76,11 @@ type backbone struct {
 	server    *server
 	upstream  *upstream
 	listeners map[netip.Addr]*listener
-	keeper    *session // whose configuration is worked from
-	inbox     chan delivery
-	shelf     shelf // guards itself: every session's
+	// configured: there has been a configuration to work from.
+	configured bool
+	keeper     *session // whose configuration is worked from
+	inbox      chan delivery
+	shelf      shelf // guards itself: every session's
 }
 
 // delivery is a configuration from a keeper, or the end of its connection.
@@ -112,7 +114,7 @@ func (b *backbone) attend(ctx context.Context, s *session, introduced func()) {
 // take works on one delivery. An error ends the backbone: without a first
 // configuration it is of no use, and its keeper waits for the reason.
 func (b *backbone) take(ctx context.Context, d delivery) error {
-	useless := d.from == b.keeper && len(b.listeners) == 0
+	useless := d.from == b.keeper && !b.configured
 	switch {
 	case d.from.dismissed:
 		return nil
@@ -159,7 +161,7 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 	if err := json.Unmarshal(m.Config, &config); err != nil {
 		return fmt.Errorf("cannot read the keeper's configuration: %w", err)
 	}
-	if config == nil || len(config.DNS.Listen) == 0 {
+	if config == nil || config.DNS.Listen == nil { // an empty list: no cluster has the backbone in it
 		return errors.New("cannot answer DNS: no address to listen on")
 	}
 	wanted := map[netip.Addr]bool{}
@@ -178,6 +180,7 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 		}
 		added[addr] = l
 	}
+	b.configured = true
 	b.server.zones.Store(newZones(config.DNS))
 	// Before the earlier keeper's connection closes: what that one leaves
 	// undone then finds the new way.

@@ -19,6 +19,9 @@ func (k *keeper) adopt(ctx context.Context) error {
 	if err := os.MkdirAll(k.layout.streams(k.name), 0o700); err != nil {
 		return fmt.Errorf("cannot make the folder of output streams: %w", err)
 	}
+	k.mu.Lock()
+	k.state.OneOff = false // whatever was under way did not finish
+	k.mu.Unlock()
 	members, err := k.chosen(nil)
 	if err != nil {
 		return err

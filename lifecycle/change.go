@@ -66,7 +66,7 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 	going := context.WithoutCancel(ctx)
 	step = stepper(going, k.tell)
 	var refused error // of a limit, say: no reason to leave stations stopped
-	return firstError(
+	err = firstError(
 		step("stop", c.stop),
 		step("wiring", func() error { return c.rewire(going) }),
 		step("definitions", func() error {
@@ -81,6 +81,10 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 		}),
 		step("stations", func() error { return unfinished(errors.Join(refused, c.start(ctx))) }),
 	)
+	if err != nil && k.state.OneOff {
+		_ = k.become(k.state.Status) // from now on it is one that did not finish
+	}
+	return err
 }
 
 // begin records the new intent before the kernel is touched, and sorts the
@@ -88,7 +92,7 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 func (c *change) begin() error {
 	k := c.k
 	k.keepHostPaths() // of a life since
-	if err := k.become(StatusChanging); err != nil {
+	if err := k.becomeFor(StatusChanging, c.request.oneOff && !c.unsure); err != nil {
 		return err
 	}
 	c.new.Launched = true
@@ -137,6 +141,13 @@ func (c *change) begin() error {
 			m.phase(PhaseKept, "", 0)
 		default:
 			c.idle = append(c.idle, m)
+		}
+	}
+	// What shares a namespace with one that is replaced ends with it.
+	for _, m := range k.sharers(c.replaced) {
+		if i := slices.Index(c.kept, m); i >= 0 {
+			c.kept = slices.Delete(c.kept, i, i+1)
+			c.replaced = append(c.replaced, m)
 		}
 	}
 	// Those that ask to be restarted with others are, once these are ready.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"reflect"
 	"strings"
 	"syscall"
 	"time"
@@ -50,6 +51,10 @@ func (m *member) newChecks(process containers.Process) *checkup {
 	c.due = c.timer.C
 	return c
 }
+
+// asked tells whether the file still asks for these checks: an edit may have
+// changed them while one was under way.
+func (c *checkup) asked() bool { return reflect.DeepEqual(c.m.definition().Healthcheck, c.config) }
 
 // stop ends a check under way; its result goes nowhere.
 func (c *checkup) stop() {

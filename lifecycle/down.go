@@ -144,8 +144,15 @@ func stop(ctx context.Context, s *topology.Station, ref containers.ProcessRef) {
 		case <-ctx.Done():
 		}
 	}
-	if process.Signal(syscall.SIGKILL) == nil {
-		<-ended
+	if process.Signal(syscall.SIGKILL) != nil {
+		return
+	}
+	// A process 1 waits for those below it, and dismantle ends whoever is to
+	// reap them.
+	const most = 10 * time.Second
+	select {
+	case <-ended:
+	case <-time.After(most):
 	}
 }
 

@@ -187,6 +187,9 @@ func (k *keeper) open(op string) (net.Listener, error) {
 	if err := native.JoinCgroup(keeperCgroup(k.name), os.Getpid()); err != nil {
 		return nil, err
 	}
+	if err := native.LeaveSession(cgroup(k.name), os.Getpid()); err != nil {
+		return nil, err
+	}
 	intent, err := readIntent(k.layout, k.name)
 	if err != nil {
 		return nil, err
@@ -273,10 +276,14 @@ func (k *keeper) tell(p Progress) {
 
 // become writes a new status at once; what changes later is written by
 // recordChanges.
-func (k *keeper) become(status string) error {
+func (k *keeper) become(status string) error { return k.becomeFor(status, false) }
+
+// becomeFor does the same for a change that is, perhaps, only of one-off
+// stations.
+func (k *keeper) becomeFor(status string, oneOff bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.state.Status = status
+	k.state.Status, k.state.OneOff = status, oneOff
 	return k.record()
 }
 
@@ -433,7 +440,7 @@ func (k *keeper) answer(c *caller) {
 		k.drain(gone)
 		c.finish(nil)
 	case r.Op == opEndRun:
-		c.finish(k.tidy(r.Stations))
+		c.finish(k.tidy(r.Stations, func(id string) bool { return k.runsFor(id, r.OneOff) }))
 	case !k.tryOperating():
 		c.finish(&Busy{k.name})
 	default:

@@ -42,6 +42,7 @@ type collection struct {
 	open    int // streams; under logs.mu
 	streams []*logStream
 	writers []int // descriptors; under logs.mu
+	slaves  []int // of terminals, likewise
 }
 
 // logStream is one FIFO or terminal that is read.
@@ -176,10 +177,22 @@ func (c *collection) release() {
 // setLimits changes how much the log may hold, from the next record on.
 func (c *collection) setLimits(limits topology.Logging) { c.file.setLimits(limits) }
 
+// hangUp lets terminals have their end: the container has ended. Until then its
+// processes may close theirs and open it again.
+func (c *collection) hangUp() {
+	c.logs.mu.Lock()
+	defer c.logs.mu.Unlock()
+	for _, fd := range c.slaves {
+		syscall.Close(fd)
+	}
+	c.slaves = nil
+}
+
 // abandon stops reading though somebody may still write: a process outside the
 // container that holds its output open.
 func (c *collection) abandon() {
 	c.release()
+	c.hangUp()
 	c.logs.mu.Lock()
 	streams := slices.Clone(c.streams)
 	c.logs.mu.Unlock()

@@ -125,7 +125,7 @@ func stationWants(l Layout, t *topology.Topology, s *topology.Station, starter c
 	if err := readFilter(spec, s); err != nil {
 		errs = append(errs, &containers.Impossible{Key: "security_opt", Value: "seccomp", Err: err})
 	}
-	return errors.Join(append(errs, native.Check(spec, starter), checkTargets(l, t, s, spec), checkUser(l, t, s))...)
+	return errors.Join(append(errs, native.Check(spec, starter), checkTargets(l, t, s, spec), checkUser(l, t, s), checkSysctls(s))...)
 }
 
 // checkSubpath looks for what is to be seen of a named volume, where no station
@@ -213,6 +213,24 @@ func checkUser(l Layout, t *topology.Topology, s *topology.Station) error {
 		return nil
 	}
 	return native.CheckUser(root, s.User, s.GroupAdd)
+}
+
+// checkSysctls looks for settings that the kernel does not have. What only the
+// station's network has is left to it: names of devices, for which "default"
+// stands, and nf_conntrack's, a module that making the network may load.
+func checkSysctls(s *topology.Station) error {
+	var errs []error
+	for _, c := range s.Sysctls {
+		parts := strings.Split(c.Name, ".")
+		if len(parts) > 4 && parts[0] == "net" && (parts[2] == "conf" || parts[2] == "neigh") {
+			parts = []string{"net", parts[1], parts[2], "default", parts[len(parts)-1]}
+		}
+		_, err := os.Stat("/proc/sys/" + strings.Join(parts, "/"))
+		if errors.Is(err, os.ErrNotExist) && !strings.HasPrefix(c.Name, "net.netfilter.nf_conntrack_") {
+			errs = append(errs, &containers.Impossible{Key: "sysctls", Value: c.Name, Err: fmt.Errorf("this machine's kernel has no setting %s", c.Name)})
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // plainError leaves the path out of what the operating system said.

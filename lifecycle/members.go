@@ -152,6 +152,21 @@ func (k *keeper) withFollowers(members []*member) []*member {
 	return k.closure(members, func(m *member) []*member { return followers[m.definition().ID()] })
 }
 
+// sharers adds the members that run and share a namespace with the given ones.
+func (k *keeper) sharers(members []*member) []*member {
+	sharers := map[string][]*member{}
+	all, _ := k.chosen(nil)
+	for _, m := range all {
+		s := m.definition()
+		for _, id := range []string{s.PID, s.IPC} {
+			if c, _, _ := m.now(); id != "" && c.alive() {
+				sharers[id] = append(sharers[id], m)
+			}
+		}
+	}
+	return k.closure(members, func(m *member) []*member { return sharers[m.definition().ID()] })
+}
+
 // closure adds to members, each once, what more gives for each of them.
 func (k *keeper) closure(members []*member, more func(*member) []*member) []*member {
 	seen := map[*member]bool{}

@@ -104,10 +104,17 @@ func (k *keeper) mind(id string) {
 				<-done
 			}
 		}
-		if err := k.tidy([]string{id}); err != nil {
+		// The next one may have its name by then.
+		if err := k.tidy([]string{id}, func(id string) bool { return k.member(id) == m }); err != nil {
 			m.event(Event{Kind: EventFailed, Detail: err.Error()})
 		}
 	}()
+}
+
+// runsFor tells whether a one-off station is there for who asks.
+func (k *keeper) runsFor(id string, asked *OneOff) bool {
+	o, is := k.oneOff(id)
+	return is && (asked == nil || o.Runner != nil && asked.Runner != nil && *o.Runner == *asked.Runner)
 }
 
 // mindAll minds the one-off stations that an earlier keeper had.
@@ -120,9 +127,10 @@ func (k *keeper) mindAll() {
 	}
 }
 
-// tidy removes one-off stations as soon as no other operation is under way.
-// Nobody asks for it, so nobody holds the topology's lock; `down` needs no help.
-func (k *keeper) tidy(ids []string) error {
+// tidy removes one-off stations as soon as no other operation is under way,
+// those that are still the ones meant. Nobody asks for it, so nobody holds the
+// topology's lock; `down` needs no help.
+func (k *keeper) tidy(ids []string, meant func(id string) bool) error {
 	k.tidying.Lock()
 	defer k.tidying.Unlock()
 	k.operating.Lock()
@@ -133,6 +141,7 @@ func (k *keeper) tidy(ids []string) error {
 	if retired {
 		return nil
 	}
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !meant(id) })
 	if err := k.dropOneOffs(ids); err != nil {
 		return err
 	}

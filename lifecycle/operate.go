@@ -85,6 +85,7 @@ func (k *keeper) startStopped(ctx context.Context, members []*member) error {
 // restart ends the members and starts them again, on the layers they wrote, and
 // after them those that ask to be restarted with them.
 func (k *keeper) restart(ctx context.Context, members []*member) error {
+	members = k.sharers(members) // which end with them
 	all := k.withFollowers(members)
 	k.announce(all)
 	// One that could not start again is not stopped either.

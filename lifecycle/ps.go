@@ -101,7 +101,7 @@ func Ailing(l Layout, name string) string {
 		return ""
 	case !native.Alive(state.Keeper):
 		return "its keeper is gone: nobody reads what stations write, and one that writes much will wait"
-	case state.Status == StatusChanging:
+	case state.Status == StatusChanging && !state.OneOff:
 		return "a change of it did not finish: up again finishes it"
 	case state.Status == StatusUp && !native.Alive(state.Backbone.Process):
 		return "its backbone has ended: nobody answers DNS"
@@ -124,18 +124,33 @@ func status(intent *Intent, state *State) string {
 	switch {
 	case state.Status == StatusStarting && !keeper:
 		return "broken"
-	case state.Status != StatusUp:
+	case state.Status != StatusUp && !(state.OneOff && keeper):
 		return state.Status
 	case !keeper || !native.Alive(state.Backbone.Process):
 		return "degraded"
 	}
-	for _, c := range state.Stations {
+	for _, c := range lasting(intent, state) {
 		finished := metNow(c, topology.CompletedSuccessfully)
 		if !finished && (!c.alive() || c.Health == healthUnhealthy) {
 			return "degraded"
 		}
 	}
 	return StatusUp
+}
+
+// lasting leaves one-off stations out: those of the intent, and those that go
+// and are in it no longer.
+func lasting(intent *Intent, state *State) []*ContainerState {
+	if intent == nil {
+		return state.Stations
+	}
+	known := map[string]bool{}
+	for _, s := range stations(intent.Topology) {
+		if _, is := intent.OneOffs[s.ID()]; !is {
+			known[intent.Topology.ContainerName(s)] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(state.Stations), func(c *ContainerState) bool { return !known[c.Container] })
 }
 
 // Listed is one topology as `ls` shows it; its JSON form is stable.
@@ -160,12 +175,12 @@ func Ls(l Layout) ([]Listed, error) {
 		intent, err := readIntent(l, name)
 		if err == nil {
 			item.File = intent.File
-			item.Stations = len(stations(intent.Topology))
+			item.Stations = len(stations(intent.Topology)) - len(intent.OneOffs)
 		}
 		state, err := readState(l, name)
 		if err == nil {
 			item.Started = &state.Started
-			for _, c := range state.Stations {
+			for _, c := range lasting(intent, state) {
 				if c.alive() {
 					item.Running++
 				}

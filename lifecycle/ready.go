@@ -161,6 +161,28 @@ func (k *keeper) await(ctx context.Context, m *member) error {
 	return nil
 }
 
+// awaitShared waits until those run whose namespaces a station shares: without
+// them no try of it can succeed. The error is that of ctx.
+func (k *keeper) awaitShared(ctx context.Context, s *topology.Station) error {
+	const pause = 100 * time.Millisecond
+	for _, id := range []string{s.PID, s.IPC} {
+		for id != "" && ctx.Err() == nil {
+			other := k.member(id)
+			if other == nil {
+				break // the start tells
+			}
+			if c, _, _ := other.now(); c.alive() {
+				break
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+		}
+	}
+	return ctx.Err()
+}
+
 func metNow(c *ContainerState, condition string) bool {
 	met, _ := verdict(c, condition)
 	return met

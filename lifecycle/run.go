@@ -50,7 +50,7 @@ func Run(ctx context.Context, l Layout, name string, of *topology.Station, o Run
 
 // makeOneOff has the keeper make the station.
 func makeOneOff(ctx context.Context, l Layout, name string, of *topology.Station, o *RunOptions) (*topology.Station, string, error) {
-	unlock, err := lock(l, name)
+	unlock, err := lockSoon(ctx, l, name)
 	if err != nil {
 		return nil, "", err
 	}
@@ -100,7 +100,8 @@ func makeOneOff(ctx context.Context, l Layout, name string, of *topology.Station
 func endOneOff(l Layout, name, id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	r := request{Op: opEndRun, Stations: []string{id}}
+	self := native.Self()
+	r := request{Op: opEndRun, Stations: []string{id}, OneOff: &OneOff{Runner: &self}}
 	err := ask(ctx, l, name, r, nil)
 	if err == nil || ctx.Err() != nil || errors.As(err, new(*OtherAPI)) {
 		return

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -66,6 +67,8 @@ type State struct {
 	Started  time.Time             `json:"started_at"`
 	Backbone *ContainerState       `json:"backbone"`
 	Stations []*ContainerState     `json:"stations"`
+	// OneOff: the change under way only brings or removes one-off stations.
+	OneOff bool `json:"one_off,omitempty"`
 	// Retired: a `down` has begun, and may have been killed since.
 	Retired bool `json:"retired,omitempty"`
 }
@@ -322,6 +325,21 @@ func lock(l Layout, name string) (unlock func(), err error) {
 			}
 			f.Close()
 		}, nil
+	}
+}
+
+// lockSoon waits a while for another program that has the lock: several commands
+// may be run at once.
+func lockSoon(ctx context.Context, l Layout, name string) (unlock func(), err error) {
+	const (
+		most  = time.Minute
+		pause = 20 * time.Millisecond
+	)
+	for until := time.Now().Add(most); ; time.Sleep(pause) {
+		unlock, err = lock(l, name)
+		if busy := new(Busy); !errors.As(err, &busy) || ctx.Err() != nil || time.Now().After(until) {
+			return unlock, err
+		}
 	}
 }
 

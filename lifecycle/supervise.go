@@ -142,6 +142,11 @@ func (m *member) live(ctx context.Context, r *root, running containers.Process) 
 	}
 	var pauses backoff
 	for again := false; ; again = true {
+		if again && m.k.awaitShared(ctx, m.definition()) != nil {
+			m.stopped()
+			m.event(Event{Kind: EventStopped})
+			return
+		}
 		began := time.Now()
 		e := m.run(ctx, r, running, again)
 		r, running = nil, nil
@@ -302,6 +307,9 @@ func (m *member) watch(ctx context.Context, process containers.Process) ending {
 		case <-checks.due:
 			checks.begin(ctx)
 		case said := <-checks.results:
+			if !checks.asked() {
+				continue // redo is on its way
+			}
 			if checks.observe(said) == healthUnhealthy && checks.config.RestartUnhealthy {
 				checks.stop()
 				m.terminate(process, exited)
@@ -321,6 +329,7 @@ func (m *member) drain() {
 	if output == nil {
 		return
 	}
+	output.hangUp()
 	select {
 	case <-output.drained:
 	case <-time.After(time.Second): // a process outside the station holds its output open

@@ -10,6 +10,7 @@ import (
 
 	"platelayer/backbone"
 	"platelayer/containers"
+	"platelayer/containers/native"
 )
 
 // A station with tty: true writes to a terminal, of which the keeper has the
@@ -175,13 +176,20 @@ func (c *collection) terminal(master *os.File) error {
 		syscall.Close(fd)
 		return fmt.Errorf("cannot log a terminal: %w", err)
 	}
+	slave, err := native.HoldTerminal(fd)
+	if err != nil {
+		syscall.Close(fd)
+		return fmt.Errorf("cannot log a terminal: %w", err)
+	}
 	l := c.logs
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if c.open == 0 || l.poll == nil { // it was abandoned
 		syscall.Close(fd)
+		syscall.Close(slave)
 		return nil
 	}
+	c.slaves = append(c.slaves, slave)
 	s := &logStream{name: "stdout", rest: terminalRest, collection: c, fd: fd}
 	c.streams = append(c.streams, s)
 	c.open++

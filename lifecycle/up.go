@@ -339,7 +339,7 @@ func (o choice) due(c *ContainerState, runs bool, s *topology.Station) (Action, 
 		return ActionRecreate, "asked for: what it wrote is thrown away"
 	case runs && !same:
 		return ActionRecreate, "an earlier change was interrupted"
-	case runs, same && c.State == Restarting, same && metNow(c, topology.CompletedSuccessfully), !chosen:
+	case runs, same && metNow(c, topology.CompletedSuccessfully), !chosen:
 		return "", ""
 	}
 	return ActionStart, "it is " + c.State

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -34,7 +35,8 @@ func (c *composeFile) try(tree *yaml.Node) {
 		e := expander{loader: l, open: map[*yaml.Node]bool{}, files: c.names, from: map[*node]*yaml.Node{}}
 		l.root = e.top(tree)
 		l.resolve()
-		r := refusal{composeFile: c, at: map[spot]Problems{}, bad: map[*yaml.Node]bool{}}
+		r := refusal{composeFile: c, at: map[spot]Problems{}, bad: map[*yaml.Node]bool{},
+			closing: map[*yaml.Node]bool{}, cycles: map[spot]bool{}}
 		for _, p := range l.problems {
 			at := spot{p.File, p.Line, p.Column}
 			r.at[at] = append(r.at[at], p)
@@ -42,6 +44,9 @@ func (c *composeFile) try(tree *yaml.Node) {
 		for n, y := range e.from {
 			if n.bad {
 				r.bad[y] = true
+			}
+			if at, closes := l.closing[n]; closes {
+				r.closing[y], r.cycles[spot{cmp.Or(at.file, l.file), at.line, at.column}] = true, true
 			}
 		}
 		if try < mostTries {
@@ -57,8 +62,12 @@ func (c *composeFile) try(tree *yaml.Node) {
 // refusal is what one try has found.
 type refusal struct {
 	*composeFile
-	at      map[spot]Problems
-	bad     map[*yaml.Node]bool
+	at  map[spot]Problems
+	bad map[*yaml.Node]bool
+	// closing are the dependencies that close a cycle. Others, of services that
+	// are extended, may stand at the same place.
+	closing map[*yaml.Node]bool
+	cycles  map[spot]bool
 	removed bool
 }
 
@@ -114,19 +123,32 @@ func (r *refusal) refused(key, value *yaml.Node, path []string) (Problem, bool) 
 	case pending(path), variable(value):
 		return Problem{}, false
 	}
+	if kind := child(value, "type"); key == nil && kind != nil && !variable(kind) {
+		// An entry is nothing without it.
+		if p, here := r.problemAt(kind); here && r.bad[kind] {
+			return p, true
+		}
+	}
 	p, here := r.problemAt(value)
+	if here && r.another(r.spotOf(value), value) {
+		here = false
+	}
 	if r.bad[value] || here && value.Kind == yaml.ScalarNode {
 		return p, true
 	}
 	if key != nil && !r.bad[key] {
 		// The place of a key is also that of the mapping that it begins, which
 		// has been asked about before.
-		if p, here := r.problemAt(key); here && (value.Line != key.Line || value.Column != key.Column) {
+		if p, here := r.problemAt(key); here && !r.another(r.spotOf(key), value) && (value.Line != key.Line || value.Column != key.Column) {
 			return p, true
 		}
 	}
 	return Problem{}, false
 }
+
+// another tells whether a place's problem is a cycle that another entry closes,
+// which stands there too.
+func (r *refusal) another(at spot, value *yaml.Node) bool { return r.cycles[at] && !r.closing[value] }
 
 // pending tells whether a value waits for a later version, or for a variable
 // that is set when the topology is loaded.

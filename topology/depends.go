@@ -9,8 +9,9 @@ import (
 
 // dependency is one entry of depends_on, resolved.
 type dependency struct {
-	on *stationDraft
-	at position
+	on   *stationDraft
+	at   position
+	from *node
 }
 
 // resolveDependencies finds the stations that depends_on names and reports
@@ -38,7 +39,9 @@ func (l *loader) resolveDependencies() {
 					d.Station = on.out.ID()
 					if ref.into != nil {
 						*ref.into = d.Station
+						l.checkShared(ref, on)
 						if seen[d.Station] {
+							s.out.restartWith(d.Station)
 							continue
 						}
 					}
@@ -54,11 +57,12 @@ func (l *loader) resolveDependencies() {
 					seen[d.Station] = true
 					l.checkCondition(ref, on)
 					s.out.DependsOn = append(s.out.DependsOn, d)
-					graph[s] = append(graph[s], dependency{on, ref.at})
+					graph[s] = append(graph[s], dependency{on, ref.at, ref.from})
 				}
 			}
 		}
 	}
+	l.closing = map[*node]position{}
 	w := walker{loader: l, graph: graph, done: map[*stationDraft]bool{}, depth: map[*stationDraft]int{}, reported: map[position]bool{}}
 	for _, s := range stations {
 		w.visit(s)
@@ -70,17 +74,19 @@ type reference struct {
 	Dependency
 	text      string
 	at        position
+	from      *node // the entry, whose place may be another's too
 	condition *node // nil where it is the default
-	// into is where pid or ipc keeps the one station it joins: that one starts
-	// first.
+	// into is where key, pid or ipc, keeps the one station it joins: that one
+	// starts first.
 	into *string
+	key  string
 }
 
 func (l *loader) dependencyRefs(s *stationDraft) []reference {
 	var refs []reference
 	n := s.body.get("depends_on")
 	for _, p := range n.all() {
-		ref := reference{Dependency{Condition: Started}, p.key, p.at, p.val.get("condition"), nil}
+		ref := reference{Dependency{Condition: Started}, p.key, p.at, p.val, p.val.get("condition"), nil, ""}
 		if ref.condition != nil {
 			ref.Condition = ref.condition.text
 		}
@@ -94,16 +100,34 @@ func (l *loader) dependencyRefs(s *stationDraft) []reference {
 	}
 	for _, item := range n.good() {
 		if n.kind == sequence {
-			refs = append(refs, reference{Dependency{Condition: Started}, item.text, item.position, nil, nil})
+			refs = append(refs, reference{Dependency{Condition: Started}, item.text, item.position, item, nil, nil, ""})
 		}
 	}
 	if at := l.sharedWith(s, "pid"); at != nil {
-		refs = append(refs, reference{Dependency{Condition: Started}, at.text, at.position, nil, &s.out.PID})
+		refs = append(refs, reference{Dependency{Condition: Started, Restart: true}, at.text, at.position, at, nil, &s.out.PID, "pid"})
 	}
 	if at := l.sharedWith(s, "ipc"); at != nil {
-		refs = append(refs, reference{Dependency{Condition: Started}, at.text, at.position, nil, &s.out.IPC})
+		refs = append(refs, reference{Dependency{Condition: Started, Restart: true}, at.text, at.position, at, nil, &s.out.IPC, "ipc"})
 	}
 	return refs
+}
+
+// restartWith has the station restart with one whose namespace it shares, which
+// goes with that one.
+func (s *Station) restartWith(id string) {
+	for i := range s.DependsOn {
+		if s.DependsOn[i].Station == id {
+			s.DependsOn[i].Restart = true
+		}
+	}
+}
+
+// checkShared reports sharing what the other station keeps to itself.
+func (l *loader) checkShared(ref reference, with *stationDraft) {
+	if n := with.body.get("ipc"); ref.key == "ipc" && n != nil && n.text == "private" {
+		l.report(ref.at, fmt.Sprintf("station %s shares its ipc with nobody", with.out.ID()),
+			fmt.Sprintf("its ipc is private (line %d): write shareable there, or remove it", n.line))
+	}
 }
 
 // checkCondition reports waiting for the health of what is not checked.
@@ -236,6 +260,7 @@ func (w *walker) visit(s *stationDraft) {
 	w.depth[s] = len(w.path)
 	for _, d := range w.graph[s] {
 		if i := w.depth[d.on] - 1; i >= 0 {
+			w.closing[d.from] = d.at
 			if w.reported[d.at] {
 				continue
 			}

@@ -1,15 +1,34 @@
 package topology
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
 
-// ParseEnv reads a .env file as compose does: NAME=value lines, perhaps with
-// export before them, # comments, single quotes that keep everything, double
-// quotes with \n, \t, \r, \", \\ and \$, and variables from earlier lines. A
-// quoted value may span lines.
-func ParseEnv(data []byte) (map[string]string, error) { return parseEnv(data, nil, false) }
+// ParseEnv reads a .env file as compose does: NAME=value or NAME: value lines,
+// perhaps with export before them, # comments, single quotes that keep
+// everything, double quotes with \n, \t, \r, \", \\ and \$, and variables from
+// earlier lines. A quoted value may span lines. The path is used for messages;
+// the error is Problems.
+func ParseEnv(path string, data []byte) (map[string]string, error) {
+	env, err := parseEnv(data, nil, false)
+	if wrong := new(envError); errors.As(err, &wrong) {
+		return nil, Problems{{File: path, Line: wrong.line, Column: 1, Message: wrong.err.Error(), Hint: envLineHint}}
+	}
+	return env, err
+}
+
+const envLineHint = "a line is NAME=value"
+
+// envError is what is wrong with a line of a .env file.
+type envError struct {
+	line int // from 1
+	err  error
+}
+
+func (e *envError) Error() string { return fmt.Sprintf("line %d: %v", e.line, e.err) }
+func (e *envError) Unwrap() error { return e.err }
 
 // parseEnv does the same; variables may come from lookup too, and with bare a
 // line that is only a name takes the value from there.
@@ -33,8 +52,9 @@ func parseEnv(data []byte, lookup func(string) (string, bool), bare bool) (map[s
 			line++
 			continue
 		}
-		name, value, given := strings.Cut(rest, "=")
-		name = strings.TrimSpace(name)
+		wrong := func(format string, args ...any) error { return &envError{line, fmt.Errorf(format, args...)} }
+		end := strings.IndexAny(text, "=:")
+		name := strings.TrimSpace(text[:max(end, 0)])
 		if exported, ok := strings.CutPrefix(name, "export "); ok {
 			name = strings.TrimSpace(exported)
 		}
@@ -46,16 +66,17 @@ func parseEnv(data []byte, lookup func(string) (string, bool), bare bool) (map[s
 			rest = after
 			line++
 			continue
-		case strings.HasPrefix(trimmed, "export ") && !strings.Contains(text, "="):
-			return nil, fmt.Errorf("line %d: export %s has no value", line, strings.TrimSpace(trimmed[7:]))
-		case !given || !strings.Contains(text, "="):
-			return nil, fmt.Errorf("line %d: %s has no value: write NAME=value", line, quoted(trimmed))
+		case strings.HasPrefix(trimmed, "export ") && end < 0:
+			return nil, wrong("export %s has no value", strings.TrimSpace(trimmed[7:]))
+		case end < 0:
+			return nil, wrong("%s has no value", quoted(trimmed))
 		case leadingName(name) != name || name == "":
-			return nil, fmt.Errorf("line %d: %s is not a variable's name", line, quoted(name))
+			return nil, wrong("%s is not a variable's name", quoted(name))
 		}
+		value := rest[end+1:]
 		v, end, err := envValue(value, find(env))
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %s: %w", line, name, err)
+			return nil, wrong("%s: %w", name, err)
 		}
 		env[name] = v
 		line += strings.Count(value[:end], "\n") + 1

@@ -57,12 +57,12 @@ func (l *loader) envFile(n *node) map[string]string {
 		values, err = parseEnv(data, l.opt.LookupEnv, true)
 	}
 	if err != nil {
-		l.spoil(at, fmt.Sprintf("env_file %s: %v", path, err), "a line is NAME=value")
+		l.spoil(at, fmt.Sprintf("env_file %s: %v", path, err), envLineHint)
 		return nil
 	}
 	for name, value := range values {
 		if strings.ContainsRune(value, 0) {
-			l.spoil(at, fmt.Sprintf("env_file %s: variable %s has a NUL byte", path, name), "a line is NAME=value")
+			l.spoil(at, fmt.Sprintf("env_file %s: variable %s has a NUL byte", path, name), envLineHint)
 			return nil
 		}
 	}

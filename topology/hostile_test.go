@@ -109,9 +109,9 @@ func TestHostileComposeFiles(t *testing.T) {
 }
 
 func FuzzParseEnv(f *testing.F) {
-	f.Add([]byte("# x\nexport A='b\nc' # d\nE=\"${A} \\$\"\nF=$A\n"))
+	f.Add([]byte("# x\nexport A='b\nc' # d\nE=\"${A} \\$\"\nG: h\nF=$A\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if env, err := ParseEnv(data); err != nil && env != nil {
+		if env, err := ParseEnv(".env", data); err != nil && env != nil {
 			t.Error("a result beside an error")
 		}
 	})

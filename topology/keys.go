@@ -106,7 +106,7 @@ func clusterKeys() []key {
 			doc: "`host`: the machine has a bridge too, wired to the cluster's, for its own interfaces, the taps of virtual machines or a capture."},
 		{name: "attach", shape: list("a list of the machine's interfaces", text("the name of an interface")), example: "attach: [eth7]", def: "none",
 			doc: "Interfaces of the machine, physical ones or taps, that become ports of its bridge, and are given back by `down`. The machine must not use them itself: one with an address is refused."},
-		{name: "stations", shape: table("a mapping of station names", object("a mapping of a station's keys", stationLevel).orNull()),
+		{name: "stations", shape: table("a mapping of station names", object("a mapping of a station's keys", stationLevel).orNull()).orNull(),
 			example: "stations: {a: , b: {address: 10.20.0.9}}", def: "none",
 			doc: "The containers of the cluster, each under its name. One without keys runs the built-in image."},
 	}

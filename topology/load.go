@@ -59,6 +59,7 @@ type loader struct {
 	routes   []routeDraft        // the backbone's
 	scale    map[*node]int       // of Options.Scale, by the station's body
 	written  int                 // bytes that the replicas so far would be in a file
+	closing  map[*node]position  // entries that close a cycle of dependencies
 }
 
 // load is the order of the work: the text, its form, each value by itself,

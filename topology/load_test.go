@@ -57,3 +57,18 @@ func TestYAML(t *testing.T) {
 	golden(t, "testdata/full.resolved.yaml", string(out))
 	sameAfterYAML(t, top)
 }
+
+// TestNoStations: stations may be left empty, as its default is none, also
+// where an included file has some.
+func TestNoStations(t *testing.T) {
+	for file, want := range map[string]int{
+		"clusters:\n  lan:\n    stations:\n":                           0,
+		"clusters: {lan: {stations: ~, subnet: 10.9.0.0/24}}":          0,
+		"include: [sub/part.yaml]\nclusters:\n  lan:\n    stations:\n": 1,
+	} {
+		top := mustLoad(t, file)
+		if got := len(top.Stations()); got != want {
+			t.Errorf("%q has %d stations, not %d", file, got, want)
+		}
+	}
+}

@@ -86,7 +86,9 @@ func (l *loader) checkNames() {
 			continue
 		}
 		for _, s := range c.stations {
-			claim(s.out.Name+"."+c.out.Domain, s, s.at, false)
+			if validName(s.out.Name) { // else it is said already
+				claim(s.out.Name+"."+c.out.Domain, s, s.at, false)
+			}
 		}
 	}
 	for _, c := range l.clusters {
@@ -99,7 +101,7 @@ func (l *loader) checkNames() {
 					}
 				}
 			}
-			if group := s.out.Group; group != "" && !slices.Contains(s.out.Aliases, group) {
+			if group := s.out.Group; validName(group) && !slices.Contains(s.out.Aliases, group) {
 				s.out.Aliases = append(s.out.Aliases, group)
 				if name := c.qualified(group); name != "" {
 					claim(name, s, s.at, true)

@@ -6,6 +6,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -42,6 +43,8 @@ func (l *loader) station(s *stationDraft) {
 		user, group, both := strings.Cut(u.text, ":")
 		if user == "" || both && group == "" || strings.ContainsAny(u.text, " \t\n/") || strings.Contains(group, ":") {
 			l.spoil(u, fmt.Sprintf("%s is not a user", quoted(u.text)), "write user or user:group, as names or numbers")
+		} else if tooLargeID(user) || tooLargeID(group) {
+			l.spoil(u, fmt.Sprintf("%s is not a user: the number is too large", quoted(u.text)), largestID)
 		}
 	}
 	l.process(s)
@@ -61,6 +64,18 @@ func (l *loader) station(s *stationDraft) {
 	out.Labels = l.labels(n.get("labels"))
 	s.routes = l.routesOf(n)
 	l.loopback(s)
+}
+
+const largestID = "numbers of users and groups go up to 2147483647"
+
+// tooLargeID tells whether a word is a number that no user or group can have,
+// as docker takes them.
+func tooLargeID(word string) bool {
+	if word == "" || strings.Trim(word, "0123456789") != "" {
+		return false
+	}
+	_, err := strconv.ParseInt(word, 10, 32)
+	return err != nil
 }
 
 // startup reads the command that comes before the station's own; an empty
@@ -155,6 +170,10 @@ func (l *loader) process(s *stationDraft) {
 	for _, n := range s.body.get("group_add").good() {
 		if n.text == "" || strings.ContainsAny(n.text, ": \t\n/,") {
 			l.spoil(n, fmt.Sprintf("%s is not a group", quoted(n.text)), "write a name or a number")
+			continue
+		}
+		if tooLargeID(n.text) {
+			l.spoil(n, fmt.Sprintf("%s is not a group: the number is too large", quoted(n.text)), largestID)
 			continue
 		}
 		if !slices.Contains(out.GroupAdd, n.text) {

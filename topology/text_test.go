@@ -80,11 +80,12 @@ func TestNameOfFolder(t *testing.T) {
 }
 
 func TestParseEnv(t *testing.T) {
-	got, err := ParseEnv([]byte("# note\nA=1\r\nexport B = two words # note\nC='$A # \\'x'\n\nD=\"a\\nb $A \\$A\"\nE=${A}x${NONE:-y}\nF=\nG=\"two\nlines\"\nH=a#b"))
+	got, err := ParseEnv(".env", []byte("# note\nA=1\r\nexport B = two words # note\nC='$A # \\'x'\n\nD=\"a\\nb $A \\$A\"\nE=${A}x${NONE:-y}\nF=\nG=\"two\nlines\"\nH=a#b\nI: yes # note\nexport J :\"a: b=c\"\nK=a:b\nL:a=b"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"A": "1", "B": "two words", "C": "$A # 'x", "D": "a\nb 1 $A", "E": "1xy", "F": "", "G": "two\nlines", "H": "a#b"}
+	want := map[string]string{"A": "1", "B": "two words", "C": "$A # 'x", "D": "a\nb 1 $A", "E": "1xy", "F": "", "G": "two\nlines", "H": "a#b",
+		"I": "yes", "J": "a: b=c", "K": "a:b", "L": "a=b"}
 	for name, value := range want {
 		if got[name] != value {
 			t.Errorf("%s is %q, not %q", name, got[name], value)
@@ -93,8 +94,9 @@ func TestParseEnv(t *testing.T) {
 	if len(got) != len(want) {
 		t.Errorf("got %v", got)
 	}
-	for file, line := range map[string]string{"A=1\nB": "line 2", "A=1\n\n1A=2": "line 3", "A='x\n": "line 1", "A='x' y": "line 1", "=1": "line 1", "A=${": "line 1"} {
-		if _, err := ParseEnv([]byte(file)); err == nil || !strings.Contains(err.Error(), line) {
+	for file, line := range map[string]string{"A=1\nB": "dir/.env:2:1: ", "A: 1\n\n1A: 2": "dir/.env:3:1: ",
+		"A='x\n": "dir/.env:1:1: ", "A='x' y": "dir/.env:1:1: ", "=1": "dir/.env:1:1: ", "A=${": "dir/.env:1:1: ", "A B: 1": "dir/.env:1:1: "} {
+		if _, err := ParseEnv("dir/.env", []byte(file)); err == nil || !strings.HasPrefix(err.Error(), line) || !strings.Contains(err.Error(), "hint: ") {
 			t.Errorf("%q: %v", file, err)
 		}
 	}

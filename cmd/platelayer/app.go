@@ -188,8 +188,8 @@ func (a *app) load(path string) (*topology.Topology, error) {
 	if info, err := os.Stat(env); err == nil && info.IsDir() {
 		// A Python environment, most likely.
 	} else if text, err := lifecycle.ReadSource(env); err == nil {
-		if dotenv, err = topology.ParseEnv(text); err != nil {
-			return nil, fmt.Errorf("cannot read .env beside %s: %w", path, err)
+		if dotenv, err = topology.ParseEnv(env, text); err != nil {
+			return nil, err
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cannot read .env beside %s: %w", path, err)
@@ -213,17 +213,21 @@ func (a *app) load(path string) (*topology.Topology, error) {
 // target finds the name of the topology that a command is about: --name, a
 // name or file given, --file, the file in this folder, or the only one there.
 func (a *app) target(args []string) (string, error) {
-	if a.name != "" {
-		return a.name, nil
-	}
-	given := a.file
+	given, named := a.file, false
 	if len(args) > 0 {
 		given = args[0]
 		if !strings.ContainsAny(given, "/.") {
-			if _, err := os.Stat(given); err != nil {
-				return given, nil
-			}
+			_, err := os.Stat(given)
+			named = err != nil
 		}
+	}
+	switch {
+	case named && a.name != "" && a.name != given:
+		return "", &usageError{fmt.Errorf("two topologies are named: %s, and %s by -n", given, a.name)}
+	case a.name != "":
+		return a.name, nil
+	case named:
+		return given, nil
 	}
 	path := a.path(args)
 	if _, err := os.Stat(path); err != nil && given == "" {

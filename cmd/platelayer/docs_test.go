@@ -262,7 +262,7 @@ func TestLifeIsComplete(t *testing.T) {
 	}
 	keyOf := map[string]string{"manifest": "integrity", "resources": "cpus", "files": "secrets"}
 	const fields = `\{"(\w+)", \w+, (true|false), func`
-	for _, f := range append(source("../../lifecycle/compare_fields.go", fields), source("../../lifecycle/compare_full.go", fields)...) {
+	for _, f := range append(source("../../lifecycle/compare_fields.go", fields), source("../../lifecycle/compare_limits.go", fields)...) {
 		key, renamed := keyOf[f[1]]
 		if !renamed {
 			key = f[1]

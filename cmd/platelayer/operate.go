@@ -248,5 +248,18 @@ func (a *app) rescale(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	changes, _, err := lifecycle.Pending(a.layout(), t, false, only)
+	if err != nil {
+		return err
+	}
+	var gone []string
+	for _, c := range changes {
+		if c.Object == "station" && c.Action == lifecycle.ActionRemove {
+			gone = append(gone, c.Name)
+		}
+	}
+	if len(gone) > 0 && !a.quiet {
+		fmt.Fprintf(a.stderr, "platelayer: %s will be gone, with what was written there\n", strings.Join(gone, ", "))
+	}
 	return a.upAs(ctx, t, lifecycle.UpOptions{File: path, Only: only})
 }

@@ -118,8 +118,16 @@ func downAll(t testing.TB, program, root string) {
 		return
 	}
 	for _, topology := range list {
-		if text, err := exec.Command(program, "--root", root, "down", "--name", topology.Name).CombinedOutput(); err != nil {
-			t.Errorf("cannot take %s down: %v\n%s", topology.Name, err, text)
+		// A command of a script that failed may still be at its end.
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			text, err := exec.Command(program, "--root", root, "down", "--name", topology.Name).CombinedOutput()
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Errorf("cannot take %s down: %v\n%s", topology.Name, err, text)
+				break
+			}
 		}
 	}
 }

@@ -49,7 +49,7 @@ const birthTime = 10 * time.Second
 // wait waits for the parent of the newborn, then until that has executed its
 // command. It owns pidfd and gives the newborn's.
 func (p *program) wait(t *thread, pidfd int, rep *report) (int, int, error) {
-	err := unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED, nil)
+	err := awaitEnd(pidfd)
 	closeFD(pidfd)
 	if err != nil {
 		return 0, -1, fmt.Errorf("cannot wait for a child: %w", err)

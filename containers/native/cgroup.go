@@ -214,6 +214,23 @@ func JoinCgroup(name string, pid int) error {
 	return nil
 }
 
+// LeaveSession moves a process out of those v1 cgroups of a login session whose
+// limits end processes, into name: a container without such a limit stays where
+// its parent is. A group of the cpu controller would be one share for all
+// containers together. Where the machine does not let us, all stays as it is.
+func LeaveSession(name string, pid int) error {
+	if err := checkCgroup(name); err != nil {
+		return err
+	}
+	h := findHierarchies()
+	for _, c := range []string{"memory", "pids"} {
+		if root := h.v1[c]; root != "" && mkdirCgroup(filepath.Join(root, name)) == nil {
+			_ = writeFile(filepath.Join(root, name, "cgroup.procs"), strconv.Itoa(pid))
+		}
+	}
+	return nil
+}
+
 // inOurs tells whether a process is in a v1 cgroup of ours.
 func inOurs(pid int, controller string) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")

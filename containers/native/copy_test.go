@@ -1,6 +1,7 @@
 package native
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -419,3 +420,45 @@ func TestCopyInterrupted(t *testing.T) {
 		t.Errorf("left %v", left)
 	}
 }
+
+// TestCopyWithoutName: a file that is not complete has no name which a killed
+// program would leave behind, whether it replaces one or not.
+func TestCopyWithoutName(t *testing.T) {
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for _, name := range []string{"new", "old"} {
+		must(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o640, Size: 3 << 20}))
+		_, err := w.Write(bytes.Repeat([]byte("x"), 3<<20))
+		must(t, err)
+	}
+	must(t, w.Close())
+	dir, looks := t.TempDir(), 0
+	must(t, os.WriteFile(filepath.Join(dir, "old"), []byte("old"), 0o600))
+	look := readerFunc(func(b []byte) (int, error) {
+		entries, err := os.ReadDir(dir)
+		must(t, err)
+		for _, e := range entries {
+			if e.Name() != "new" && e.Name() != "old" {
+				t.Errorf("there is %s meanwhile", e.Name())
+			}
+		}
+		looks++
+		return archive.Read(b)
+	})
+	_, err := CopyFromTar(t.Context(), look, copyRoot(t, dir, "/"), CopyOptions{})
+	must(t, err)
+	for _, name := range []string{"new", "old"} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		must(t, err)
+		if info.Size() != 3<<20 || info.Mode() != 0o640 {
+			t.Errorf("%s has %d bytes and mode %s", name, info.Size(), info.Mode())
+		}
+	}
+	if looks < 4 {
+		t.Errorf("looked %d times", looks)
+	}
+}
+
+type readerFunc func(b []byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }

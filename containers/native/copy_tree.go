@@ -76,18 +76,49 @@ func (f *treeFolder) place(it *copyItem, make func(name string) error) error {
 	return err
 }
 
+// file makes a file that has no name until it is complete: whoever kills the
+// program leaves nothing. Not every file system knows such files.
 func (f *treeFolder) file(it *copyItem, content *copySource) error {
-	return f.place(it, func(name string) error {
-		fd, err := unix.Openat(f.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-		if err != nil {
-			return f.failed(it, err)
-		}
-		defer closeFD(fd)
+	fill := func(fd int) error {
 		if err := content.writeFile(fd, func(err error) error { return f.failed(it, err) }); err != nil {
 			return err
 		}
 		return f.attributes(fd, it)
-	})
+	}
+	fd, err := unix.Openat(f.fd, ".", unix.O_WRONLY|unix.O_TMPFILE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return f.place(it, func(name string) error {
+			fd, err := unix.Openat(f.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+			if err != nil {
+				return f.failed(it, err)
+			}
+			defer closeFD(fd)
+			return fill(fd)
+		})
+	}
+	defer closeFD(fd)
+	if err := f.vacant(it); err != nil {
+		return err
+	}
+	if err := fill(fd); err != nil {
+		return err
+	}
+	name := func(name string) error {
+		return unix.Linkat(unix.AT_FDCWD, procFD(fd), f.fd, name, unix.AT_SYMLINK_FOLLOW)
+	}
+	switch err := name(it.name); err {
+	case nil:
+		return nil
+	case unix.EEXIST: // only a rename replaces what is there
+		return f.place(it, func(fresh string) error {
+			if err := name(fresh); err != nil {
+				return f.failed(it, err)
+			}
+			return nil
+		})
+	default:
+		return f.failed(it, err)
+	}
 }
 
 // attributes gives a new file or folder what it is to have: the owner first, as

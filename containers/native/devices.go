@@ -89,7 +89,7 @@ func (h *hierarchies) loadDeviceFilter(more []device) (int, error) {
 	// The first fields of union bpf_attr for BPF_PROG_LOAD.
 	attr := struct {
 		progType, count           uint32
-		insns, license            uint64
+		insns, license            *byte
 		logLevel, logSize         uint32
 		logBuf                    uint64
 		kernVersion, flags        uint32
@@ -98,13 +98,12 @@ func (h *hierarchies) loadDeviceFilter(more []device) (int, error) {
 	}{
 		progType: unix.BPF_PROG_TYPE_CGROUP_DEVICE,
 		count:    uint32(len(code) / 8),
-		insns:    uint64(uintptr(unsafe.Pointer(&code[0]))),
-		license:  uint64(uintptr(unsafe.Pointer(&license[0]))),
+		insns:    &code[0],
+		license:  &license[0],
 		name:     [16]byte{'p', 'l', 'a', 't', 'e', 'l', 'a', 'y', 'e', 'r'},
 	}
 	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	runtime.KeepAlive(code)
-	runtime.KeepAlive(license)
+	runtime.KeepAlive(&attr)
 	if errno != 0 {
 		return -1, &containers.Unsupported{Feature: "the cgroup device filter", Err: errno}
 	}
@@ -151,12 +150,12 @@ func attachedFilters(cg int) ([]uint32, error) {
 	ids := make([]uint32, 64)
 	attr := struct {
 		target, attachType, queryFlags, attachFlags uint32
-		ids                                         uint64
+		ids                                         *uint32
 		count, _                                    uint32
 		progFlags                                   uint64
-	}{target: uint32(cg), attachType: unix.BPF_CGROUP_DEVICE, ids: uint64(uintptr(unsafe.Pointer(&ids[0]))), count: uint32(len(ids))}
+	}{target: uint32(cg), attachType: unix.BPF_CGROUP_DEVICE, ids: &ids[0], count: uint32(len(ids))}
 	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_QUERY, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	runtime.KeepAlive(ids)
+	runtime.KeepAlive(&attr)
 	if errno != 0 {
 		return nil, fmt.Errorf("cannot list the device filters: %w", errno)
 	}
@@ -193,10 +192,10 @@ func programID(prog int) (uint32, error) {
 	info := [2]uint32{}
 	attr := struct {
 		fd, length uint32
-		info       uint64
-	}{uint32(prog), uint32(unsafe.Sizeof(info)), uint64(uintptr(unsafe.Pointer(&info[0])))}
+		info       *uint32
+	}{uint32(prog), uint32(unsafe.Sizeof(info)), &info[0]}
 	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	runtime.KeepAlive(&info)
+	runtime.KeepAlive(&attr)
 	if errno != 0 {
 		return 0, fmt.Errorf("cannot identify the device filter: %w", errno)
 	}

@@ -9,12 +9,15 @@ GLOBL ·initCode(SB), RODATA|NOPTR, $8
 // else does.
 //
 //	BX   the stack at the start
-//	R15  memory: 0 a wait status or a pid, 8 a set of signals, 16 a timespec
+//	R15  memory: 0 a wait status or a pid, 8 a set of signals, 16 a timespec,
+//	     32 a struct signalfd_siginfo
 //	R12  the command's pid, 0 where init is idle
 //	R13  what a part keeps over a system call
+//	R14  the descriptor that signals are read from: sigtimedwait(2) would show
+//	     them as neither blocked nor caught while it waits
 TEXT ·initText(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ	SP, BX
-	LEAQ	-64(BX), R15
+	LEAQ	-256(BX), R15
 	XORQ	R12, R12
 
 	MOVQ	$157, AX		// prctl(PR_SET_NAME, initName)
@@ -30,6 +33,16 @@ TEXT ·initText(SB), NOSPLIT|NOFRAME, $0-0
 	XORQ	DX, DX
 	MOVQ	$8, R10
 	SYSCALL
+
+	MOVQ	$289, AX		// signalfd4(-1, all, SFD_CLOEXEC)
+	MOVQ	$-1, DI
+	LEAQ	8(R15), SI
+	MOVQ	$8, DX
+	MOVQ	$0x80000, R10
+	SYSCALL
+	TESTQ	AX, AX
+	JLT	failed
+	MOVQ	AX, R14
 
 	CMPQ	0(BX), $1
 	JEQ	reap
@@ -69,16 +82,16 @@ signalled:
 	JMP	exit
 
 sleep:
-	MOVQ	$128, AX		// rt_sigtimedwait(all)
-	LEAQ	8(R15), DI
-	XORQ	SI, SI
-	XORQ	DX, DX
-	MOVQ	$8, R10
+	XORQ	AX, AX			// read
+	MOVQ	R14, DI
+	LEAQ	32(R15), SI
+	MOVQ	$128, DX
 	SYSCALL
 	CMPQ	AX, $-4			// EINTR
 	JEQ	reap
 	TESTQ	AX, AX
 	JLT	failed
+	MOVL	32(R15), AX
 	CMPQ	AX, $17			// SIGCHLD
 	JEQ	reap
 	CMPQ	AX, $21			// SIGTTIN

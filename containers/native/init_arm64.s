@@ -9,12 +9,15 @@ GLOBL ·initCode(SB), RODATA|NOPTR, $8
 // else does.
 //
 //	R19  the stack at the start
-//	R20  memory: 0 a wait status or a pid, 8 a set of signals, 16 a timespec
+//	R20  memory: 0 a wait status or a pid, 8 a set of signals, 16 a timespec,
+//	     32 a struct signalfd_siginfo
 //	R21  the command's pid, 0 where init is idle
 //	R22  what a part keeps over a system call
+//	R23  the descriptor that signals are read from: sigtimedwait(2) would show
+//	     them as neither blocked nor caught while it waits
 TEXT ·initText(SB), NOSPLIT|NOFRAME, $0-0
 	MOVD	RSP, R19
-	SUB	$64, R19, R20
+	SUB	$256, R19, R20
 	MOVD	ZR, R21
 
 	MOVD	$167, R8		// prctl(PR_SET_NAME, initName)
@@ -30,6 +33,16 @@ TEXT ·initText(SB), NOSPLIT|NOFRAME, $0-0
 	MOVD	ZR, R2
 	MOVD	$8, R3
 	SVC
+
+	MOVD	$74, R8			// signalfd4(-1, all, SFD_CLOEXEC)
+	MOVD	$-1, R0
+	ADD	$8, R20, R1
+	MOVD	$8, R2
+	MOVD	$0x80000, R3
+	SVC
+	CMP	$0, R0
+	BLT	failed
+	MOVD	R0, R23
 
 	MOVD	0(R19), R0
 	CMP	$1, R0
@@ -69,16 +82,16 @@ signalled:
 	B	exit
 
 sleep:
-	MOVD	$137, R8		// rt_sigtimedwait(all)
-	ADD	$8, R20, R0
-	MOVD	ZR, R1
-	MOVD	ZR, R2
-	MOVD	$8, R3
+	MOVD	$63, R8			// read
+	MOVD	R23, R0
+	ADD	$32, R20, R1
+	MOVD	$128, R2
 	SVC
 	CMP	$-4, R0			// EINTR
 	BEQ	reap
 	CMP	$0, R0
 	BLT	failed
+	MOVWU	32(R20), R0
 	CMP	$17, R0			// SIGCHLD
 	BEQ	reap
 	CMP	$21, R0			// SIGTTIN

@@ -39,6 +39,9 @@ func TestInit(t *testing.T) {
 	s.Tmpfs = []containers.Tmpfs{{Target: "/tmp"}}
 	p := r.start(s)
 	until(t, "file", func() bool { _, err := os.Stat("/proc/" + itoa(p.Ref().Pid) + "/root/tmp/ready"); return err == nil })
+	if IgnoresSignal(p.Ref(), syscall.SIGTERM) {
+		t.Error("the init seems to ignore what it hands on")
+	}
 	must(t, p.Signal(syscall.SIGTERM))
 	if exit, err := p.Wait(); err != nil || exit.Code != 5 {
 		t.Errorf("got %+v, %v", exit, err)

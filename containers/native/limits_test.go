@@ -5,10 +5,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"platelayer/containers"
 )
@@ -278,5 +282,26 @@ func TestExec(t *testing.T) {
 	must(t, err)
 	if _, err := OpenRoot(p.Ref()); err == nil {
 		t.Error("a dead container has a root")
+	}
+}
+
+// TestAwaitedSignals: signals that a thread waits for are shown as neither
+// blocked nor caught meanwhile.
+func TestAwaitedSignals(t *testing.T) {
+	if awaitsSignals(os.Getpid()) {
+		t.Fatal("somebody waits already")
+	}
+	done, waiter := make(chan error), make(chan int, 1)
+	go func() {
+		runtime.LockOSThread()
+		waiter <- unix.Gettid()
+		set, timeout := uint64(1)<<63, unix.NsecToTimespec(int64(20*time.Second)) // signal 64
+		_, _, errno := unix.Syscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&set)), 0, uintptr(unsafe.Pointer(&timeout)), 8, 0, 0)
+		done <- errno
+	}()
+	until(t, "thread that waits", func() bool { return awaitsSignals(os.Getpid()) })
+	must(t, unix.Tgkill(os.Getpid(), <-waiter, syscall.Signal(64)))
+	if err := <-done; err != unix.Errno(0) {
+		t.Error(err)
 	}
 }

@@ -50,8 +50,17 @@ func newProcess(pid, pidfd int, cg *entry, groups *hierarchies) (*process, error
 // the first process of its pid namespace from ending: pid_namespaces(7).
 func abandon(pidfd int) {
 	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-	_ = unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED, nil)
+	_ = awaitEnd(pidfd)
 	closeFD(pidfd)
+}
+
+// awaitEnd reaps a child once it has ended.
+func awaitEnd(pidfd int) error {
+	for {
+		if err := unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED, nil); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // executed identifies a child whose vfork is over: it has executed its program,

@@ -43,9 +43,12 @@ type report struct {
 	born  int // the newborn's pid
 }
 
-// cloneArgs is struct clone_args of linux/sched.h.
+// cloneArgs is struct clone_args of linux/sched.h. What the kernel writes to is
+// a pointer, which follows its target when the stack moves.
 type cloneArgs struct {
-	flags, pidFD, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags                                                                              uint64
+	pidFD                                                                              *int32
+	childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
 func (p *program) add(name string, flags uint8, nr uintptr, args ...uintptr) {
@@ -100,6 +103,7 @@ func (e *stepError) Unwrap() error { return e.errno }
 // that v2 cgroup. The thread may be in a container's namespaces. It returns the child's pid and a pidfd.
 func (p *program) run(t *thread, flags uint64, cgroup int) (pid, pidfd int, err error) {
 	fd := new(int32)
+	*fd = -1
 	rep, free, err := newReport(p.born)
 	if err != nil {
 		return 0, -1, err
@@ -107,7 +111,7 @@ func (p *program) run(t *thread, flags uint64, cgroup int) (pid, pidfd int, err 
 	defer free()
 	args := &cloneArgs{
 		flags:      flags | unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PIDFD,
-		pidFD:      uint64(uintptr(unsafe.Pointer(fd))),
+		pidFD:      fd,
 		exitSignal: uint64(unix.SIGCHLD),
 	}
 	if cgroup >= 0 {
@@ -124,7 +128,7 @@ func (p *program) run(t *thread, flags uint64, cgroup int) (pid, pidfd int, err 
 		return p.wait(t, int(*fd), rep)
 	}
 	if rep.errno != 0 {
-		_ = unix.Waitid(unix.P_PIDFD, int(*fd), nil, unix.WEXITED, nil)
+		_ = awaitEnd(int(*fd))
 		closeFD(int(*fd))
 		return 0, -1, &stepError{step: p.names[rep.index], last: rep.index == len(p.ops)-1, errno: rep.errno}
 	}

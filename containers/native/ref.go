@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -202,7 +203,33 @@ func IgnoresSignal(ref containers.ProcessRef, sig syscall.Signal) bool {
 		return false
 	}
 	known := signalMask(ref.Pid, "SigCgt", "SigBlk", "SigIgn")
-	return Alive(ref) && known&(1<<(sig-1)) == 0
+	return Alive(ref) && known&(1<<(sig-1)) == 0 && isInit(ref.Pid) && !awaitsSignals(ref.Pid)
+}
+
+// isInit tells whether a process is 1 in its own pid namespace: it may share
+// another container's.
+func isInit(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return false
+	}
+	_, ids, _ := strings.Cut(string(b), "\nNSpid:")
+	ids, _, _ = strings.Cut(ids, "\n")
+	return strings.HasSuffix(ids, "\t1")
+}
+
+// awaitsSignals tells whether a thread of a process waits for signals: while
+// sigtimedwait(2) does, the kernel shows them as not blocked.
+func awaitsSignals(pid int) bool {
+	threads, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/syscall")
+	for _, t := range threads {
+		b, err := os.ReadFile(t)
+		number, _, _ := strings.Cut(string(b), " ")
+		if err == nil && number == strconv.Itoa(unix.SYS_RT_SIGTIMEDWAIT) {
+			return true
+		}
+	}
+	return false
 }
 
 // signalMask is the union of masks of signals (proc_pid_status(5)), all signals
@@ -245,6 +272,11 @@ func OpenPTY(ref containers.ProcessRef) (master, slave *os.File, err error) {
 	}
 	return master, os.NewFile(uintptr(s), "pts"), nil
 }
+
+// HoldTerminal opens the other side of a terminal for as long as its master is to
+// be read: with nobody there a read of it fails (EIO), although somebody may come
+// back. The descriptor is close-on-exec.
+func HoldTerminal(master int) (int, error) { return openSlave(master) }
 
 func openSlave(master int) (int, error) {
 	// Whatever the container put at the path, only devpts is a terminal's.

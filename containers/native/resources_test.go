@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -184,6 +185,28 @@ func TestCPUWeight(t *testing.T) {
 	for shares, want := range map[int64]int64{0: 0, 2: 1, 1024: 100, 512: 59, 262144: 10000} {
 		if got := cpuWeight(shares); got != want {
 			t.Errorf("%d: got %d, want %d", shares, got, want)
+		}
+	}
+}
+
+// TestLeaveSession: who leaves the limits of the session it comes from is in a
+// group of ours, and so are those that it starts.
+func TestLeaveSession(t *testing.T) {
+	r := newRig(t)
+	cmd := exec.Command("sleep", "100")
+	must(t, cmd.Start())
+	defer func() {
+		must(t, cmd.Process.Kill())
+		_ = cmd.Wait() // killed
+	}()
+	must(t, LeaveSession(r.cgroup, cmd.Process.Pid))
+	text, err := os.ReadFile("/proc/" + itoa(cmd.Process.Pid) + "/cgroup")
+	must(t, err)
+	for line := range strings.Lines(string(text)) {
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controller, path, _ := strings.Cut(rest, ":")
+		if (controller == "memory" || controller == "pids") && path != "/"+r.cgroup {
+			t.Errorf("it is in %s", line)
 		}
 	}
 }

@@ -3,7 +3,11 @@ package native
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,4 +37,52 @@ func TestExecKeepsNothing(t *testing.T) {
 	if exit, err := p.Wait(); err != nil || exit.Signal != unix.SIGKILL {
 		t.Errorf("got %+v, %v", exit, err)
 	}
+}
+
+// TestRunOnAMovingStack starts children while the stacks of those who start them
+// shrink, for which they are moved: the kernel writes to what it was told of.
+func TestRunOnAMovingStack(t *testing.T) {
+	prog := &program{}
+	prog.add("end", 0, unix.SYS_EXIT_GROUP, 0)
+	for range 20 {
+		syscall.ForkLock.RLock() // who starts a child waits
+		failed := make(chan error)
+		const many = 20
+		for range many {
+			go func() {
+				descend(2000)
+				failed <- runOnce(prog)
+			}()
+		}
+		time.Sleep(5 * time.Millisecond)
+		runtime.GC()
+		runtime.GC()
+		syscall.ForkLock.RUnlock()
+		for range many {
+			if err := <-failed; err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func runOnce(prog *program) error {
+	_, pidfd, err := prog.run(nil, 0, -1)
+	if err != nil {
+		return err
+	}
+	defer closeFD(pidfd)
+	if pidfd < 3 {
+		return fmt.Errorf("the child's descriptor is %d", pidfd)
+	}
+	return awaitEnd(pidfd)
+}
+
+// descend needs a large stack.
+func descend(depth int) byte {
+	var room [64]byte
+	if depth > 0 {
+		room[depth%64] = descend(depth - 1)
+	}
+	return room[(depth+1)%64]
 }

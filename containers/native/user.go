@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -51,6 +52,10 @@ func lookupUser(root int, spec string, further []string) (*identity, error) {
 	case err != nil:
 		return nil, fmt.Errorf("cannot use user %q: %w", spec, err)
 	}
+	// The library looks at the numbers of the words only, not at the files'.
+	if beyond(u.Uid) || beyond(u.Gid) || slices.ContainsFunc(u.Sgids, beyond) {
+		return nil, fmt.Errorf("cannot use user %q: its numbers in the root's /etc/passwd and /etc/group are not from 0 to %d", spec, math.MaxInt32)
+	}
 	id := &identity{uid: uint32(u.Uid), gid: uint32(u.Gid), home: u.Home}
 	for _, g := range u.Sgids {
 		id.groups = append(id.groups, uint32(g))
@@ -69,6 +74,10 @@ func lookupUser(root int, spec string, further []string) (*identity, error) {
 	}
 	return id, nil
 }
+
+// beyond tells whether a number is no user's or group's, as docker takes them:
+// setuid(2) takes -1 for none.
+func beyond(id int) bool { return id < 0 || id > math.MaxInt32 }
 
 // numbers tells whether all words are numbers, or empty.
 func numbers(words []string) bool {

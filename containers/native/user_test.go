@@ -51,3 +51,22 @@ func TestUserOfBrokenRoot(t *testing.T) {
 		}
 	}
 }
+
+// TestUserOfLargeNumbers: a root's own files name no user that 32 bits would
+// make another one.
+func TestUserOfLargeNumbers(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(root, "etc"), 0o755))
+	must(t, os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("most:x:2147483647:2147483647::/:\nmore:x:2147483648:1::/:\n"+
+		"none:x:4294967295:1::/:\nroot2:x:4294967296:1::/:\nminus:x:-1:1::/:\ngid:x:1:4294967296::/:\nmember:x:1:1::/:\n"), 0o644))
+	must(t, os.WriteFile(filepath.Join(root, "etc/group"), []byte("huge:x:4294967296:member\n"), 0o644))
+	fd := folderFD(t, root)
+	if u, err := lookupUser(fd, "most", nil); err != nil || u.uid != 2147483647 || u.gid != 2147483647 {
+		t.Errorf("most is %+v, %v", u, err)
+	}
+	for _, spec := range []string{"more", "none", "root2", "minus", "gid", "member", "most:huge"} {
+		if u, err := lookupUser(fd, spec, nil); err == nil {
+			t.Errorf("%s is %+v", spec, u)
+		}
+	}
+}
