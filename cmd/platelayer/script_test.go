@@ -40,20 +40,13 @@ func runScripts(t *testing.T, dir string) {
 			e.Setenv("PLATELAYER_ROOT", root)
 			e.Setenv("NAME", name)
 			e.Setenv("REPO", repo)
-			// For interfaces and a namespace of a script's own, at most 7 bytes.
-			pair := fmt.Sprintf("p%x", os.Getpid())
-			e.Setenv("PAIR", pair)
-			e.Defer(func() {
-				for _, words := range []string{"link del " + pair + "a", "link del " + pair + "o", "link del pl-" + pair + "-l", "netns del " + pair} {
-					_ = exec.Command("ip", strings.Fields(words)...).Run() // most scripts have none
-				}
-			})
 			// Whatever a failing script left is taken down.
 			e.Defer(func() { downAll(t, filepath.Join(bin, "platelayer"), root) })
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":       codeCommand,
+			"pair":       pairCommand,
 			"query":      queryCommand,
 			"between":    betweenCommand,
 			"await":      awaitCommand,
@@ -173,6 +166,19 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("no %s within %s in (%v)\n%s", args[1], awaitAtMost, err, out)
 		}
 	}
+}
+
+// pairCommand: `pair` sets PAIR to a word of at most 7 bytes for the names of a
+// script's own interfaces and namespace on the machine, which end with it. One
+// script of a run may have it.
+func pairCommand(ts *testscript.TestScript, _ bool, _ []string) {
+	pair := fmt.Sprintf("p%x", os.Getpid())
+	ts.Setenv("PAIR", pair)
+	ts.Defer(func() {
+		for _, words := range []string{"link del " + pair + "a", "link del " + pair + "o", "link del pl-" + pair + "-l", "netns del " + pair} {
+			_ = exec.Command("ip", strings.Fields(words)...).Run() // a good script has removed them
+		}
+	})
 }
 
 // queryCommand: `query PATH VALUE` looks into the JSON on stdout: a path of
