@@ -1,7 +1,8 @@
 #!/bin/bash
 # What ci/kernel61 runs in the guest: life cycle and limits on kernel 6.1 with
 # cgroup v2. Files of the same folder: platelayer, native.test, kernel.test,
-# platelayer.test, probe, machine-state, platelayer.yaml (examples/hello).
+# platelayer.test, probe, machine-state, platelayer.yaml (examples/hello),
+# vlans.txtar.
 set -euo pipefail
 export PATH=/work:$PATH
 
@@ -103,6 +104,15 @@ PLATELAYER_PROGRAM=/work/platelayer platelayer.test -test.run 'TestLimitsChangeI
 
 say "changes of the network"
 kernel.test -test.run 'ConvergeSends|ConvergeKeeps|OthersLoseNothing' -test.short -test.v
+
+# Machines that run CI may lack them.
+say "VLANs"
+mkdir -p testdata/script
+mv vlans.txtar testdata/script/
+PLATELAYER_PROGRAM=/work/platelayer platelayer.test -test.run 'TestScripts/vlans' -test.v | tee /tmp/vlans
+grep -q -e '--- PASS: TestScripts/vlans' /tmp/vlans
+kernel.test -test.run 'TestChangeIsLikeFromNothing/VLANs(_and_a_bridge.*)?$' -test.v | tee /tmp/vlans
+(($(grep -c -e '--- PASS: TestChangeIsLikeFromNothing/VLANs' /tmp/vlans) == 2))
 
 machine-state >/tmp/after
 diff /tmp/before /tmp/after

@@ -144,6 +144,9 @@ type File struct {
 	Content  []byte
 	Mode     uint32
 	UID, GID int
+	Own      bool // it is the container's user's, not UID's and GID's
+	// Roots puts the certificates behind it that the root itself trusts.
+	Roots bool
 }
 
 // Device is a device of the machine that the container may use.

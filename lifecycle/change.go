@@ -54,8 +54,9 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 	err := firstError(
 		step("intent", c.begin),
 		step("network", func() error { return kernel.Extend(ctx, k.plan, k.kernelOptions()) }),
+		step("machine's bridges", k.warnOfFilter),
 		step("seals", func() error { return c.check(ctx) }),
-		step("volumes", func() error { return keepVolumes(k.layout, k.name) }),
+		step("volumes", func() error { return errors.Join(keepVolumes(k.layout, k.name), k.keepAuthority()) }),
 	)
 	if err != nil {
 		return errors.Join(err, c.withdraw())
@@ -202,6 +203,7 @@ func (c *change) withdraw() error {
 	for _, m := range c.created {
 		errs = append(errs, k.forget(m))
 	}
+	k.dropAuthority()
 	errs = append(errs, dropFreshVolumes(k.layout, k.name), k.dropHostPaths())
 	if err := k.intend(c.old); err != nil {
 		return errors.Join(append(errs, err)...)

@@ -47,9 +47,11 @@ func stationFields() []field[topology.Station] {
 		{"loopback", whole, false, func(s *station) []part { return listed(s.Loopback) }},
 		{"interface_name", whole, false, func(s *station) []part { return single(word(cmp.Or(s.InterfaceName, "eth0"))) }},
 		{"mac_address", whole, false, func(s *station) []part { return single(cmp.Or(s.MAC, "automatic")) }},
+		{"vlan", whole, false, func(s *station) []part { return single(vlansText(s.VLANs)) }},
 		{"interfaces", elements, false, func(s *station) []part { return partsOf(s.Interfaces, interfacePart) }},
 		{"routes", elements, false, func(s *station) []part { return partsOf(s.Routes, routePart) }},
 		{"aliases", elements, false, func(s *station) []part { return partsOf(s.Aliases, alone) }},
+		{"tls", elements, true, tlsParts},
 		{"entrypoint", whole, true, func(s *station) []part { return wordsPart(s.Entrypoint) }},
 		{"command", whole, true, func(s *station) []part { return wordsPart(s.Command) }},
 		{"environment", secrets, true, func(s *station) []part {

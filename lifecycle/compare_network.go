@@ -39,6 +39,8 @@ func clusterFields() []field[topology.Cluster] {
 			return wordsPart(c.Allow)
 		}},
 		{"mtu", whole, false, func(c *cluster) []part { return single(strconv.Itoa(c.MTU)) }},
+		{"switch", whole, false, func(c *cluster) []part { return single(word(c.Switch)) }},
+		{"attach", whole, false, func(c *cluster) []part { return wordsPart(c.Attach) }},
 	}
 }
 
@@ -74,7 +76,35 @@ func interfacePart(i topology.Interface) part {
 	if i.MTU != 0 {
 		said = append(said, fmt.Sprintf("mtu %d", i.MTU))
 	}
+	if v := vlansText(i.VLANs); v != "" {
+		said = append(said, "vlan "+v)
+	}
 	return part{word(i.Cluster), strings.Join(said, " ")}
+}
+
+func vlansText(v topology.VLANs) string {
+	var all []string
+	if v.Untagged != 0 {
+		all = append(all, strconv.Itoa(v.Untagged))
+	}
+	for _, id := range v.Tagged {
+		all = append(all, strconv.Itoa(id)+" tagged")
+	}
+	return strings.Join(all, ", ")
+}
+
+// tlsParts are what a station's certificates are for: new names need a new one,
+// which a start makes.
+func tlsParts(s *topology.Station) []part {
+	var all []part
+	if s.Trust {
+		all = append(all, part{key: "authority"})
+	}
+	if s.TLS != nil {
+		all = append(all, part{key: "days", value: strconv.Itoa(s.TLS.Days)})
+		all = append(all, partsOf(s.TLS.Names, alone)...)
+	}
+	return all
 }
 
 func routePart(r topology.Route) part {

@@ -28,7 +28,7 @@ type DownResult struct {
 // leaves the machine as it was before `up`.
 //
 // With volumes its named ones go too, those of earlier times as well, but not
-// one that another topology still has.
+// one that another topology still has; and its certificate authority.
 func Down(ctx context.Context, l Layout, name string, volumes bool, progress func(Progress)) (_ *DownResult, err error) {
 	began := time.Now()
 	if err := checkName(name); err != nil {
@@ -49,7 +49,7 @@ func Down(ctx context.Context, l Layout, name string, volumes bool, progress fun
 		defer func() {
 			var removeErr error
 			result.Volumes, removeErr = removeVolumes(l, name)
-			err = errors.Join(err, removeErr)
+			err = errors.Join(err, removeErr, removeAuthority(l, name))
 		}()
 	}
 	for _, dir := range []string{l.run(name), l.lib(name)} {

@@ -16,10 +16,12 @@ import (
 	"syscall"
 	"time"
 
+	"platelayer/authority"
 	"platelayer/containers"
 	"platelayer/containers/native"
 	"platelayer/netplan"
 	"platelayer/netplan/kernel"
+	"platelayer/topology"
 )
 
 // keeper is the one background process of a running topology: it launches it,
@@ -49,6 +51,11 @@ type keeper struct {
 	// that may still be refused.
 	hostPaths []string
 	written   []byte // what state.json holds; nil where nobody knows
+
+	signing   sync.Mutex // guards the rest of this group
+	authority *authority.Authority
+	signsFor  *topology.Topology // whose names authority is known to take
+	unsaved   bool               // authority is not on disk yet
 
 	dirty chan struct{} // the state has changed, or a log has grown
 	ended chan struct{} // a station has ended

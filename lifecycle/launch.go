@@ -57,6 +57,9 @@ func (k *keeper) launched() error {
 	intent := *k.intent
 	k.mu.Unlock()
 	k.keepHostPaths()
+	if err := k.keepAuthority(); err != nil {
+		return err
+	}
 	if first {
 		if err := errors.Join(keepVolumes(k.layout, k.name), write(k.layout.intent(k.name), &intent, true)); err != nil {
 			return err

@@ -21,7 +21,7 @@ type Layout struct {
 
 // kernelOptions says where the namespaces of a topology are.
 func (l Layout) kernelOptions(name string) kernel.Options {
-	return kernel.Options{PinDir: l.pins(name), NetNSDir: l.NetNS}
+	return kernel.Options{PinDir: l.pins(name), NetNSDir: l.NetNS, Owner: name}
 }
 
 // elsewhere gives a namespace that has the topology's name and is not its own.
@@ -52,6 +52,9 @@ func (l Layout) events(name string) string { return filepath.Join(l.logs(name), 
 func (l Layout) writable(name, container string) string {
 	return filepath.Join(l.lib(name), "stations", container)
 }
+
+func (l Layout) authorities() string          { return filepath.Join(l.Lib, "authorities") }
+func (l Layout) authority(name string) string { return filepath.Join(l.authorities(), name+".pem") }
 
 // firstIntent is where format 1 had the intent.
 func (l Layout) firstIntent(name string) string { return filepath.Join(l.run(name), "topology.json") }

@@ -66,7 +66,7 @@ func (k *keeper) prepare(ctx context.Context, r *root) error {
 		}
 	}
 	if r.station != nil {
-		if err := errors.Join(k.makeVolumes(r), furnish(r), k.join(r)); err != nil {
+		if err := errors.Join(k.makeVolumes(r), furnish(r), k.certify(r), k.join(r)); err != nil {
 			return err
 		}
 	}
@@ -88,7 +88,7 @@ func (k *keeper) rehearse(ctx context.Context, r *root) error {
 	spec := *r.spec
 	spec.Root.WritableDir, spec.Stdout, spec.Stderr = "", "", ""
 	scratch := &root{spec: &spec, station: r.station}
-	if err := errors.Join(k.makeVolumes(scratch), furnish(scratch)); err != nil {
+	if err := errors.Join(k.makeVolumes(scratch), furnish(scratch), k.certify(scratch)); err != nil {
 		return err
 	}
 	var err error

@@ -8,6 +8,7 @@ import (
 
 	"platelayer/containers"
 	"platelayer/integrity"
+	"platelayer/netplan/kernel"
 )
 
 // Progress is one thing that up, down and their kind tell their caller: a
@@ -133,6 +134,9 @@ func unfinished(err error) error {
 	return &Unfinished{err}
 }
 
+// Unattachable is an interface of the machine's that can't be a cluster's.
+type Unattachable = kernel.Unattachable
+
 // failure carries an error across the processes without losing its type.
 type failure struct {
 	Message   string          `json:"message"`
@@ -140,6 +144,7 @@ type failure struct {
 	Integrity *IntegrityError `json:"integrity,omitempty"`
 	Timeout   *TimeoutError   `json:"timeout,omitempty"`
 	Feature   string          `json:"feature,omitempty"`
+	Attach    *Unattachable   `json:"attach,omitempty"`
 	// Unfinished: what could be done has been.
 	Unfinished bool   `json:"unfinished,omitempty"`
 	Busy       string `json:"busy,omitempty"` // the name of a topology on which another is at work
@@ -150,6 +155,7 @@ func encodeFailure(err error) *failure {
 	f.Stations = stationErrors(err)
 	errors.As(err, &f.Integrity)
 	errors.As(err, &f.Timeout)
+	errors.As(err, &f.Attach)
 	f.Feature = missingFeature(err)
 	f.Unfinished = errors.As(err, new(*Unfinished))
 	if busy := new(Busy); errors.As(err, &busy) {
@@ -190,6 +196,8 @@ func (f *failure) decode() error {
 		typed = errors.Join(errs...)
 	case f.Busy != "":
 		typed = &Busy{f.Busy}
+	case f.Attach != nil:
+		typed = f.Attach
 	case f.Feature != "":
 		typed = &lacking{f.Feature, f.Message}
 	}

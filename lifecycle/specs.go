@@ -25,7 +25,7 @@ func (w site) station(t *topology.Topology, s *topology.Station) *containers.Spe
 		Name:        name,
 		Hostname:    s.Hostname,
 		Args:        command(s),
-		Env:         s.Environment,
+		Env:         environment(s),
 		WorkingDir:  s.WorkingDir,
 		User:        s.User,
 		Hosts:       hosts(t, s),

@@ -33,6 +33,13 @@ func Build(t *topology.Topology) (*Plan, error) {
 			p.Nodes = append(p.Nodes, n)
 		}
 	}
+	for i := range p.Fabric.Bridges {
+		br := &p.Fabric.Bridges[i]
+		br.VLANs = b.vlans[br.Cluster]
+		if br.Host != nil && len(br.VLANs) > 0 {
+			br.VLANs = append(br.VLANs, trunk(br.Host.Port, br.VLANs))
+		}
+	}
 	p.addLinks()
 	return p, nil
 }
@@ -49,6 +56,7 @@ type builder struct {
 	ends     map[string][]linkEnd         // by station's ID
 	netns    map[string]string            // by station's ID
 	legs     map[string]string            // the backbone's interface, by cluster
+	vlans    map[string][]PortVLANs       // by cluster
 	macs     map[string]string            // of links, by what they are for
 	ipv6     bool                         // some address of the topology is IPv6
 }
@@ -64,6 +72,7 @@ func newBuilder(t *topology.Topology) (*builder, error) {
 		ends:     linkEnds(t),
 		netns:    map[string]string{},
 		legs:     map[string]string{},
+		vlans:    map[string][]PortVLANs{},
 		macs:     map[string]string{},
 		forwards: map[*topology.Station]bool{},
 	}
@@ -144,6 +153,7 @@ func (b *builder) fabric() Fabric {
 			Cluster: c.Name,
 			MAC:     b.names.mac("bridge/" + c.Name),
 			MTU:     mtu(c),
+			Host:    b.host(c),
 		})
 	}
 	return f

@@ -32,6 +32,33 @@ type Bridge struct {
 	Cluster string `json:"cluster"`
 	MAC     string `json:"mac"`
 	MTU     int    `json:"mtu"`
+	// VLANs are those of the ports that are not in VLAN 1 without a tag alone. Where
+	// there are any the bridge looks at tags (vlan_filtering).
+	VLANs []PortVLANs `json:"vlans,omitempty"`
+	// Host is the machine's own bridge into the cluster, nil for none.
+	Host *HostBridge `json:"host,omitempty"`
+}
+
+// HostBridge is a bridge in the machine's own namespace, joined by a veth to one
+// in the fabric. It has no address.
+type HostBridge struct {
+	Name    string   `json:"name"` // on the machine, at most 15 bytes
+	MAC     string   `json:"mac"`
+	Wire    string   `json:"wire"` // the veth's end on the machine
+	WireMAC string   `json:"wire_mac"`
+	Port    string   `json:"port"` // its end in the fabric
+	PortMAC string   `json:"port_mac"`
+	Attach  []string `json:"attach,omitempty"` // the machine's interfaces
+}
+
+// DefaultVLAN is that of a bridge's ports unless the plan says otherwise.
+const DefaultVLAN = topology.DefaultVLAN
+
+// PortVLANs are the VLANs of a bridge's port.
+type PortVLANs struct {
+	Port     string `json:"port"`
+	Untagged int    `json:"untagged,omitempty"` // 0 is none
+	Tagged   []int  `json:"tagged,omitempty"`
 }
 
 // Node is one container's network namespace and all that is in it.

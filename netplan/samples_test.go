@@ -57,6 +57,12 @@ func samples() map[string]*topology.Topology {
 	lab := cluster("lab", "10.41.0.0/24 10.41.0.254")
 	lab.Gateway, lab.Standby = "main", []topology.Gateway{{Station: "spare", Metric: 100}}
 	lab.Stations = []topology.Station{main, spare, station("lab", "x", "10.41.0.10")}
+	edge := cluster("edge", "10.42.0.0/24 10.42.0.1")
+	edge.Switch, edge.Attach = topology.SwitchHost, []string{"eth7", "tap0"}
+	guest, trunk := station("edge", "guest", "10.42.0.10"), station("edge", "trunk", "10.42.0.11")
+	guest.VLANs, trunk.VLANs = topology.VLANs{Untagged: 20}, topology.VLANs{Tagged: []int{20, 30}}
+	trunk.Interfaces = []topology.Interface{{Cluster: "away", Addresses: ips("10.43.0.11"), VLANs: topology.VLANs{Tagged: []int{1}}}}
+	edge.Stations = []topology.Station{guest, trunk, station("edge", "plain", "10.42.0.12")}
 	bare := topology.Cluster{Name: "bare", MTU: 9000, Stations: []topology.Station{{Name: "l2", Cluster: "bare"}}}
 	links := &topology.Topology{Name: "wires", Clusters: []topology.Cluster{office, lab, bare},
 		Backbone: topology.Backbone{Routes: []topology.Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("10.41.0.10")}}},
@@ -65,6 +71,7 @@ func samples() map[string]*topology.Topology {
 
 	return map[string]*topology.Topology{
 		"links":   links,
+		"switch":  {Name: "vm", Clusters: []topology.Cluster{edge, cluster("away", "10.43.0.0/24 10.43.0.1")}},
 		"plain":   {Name: "hello", Clusters: []topology.Cluster{plain}},
 		"ipv6":    {Name: "six", Clusters: []topology.Cluster{six}},
 		"gateway": {Name: "shop", Clusters: []topology.Cluster{web, backend}},

@@ -24,6 +24,9 @@ func (b *builder) station(s *topology.Station) (Node, error) {
 			return n, err
 		}
 		f.MAC, f.MTU = cmp.Or(leg.MAC, f.MAC), cmp.Or(leg.MTU, f.MTU)
+		if v := leg.VLANs; v.Untagged != 0 || v.Tagged != nil {
+			b.vlans[c.Name] = append(b.vlans[c.Name], PortVLANs{Port: f.Peer, Untagged: v.Untagged, Tagged: v.Tagged})
+		}
 		n.Interfaces = append(n.Interfaces, f)
 	}
 	for _, e := range b.ends[s.ID()] {
@@ -47,7 +50,7 @@ func (b *builder) station(s *topology.Station) (Node, error) {
 
 // legsOf are the station's interfaces in clusters.
 func legsOf(s *topology.Station) []topology.Interface {
-	return append([]topology.Interface{{Cluster: s.Cluster, Addresses: s.Addresses, Name: s.InterfaceName, MAC: s.MAC}}, s.Interfaces...)
+	return append([]topology.Interface{{Cluster: s.Cluster, Addresses: s.Addresses, Name: s.InterfaceName, MAC: s.MAC, VLANs: s.VLANs}}, s.Interfaces...)
 }
 
 func (n *Node) hasIPv6() bool {

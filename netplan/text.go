@@ -3,6 +3,7 @@ package netplan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -23,8 +24,43 @@ func (f *Fabric) text(w *strings.Builder) {
 	sysctlText(w, f.Sysctls)
 	fmt.Fprintln(w, "link set lo up")
 	for _, b := range f.Bridges {
-		fmt.Fprintf(w, "link add %s netns %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0 up\n",
-			b.Name, f.NetNS, b.MTU, b.MAC)
+		fmt.Fprintf(w, "link add %s netns %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0%s up\n",
+			b.Name, f.NetNS, b.MTU, b.MAC, filtering(b))
+		if h := b.Host; h != nil {
+			h.text(w, b, f.NetNS)
+		}
+		for _, v := range b.VLANs {
+			v.text(w)
+		}
+	}
+}
+
+// text's commands are the machine's, but for a netns that they name.
+func (h *HostBridge) text(w *strings.Builder, b Bridge, fabric string) {
+	fmt.Fprintf(w, "link add %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0 up\n", h.Name, b.MTU, h.MAC)
+	fmt.Fprintf(w, "link add %s address %s mtu %d master %s up type veth peer name %s netns %s address %s mtu %d master %s up\n",
+		h.Wire, h.WireMAC, b.MTU, h.Name, h.Port, fabric, h.PortMAC, b.MTU, b.Name)
+	for _, name := range h.Attach {
+		fmt.Fprintf(w, "link set %s master %s up\n", name, h.Name)
+	}
+}
+
+func filtering(b Bridge) string {
+	if len(b.VLANs) == 0 {
+		return ""
+	}
+	return " vlan_filtering 1"
+}
+
+func (v *PortVLANs) text(w *strings.Builder) {
+	if v.Untagged != DefaultVLAN && !slices.Contains(v.Tagged, DefaultVLAN) {
+		fmt.Fprintf(w, "bridge vlan del dev %s vid %d\n", v.Port, DefaultVLAN)
+	}
+	if v.Untagged != 0 {
+		fmt.Fprintf(w, "bridge vlan add dev %s vid %d pvid untagged\n", v.Port, v.Untagged)
+	}
+	for _, id := range v.Tagged {
+		fmt.Fprintf(w, "bridge vlan add dev %s vid %d\n", v.Port, id)
 	}
 }
 

@@ -17,6 +17,7 @@ type leg struct {
 	addresses []netip.Addr // one for each subnet of the cluster, invalid while open, and then further ones
 	name, mac string
 	mtu       int // 0 is the cluster's
+	vlans     VLANs
 }
 
 func (g *leg) String() string { return "station " + g.station.out.ID() }

@@ -67,6 +67,7 @@ func (l *loader) cluster(c *clusterDraft, topology string) {
 			}
 		}
 	}
+	l.attach(c)
 	l.stations(c)
 }
 
@@ -111,12 +112,12 @@ func (c *clusterDraft) finish() Cluster {
 	}
 	for _, s := range c.stations {
 		home := s.legs[0]
-		s.out.Addresses, s.out.MAC = home.addresses, home.mac
+		s.out.Addresses, s.out.MAC, s.out.VLANs = home.addresses, home.mac, home.vlans
 		if home.name != "eth0" {
 			s.out.InterfaceName = home.name
 		}
 		for i, leg := range s.legs[1:] {
-			f := Interface{Cluster: leg.cluster.out.Name, Addresses: leg.addresses, MAC: leg.mac, MTU: leg.mtu}
+			f := Interface{Cluster: leg.cluster.out.Name, Addresses: leg.addresses, MAC: leg.mac, MTU: leg.mtu, VLANs: leg.vlans}
 			if leg.name != fmt.Sprintf("eth%d", i+1) {
 				f.Name = leg.name
 			}

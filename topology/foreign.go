@@ -20,7 +20,6 @@ func foreignKeys(at level) map[string]string {
 	case clusterLevel:
 		return map[string]string{
 			"records":     "use aliases in a station for further names",
-			"switch":      "remove it; bridges are in the fabric namespace",
 			"driver":      "remove it; a cluster is always a bridge of its own",
 			"driver_opts": "remove it; for the packet size write mtu",
 			"ipam":        "write subnet: 10.20.0.0/24, or subnets with a list",

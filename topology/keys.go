@@ -102,6 +102,10 @@ func clusterKeys() []key {
 			doc: "The same for a cluster with several subnets; at most one for each."},
 		{name: "mtu", shape: shape{form: formInteger, is: "a whole number of bytes"}, example: "mtu: 9000", def: "1500",
 			doc: "The largest packet on the cluster's network, from 68 to 65535 bytes; at least 1280 where there is an IPv6 subnet."},
+		{name: "switch", shape: oneOf("host"), example: "switch: host", def: "the cluster's bridge is in the topology's own namespace alone",
+			doc: "`host`: the machine has a bridge too, wired to the cluster's, for its own interfaces, the taps of virtual machines or a capture."},
+		{name: "attach", shape: list("a list of the machine's interfaces", text("the name of an interface")), example: "attach: [eth7]", def: "none",
+			doc: "Interfaces of the machine, physical ones or taps, that become ports of its bridge, and are given back by `down`. The machine must not use them itself: one with an address is refused."},
 		{name: "stations", shape: table("a mapping of station names", object("a mapping of a station's keys", stationLevel).orNull()).orNull(),
 			example: "stations: {a: , b: {address: 10.20.0.9}}", def: "none",
 			doc: "The containers of the cluster, each under its name. One without keys runs the built-in image."},
@@ -119,6 +123,7 @@ func interfaceKeys() []key {
 			def: "see `address`", doc: "The same for a cluster with several subnets, or for several addresses in one."},
 		interfaceName("name: wan0", "What the interface is called."),
 		macAddress("The interface's MAC address."),
+		vlanKey(""), vlansKey(""),
 		mtuKey("that of the cluster"),
 	}
 }

@@ -1,5 +1,8 @@
 package topology
 
+// hostInterfacePattern is what Linux takes for a name (dev_valid_name).
+const hostInterfacePattern = `^[^/:\s]{1,15}$`
+
 const interfacePattern = `^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$`
 
 func interfaceName(example, doc string) key {
@@ -11,6 +14,16 @@ func interfaceName(example, doc string) key {
 func macAddress(doc string) key {
 	return key{name: "mac_address", shape: text("a MAC address"), example: "mac_address: 02:42:0a:14:00:05",
 		def: "one that follows from the station's name", doc: doc}
+}
+
+func vlanKey(whose string) key {
+	return key{name: "vlan", shape: shape{form: formInteger, is: "a VLAN's number"}, example: "vlan: 10", def: "1",
+		doc: "The VLAN (802.1Q) of the cluster's switch that the " + whose + "interface is in; it sees no tags. The backbone is in VLAN 1."}
+}
+
+func vlansKey(whose string) key {
+	return key{name: "vlans", shape: list("a list of VLANs", shape{form: formInteger, is: "a VLAN's number"}), example: "vlans: [10, 20]", def: "none",
+		doc: "The VLANs whose packets pass the " + whose + "interface with their tags: a trunk. Without `vlan` what has no tag does not pass."}
 }
 
 func mtuKey(def string) key {
@@ -39,6 +52,12 @@ func networkLevels() map[level][]key {
 			{name: "address", shape: address, example: "address: 10.99.0.1", def: "the next free one of the link's subnet", doc: "The end's address."},
 			{name: "addresses", shape: list("a list of IP addresses", address), example: `addresses: [10.99.0.1, "fd99::1"]`, def: "see `address`", doc: "The same for a link with several subnets."},
 			macAddress("The end's MAC address."),
+		},
+		tlsLevel: {
+			{name: "names", shape: list("a list of DNS names and addresses", text("a DNS name or an IP address")), example: `names: ["*.shop.example"]`, def: "none",
+				doc: "What the certificate is for beside the station's own names, aliases and addresses, and localhost."},
+			{name: "days", shape: shape{form: formInteger, is: "a whole number of days"}, example: "days: 30", def: "825",
+				doc: "How long the certificate holds, at most 3650 days. Each start of the station makes a new one."},
 		},
 		gatewayLevel: {
 			{name: "station", required: true, shape: text("the name of a station of the cluster"), example: "station: lb", doc: "The gateway."},

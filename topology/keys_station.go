@@ -22,6 +22,7 @@ func stationKeys() []key {
 		{name: "interface_name", shape: text("an interface's name, at most 15 characters"), example: "interface_name: lan0", def: "`eth0`",
 			doc: "What the station's first interface is called."},
 		macAddress("The MAC address of the station's first interface."),
+		vlanKey("station's first "), vlansKey("station's first "),
 		{name: "interfaces", shape: list("a list of interfaces", object("a mapping of cluster and address", interfaceLevel)),
 			example: "interfaces: [{cluster: backend, address: 10.30.0.11}]", def: "none",
 			doc: "Further interfaces in other clusters: `eth1`, `eth2` and so on, in this order."},
@@ -30,6 +31,9 @@ func stationKeys() []key {
 			doc: "Further routes of the station."},
 		{name: "aliases", shape: list("a list of DNS names", text("a DNS name")), example: "aliases: [www, www.shop.example]", def: "none",
 			doc: "Further names of the station: short ones in the cluster's domain, or full ones."},
+		{name: "tls", shape: either("true, false, or a mapping of names and days", shape{form: formBoolean}, object("", tlsLevel)), example: "tls: true", def: "false",
+			doc: "Puts a certificate for the station's names and addresses, and its key, into /etc/platelayer/tls, as cert.pem and key.pem of the station's user. " +
+				"The authority that signs it is the topology's own; all stations of the topology trust it. `platelayer ca` prints it for the machine's browser."},
 		{name: "entrypoint", shape: words, example: "entrypoint: [/usr/sbin/nginx]", def: "that of the image, or none",
 			doc: "The program that runs as the station's PID 1, with `command` as its arguments. `[]` or an empty text removes the image's."},
 		{name: "command", shape: words, example: `command: [nginx, -g, "daemon off;"]`, def: "that of the image",

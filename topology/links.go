@@ -149,6 +149,7 @@ func (l *loader) nameInterfaces() {
 					key = "interface_name"
 				}
 				g.name, g.mac = name(g.body, key, g.at), l.mac(g.body)
+				g.vlans = l.vlans(g.body)
 				if i > 0 {
 					g.mtu = l.mtu(g.body, 0)
 				}

@@ -55,10 +55,11 @@ type loader struct {
 	root     *node
 	clusters []*clusterDraft
 	links    []*linkDraft
-	routes   []routeDraft       // the backbone's
-	scale    map[*node]int      // of Options.Scale, by the station's body
-	closing  map[*node]position // entries that close a cycle of dependencies
-	written  int                // bytes that the replicas so far would be in a file
+	attached map[string]position // the machine's interfaces
+	routes   []routeDraft        // the backbone's
+	scale    map[*node]int       // of Options.Scale, by the station's body
+	written  int                 // bytes that the replicas so far would be in a file
+	closing  map[*node]position  // entries that close a cycle of dependencies
 }
 
 // load is the order of the work: the text, its form, each value by itself,
@@ -91,6 +92,7 @@ func (l *loader) resolve() *Topology {
 	l.nameInterfaces()
 	l.resolveDependencies()
 	l.checkManifests()
+	l.checkTLS()
 
 	l.placeSubnets()
 	for _, c := range l.clusters {
@@ -112,6 +114,7 @@ func (l *loader) resolve() *Topology {
 			t.source.stations[s.out.ID()] = s
 		}
 	}
+	t.certify()
 	return t
 }
 

@@ -46,6 +46,10 @@ func (t *Topology) OneOff(of *Station, name string) (*Station, error) {
 			return nil, err
 		}
 	}
+	if of.TLS != nil {
+		s.TLS = &TLS{Days: of.TLS.Days}
+		s.TLS.Names = t.ownNames(&s)
+	}
 	return &s, nil
 }
 

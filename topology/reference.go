@@ -123,6 +123,14 @@ clusters: {lan: {stations: {a: , b: }}}
   backend:
     subnet: 10.20.0.0/24
 `},
+		{tlsLevel, "`tls` of a station, long form", "What the station's certificate is for, and for how long.",
+			`clusters:
+  web:
+    domain: shop.example
+    stations:
+      lb: {tls: {names: ["*.shop.example"], days: 30}}
+      shop: {tls: true}
+`},
 		{gatewayLevel, "`gateway` of a cluster, long form", "A station that leads out of the cluster. In a list the first is the default gateway.",
 			`clusters:
   office:

@@ -91,6 +91,9 @@ func exampleFile(at level, k key) string {
 		if k.name != "stations" {
 			keys = append(keys, "stations: {lb: }")
 		}
+		if k.name == "attach" {
+			keys = append(keys, "switch: host")
+		}
 		return "clusters: {lan: {" + strings.Join(keys, ", ") + "}}"
 	case stationLevel:
 		if k.name == "rootfs" {
@@ -164,6 +167,8 @@ func limitExample(at level, k key, station func(string) string) string {
 			others = append(others, "inline: true")
 		}
 		return "clusters: {lan: {subnets: [10.20.0.0/24, 'fd20::/64'], gateway: {" + with(others...) + "}, stations: {lb: }}}"
+	case tlsLevel:
+		return station("tls: {" + k.example + "}")
 	case extendsLevel:
 		return templates + station("extends: {"+with("service: base")+"}")
 	case includeLevel:

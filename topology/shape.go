@@ -58,6 +58,7 @@ const (
 	linkLevel          level = "link"
 	endpointLevel      level = "endpoint"
 	gatewayLevel       level = "gateway"
+	tlsLevel           level = "tls"
 	volumeLevel        level = "volume"
 	dependencyLevel    level = "dependency"
 	healthLevel        level = "healthcheck"
@@ -97,7 +98,7 @@ func (v level) article() string {
 		return "the " + string(v)
 	case interfaceLevel, includeLevel, envFileLevel, endpointLevel:
 		return "an " + string(v)
-	case integrityLevel, loggingLevel, deployLevel, blkioLevel, resourcesLevel, limitsLevel, reservationsLevel, extendsLevel, tmpfsLevel:
+	case integrityLevel, loggingLevel, deployLevel, blkioLevel, resourcesLevel, limitsLevel, reservationsLevel, extendsLevel, tmpfsLevel, tlsLevel:
 		return string(v)
 	case logOptionsLevel:
 		return "the options of logging"

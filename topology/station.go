@@ -53,6 +53,7 @@ func (l *loader) station(s *stationDraft) {
 	l.files(s)
 	l.security(s)
 	l.startup(s)
+	l.tls(s)
 	out.Healthcheck = l.healthcheck(n.get("healthcheck"))
 	out.Restart = l.restart(n.get("restart"))
 	l.stopping(s)

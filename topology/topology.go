@@ -58,9 +58,13 @@ type Cluster struct {
 	// Isolated keeps the cluster and all others apart in the backbone. Allow
 	// names those that it may meet there, nil is all. Two clusters meet where
 	// both allow it.
-	Isolated bool      `json:"isolated,omitempty"`
-	Allow    []string  `json:"allow,omitempty"`
-	MTU      int       `json:"mtu"` // bytes
+	Isolated bool     `json:"isolated,omitempty"`
+	Allow    []string `json:"allow,omitempty"`
+	MTU      int      `json:"mtu"` // bytes
+	// Switch is "host" where the machine has a bridge into the cluster, and
+	// Attach are interfaces of the machine that become its ports.
+	Switch   string    `json:"switch,omitempty"`
+	Attach   []string  `json:"attach,omitempty"`
 	Stations []Station `json:"stations"`
 }
 
@@ -101,6 +105,7 @@ type Station struct {
 	Addresses     []netip.Addr `json:"addresses"`
 	InterfaceName string       `json:"interface_name,omitempty"` // "" is eth0
 	MAC           string       `json:"mac,omitempty"`            // "" is one that follows from the name
+	VLANs         VLANs        `json:"vlans,omitzero"`           // of the first interface
 	Loopback      []netip.Addr `json:"loopback,omitempty"`       // on lo
 	Interfaces    []Interface  `json:"interfaces,omitempty"`
 	Routes        []Route      `json:"routes,omitempty"`
@@ -145,6 +150,8 @@ type Station struct {
 	IPC             string        `json:"ipc,omitempty"`     // likewise
 	Integrity       Integrity     `json:"integrity,omitzero"`
 	Logging         Logging       `json:"logging,omitzero"`
+	TLS             *TLS          `json:"tls,omitempty"`   // nil is none
+	Trust           bool          `json:"trust,omitempty"` // some station of the topology has TLS
 	// Profiles are those that the station belongs to; none: always enabled.
 	Profiles []string          `json:"profiles,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
@@ -220,6 +227,15 @@ type Interface struct {
 	Name      string       `json:"name,omitempty"` // "" is eth and its number
 	MAC       string       `json:"mac,omitempty"`  // "" is one that follows from the names
 	MTU       int          `json:"mtu,omitempty"`  // bytes, 0 is the cluster's
+	VLANs     VLANs        `json:"vlans,omitzero"`
+}
+
+// VLANs are the virtual LANs (IEEE 802.1Q) of an interface on its cluster's
+// switch. The zero value is VLAN 1 without a tag, as of a port that nothing is
+// said about.
+type VLANs struct {
+	Untagged int   `json:"untagged,omitempty"` // 0 with Tagged is none
+	Tagged   []int `json:"tagged,omitempty"`   // sorted
 }
 
 // Types of a Route that lead nowhere (ip-route(8)).
@@ -349,6 +365,12 @@ type Security struct {
 type Sysctl struct {
 	Name  string `json:"name"` // with dots
 	Value string `json:"value"`
+}
+
+// TLS asks for a certificate of the topology's own authority.
+type TLS struct {
+	Names []string `json:"names"` // DNS names and addresses, the station's own first
+	Days  int      `json:"days"`  // how long it holds, from a start of the station
 }
 
 // Integrity names the files of a station that must match a manifest.

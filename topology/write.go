@@ -13,7 +13,7 @@ import (
 // YAML prints the topology as a file with everything written out that Load
 // filled in. Loading it gives an equal Topology.
 func (t *Topology) YAML() ([]byte, error) {
-	var w writer
+	w := writer{of: t}
 	w.line(0, "name", scalarText(t.Name))
 	w.open(0, "backbone")
 	if t.Backbone.Egress != "" {
@@ -33,6 +33,7 @@ func (t *Topology) YAML() ([]byte, error) {
 // writer prints YAML. It is written by hand because the library's block
 // scalars do not give every text back.
 type writer struct {
+	of    *Topology
 	b     strings.Builder
 	files int // configs and secrets so far: they have numbers for names
 }
@@ -79,6 +80,8 @@ func (w *writer) cluster(c *Cluster) {
 	w.line(2, "domain", scalarText(c.Domain))
 	w.network(c)
 	w.line(2, "mtu", fmt.Sprint(c.MTU))
+	w.text(2, "switch", c.Switch)
+	w.someOf(2, "attach", c.Attach)
 	if len(c.Stations) == 0 {
 		return
 	}
@@ -96,6 +99,7 @@ func (w *writer) station(s *Station) {
 	w.interfaces(depth, s)
 	w.routes(depth, s.Routes)
 	w.someOf(depth, "aliases", s.Aliases)
+	w.tls(depth, s)
 	if s.Entrypoint != nil {
 		w.list(depth, "entrypoint", s.Entrypoint)
 	}

@@ -51,6 +51,7 @@ func (w *writer) interfaces(depth int, s *Station) {
 	w.someOf(depth, "addresses", texts(s.Addresses))
 	w.text(depth, "interface_name", s.InterfaceName)
 	w.text(depth, "mac_address", s.MAC)
+	w.vlans(depth, s.VLANs)
 	w.someOf(depth, "loopback", texts(s.Loopback))
 	if len(s.Interfaces) == 0 {
 		return
@@ -61,10 +62,31 @@ func (w *writer) interfaces(depth int, s *Station) {
 		w.someOf(depth+2, "addresses", texts(i.Addresses))
 		w.text(depth+2, "name", i.Name)
 		w.text(depth+2, "mac_address", i.MAC)
+		w.vlans(depth+2, i.VLANs)
 		if i.MTU != 0 {
 			w.line(depth+2, "mtu", fmt.Sprint(i.MTU))
 		}
 	}
+}
+
+func (w *writer) vlans(depth int, v VLANs) {
+	w.number(depth, "vlan", int64(v.Untagged))
+	var tags []string
+	for _, id := range v.Tagged {
+		tags = append(tags, fmt.Sprint(id))
+	}
+	if len(tags) > 0 {
+		w.line(depth, "vlans", "["+strings.Join(tags, ", ")+"]")
+	}
+}
+
+func (w *writer) tls(depth int, s *Station) {
+	if s.TLS == nil {
+		return
+	}
+	w.open(depth, "tls")
+	w.line(depth+1, "days", fmt.Sprint(s.TLS.Days))
+	w.someOf(depth+1, "names", w.of.furtherNames(s))
 }
 
 func (w *writer) routes(depth int, all []Route) {

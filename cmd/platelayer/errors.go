@@ -101,6 +101,8 @@ func classify(err error) (code int, hint string) {
 		elsewhere  *lifecycle.Elsewhere
 		unreadable *lifecycle.Unreadable
 		wanting    *lifecycle.Wanting
+		authority  *lifecycle.NoAuthority
+		attach     *lifecycle.Unattachable
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
@@ -129,6 +131,8 @@ func classify(err error) (code int, hint string) {
 		return exitUnsupported, "build it with CGO_ENABLED=0"
 	case errors.As(err, &wanting) && !lifecycle.Unsupported(err):
 		return exitFailed, "nothing was started or changed; put there what is missing, or edit these lines"
+	case errors.As(err, &attach):
+		return exitUnsupported, "ip address and ip link show what the machine does with " + attach.Name + "; attach takes what it does not use itself"
 	case lifecycle.Unsupported(err):
 		if strings.Contains(err.Error(), "root privilege") {
 			return exitUnsupported, "run it with sudo"
@@ -153,6 +157,8 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "platelayer down " + unreadable.Name + " removes it with what its stations wrote"
 	case errors.As(err, &busy):
 		return exitFailed, "wait for it to finish, or interrupt it, and try again"
+	case errors.As(err, &authority):
+		return exitFailed, "give a station tls: true and bring the topology up: it is made then"
 	case errors.As(err, &unknown):
 		return exitFailed, "platelayer ls lists the topologies"
 	}

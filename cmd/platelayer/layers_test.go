@@ -22,9 +22,10 @@ func TestLayers(t *testing.T) {
 		"platelayer/containers/image":  {"platelayer/containers"},
 		"platelayer/integrity":         {},
 		"platelayer/graph":             {"platelayer/topology"},
+		"platelayer/authority":         {"platelayer/topology"},
 		"platelayer/backbone":          {"platelayer/netplan"},
 		"platelayer/lifecycle": {"platelayer/topology", "platelayer/netplan", "platelayer/netplan/kernel", "platelayer/containers",
-			"platelayer/containers/native", "platelayer/containers/image", "platelayer/integrity", "platelayer/backbone"},
+			"platelayer/containers/native", "platelayer/containers/image", "platelayer/integrity", "platelayer/backbone", "platelayer/authority"},
 		"platelayer/cmd/platelayer": {"platelayer/topology", "platelayer/netplan", "platelayer/containers", "platelayer/containers/image",
 			"platelayer/integrity", "platelayer/backbone", "platelayer/graph", "platelayer/lifecycle"},
 	}

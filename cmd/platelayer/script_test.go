@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,6 +32,7 @@ func runScripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
+		Condition:           condition,
 		Setup: func(e *testscript.Env) error {
 			name := fmt.Sprintf("t%d-%s", os.Getpid(), strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"))
 			root := filepath.Join(e.WorkDir, ".state")
@@ -44,6 +46,7 @@ func runScripts(t *testing.T, dir string) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":       codeCommand,
+			"pair":       pairCommand,
 			"query":      queryCommand,
 			"between":    betweenCommand,
 			"await":      awaitCommand,
@@ -57,6 +60,18 @@ func runScripts(t *testing.T, dir string) {
 			},
 		},
 	})
+}
+
+// condition tells `vlans`: the kernel has them on bridges and on interfaces.
+func condition(name string) (bool, error) {
+	if name != "vlans" {
+		return false, fmt.Errorf("there is no condition %s", name)
+	}
+	err := exec.Command("unshare", "-n", "sh", "-c", "ip link add br type bridge vlan_filtering 1 && ip link add link br name v type vlan id 2").Run()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func needsRoot(t testing.TB) {
@@ -151,6 +166,19 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("no %s within %s in (%v)\n%s", args[1], awaitAtMost, err, out)
 		}
 	}
+}
+
+// pairCommand: `pair` sets PAIR to a word of at most 7 bytes for the names of a
+// script's own interfaces and namespace on the machine, which end with it. One
+// script of a run may have it.
+func pairCommand(ts *testscript.TestScript, _ bool, _ []string) {
+	pair := fmt.Sprintf("p%x", os.Getpid())
+	ts.Setenv("PAIR", pair)
+	ts.Defer(func() {
+		for _, words := range []string{"link del " + pair + "a", "link del " + pair + "o", "link del pl-" + pair + "-l", "netns del " + pair} {
+			_ = exec.Command("ip", strings.Fields(words)...).Run() // a good script has removed them
+		}
+	})
 }
 
 // queryCommand: `query PATH VALUE` looks into the JSON on stdout: a path of

@@ -23,6 +23,12 @@ const (
 	exitUsage  = 2
 )
 
+// Where a station with a certificate has it.
+const (
+	stationKey         = "/etc/platelayer/tls/key.pem"
+	stationCertificate = "/etc/platelayer/tls/cert.pem"
+)
+
 // answerJSON is what /json answers.
 type answerJSON struct {
 	Hostname  string   `json:"hostname"`
@@ -41,6 +47,7 @@ func Serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	listen := flags.String("listen", ":80", "`address` to listen on")
+	secure := flags.String("listen-tls", ":443", "`address` to listen on where the station has a certificate")
 	text := flags.String("text", "", "`text` to answer with, before who answered")
 	if code, ok := parse(flags, args); !ok {
 		return code
@@ -59,6 +66,20 @@ func Serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	server := &http.Server{Handler: serveHandler(*text), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	fmt.Fprintf(stdout, "serving on %s\n", l.Addr())
+	if _, err := os.Stat(stationKey); err == nil {
+		t, err := (&net.ListenConfig{}).Listen(ctx, "tcp", *secure)
+		if err != nil {
+			fmt.Fprintf(stderr, "serve: cannot listen: %v\n", err)
+			return exitFailed
+		}
+		fmt.Fprintf(stdout, "serving on %s with TLS\n", t.Addr())
+		go func() {
+			if err := server.ServeTLS(t, stationCertificate, stationKey); !errors.Is(err, http.ErrServerClosed) {
+				fmt.Fprintf(stderr, "serve: %v\n", err)
+				stop()
+			}
+		}()
+	}
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		fmt.Fprintf(stderr, "serve: %v\n", err)
 		return exitFailed

@@ -121,3 +121,58 @@ func (c *container) showFile(i int) error {
 	defer closeFD(target)
 	return attachTo(fd, target, f.Target)
 }
+
+// maxRoots bounds the certificates that are taken from a root, in bytes.
+const maxRoots = 8 << 20
+
+// completeFiles gives files to the container's user, and adds what the root
+// trusts to those that ask for it. It comes last: volumes may have brought the
+// user or the certificates.
+func (c *container) completeFiles() error {
+	for i := range c.spec.Files {
+		f := &c.spec.Files[i]
+		if !f.Own && !f.Roots {
+			continue
+		}
+		if err := c.completeFile(baseFiles[1:]+"/"+strconv.Itoa(i), f); err != nil {
+			return fmt.Errorf("cannot write %s: %w", f.Target, err)
+		}
+	}
+	return nil
+}
+
+func (c *container) completeFile(name string, f *containers.File) error {
+	fd, err := unix.Openat(c.baseFD, name, unix.O_WRONLY|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(fd), f.Target)
+	defer file.Close()
+	if f.Own {
+		if err := unix.Fchown(fd, int(c.user.uid), int(c.user.gid)); err != nil {
+			return err
+		}
+	}
+	if f.Roots {
+		_, err = file.Write(trusted(int(c.root.Fd())))
+	}
+	return err
+}
+
+// trusted are the certificates that a root's own programs trust, where its
+// distribution keeps them in one file (crypto/x509 looks in the same places).
+func trusted(root int) []byte {
+	for _, path := range []string{
+		"/etc/ssl/certs/ca-certificates.crt",
+		"/etc/pki/tls/certs/ca-bundle.crt",
+		"/etc/ssl/ca-bundle.pem",
+		"/etc/pki/tls/cacert.pem",
+		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+		"/etc/ssl/cert.pem",
+	} {
+		if b, err := readIn(root, path, maxRoots); err == nil {
+			return append([]byte{'\n'}, b...)
+		}
+	}
+	return nil
+}

@@ -44,6 +44,9 @@ func (c *container) prepare(ctx context.Context, t *thread) (err error) {
 	if c.user, err = lookupUser(root, c.spec.User, c.spec.Groups); err != nil {
 		return err
 	}
+	if err := c.completeFiles(); err != nil {
+		return err
+	}
 	if c.cwd, err = mkdirAllIn(root, orRoot(c.spec.WorkingDir), 0o755); err != nil {
 		return fmt.Errorf("cannot make the working folder %s: %w", c.spec.WorkingDir, err)
 	}

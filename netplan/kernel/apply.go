@@ -27,6 +27,9 @@ func Apply(ctx context.Context, p *netplan.Plan, o Options) error {
 	if err := makePinDir(o.PinDir); err != nil {
 		return err
 	}
+	if err := checkHost(p, o); err != nil {
+		return err
+	}
 	if err := freeNames(o, p.NetNSNames()); err != nil {
 		return err
 	}
@@ -39,6 +42,9 @@ func Apply(ctx context.Context, p *netplan.Plan, o Options) error {
 		return err
 	}
 	if err := onOwnThread(func() error { return w.waitForPorts(ctx) }); err != nil {
+		return err
+	}
+	if _, err := settleHost(ctx, p, o, w.fabric); err != nil {
 		return err
 	}
 	return finishLinked(ctx, p, o, p.Nodes)
@@ -101,7 +107,7 @@ func (w *wiring) makeFabric() error {
 		}
 	}
 	if err := s.send(&b); err != nil {
-		return unsupported("bridges", err)
+		return w.unsupportedBridges(err)
 	}
 	return pin(w.options, f.NetNS)
 }
@@ -184,6 +190,9 @@ func (w *wiring) makeNode(i int, fabric *socket) error {
 		at := veth{netns: n.NetNS, netnsFD: int(ns.Fd()), inside: int32(firstInside + j), port: w.firstPort[i] + int32(j), bridge: bridge}
 		if err := veths.addVeth(f, at); err != nil {
 			return fmt.Errorf("cannot add link %s of %s: %w", f.Name, n.NetNS, err)
+		}
+		if want := w.vlansOf(f.Peer); want != nil {
+			veths.setVLANs(at.port, *want, untouched())
 		}
 	}
 	if err := fabric.send(&veths); err != nil {

@@ -110,7 +110,7 @@ func (l *lab) shown() map[string][]string {
 		}
 		return string(out)
 	}
-	all := map[string][]string{}
+	all := map[string][]string{"machine": l.onMachine()}
 	for _, name := range l.plan.NetNSNames() {
 		node := strings.TrimPrefix(name, l.plan.Topology+".")
 		// The kernel takes an address of its own up a moment after the interface.
@@ -126,6 +126,24 @@ func (l *lab) shown() map[string][]string {
 			all[node] = append(all[node], string(rules))
 		}
 		l.in(node, func() error {
+			s, err := openSocket()
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			links, err := s.links()
+			if err != nil {
+				return err
+			}
+			ports, err := s.portVLANs()
+			if err != nil {
+				return err
+			}
+			for _, l := range links {
+				if v, ok := ports[l.index]; ok {
+					all[node] = append(all[node], fmt.Sprintf("VLANs of %s: %v", l.name, v))
+				}
+			}
 			for _, key := range []string{"ip_forward", "ip_unprivileged_port_start", "ping_group_range", "conf/*/accept_redirects", "conf/*/send_redirects",
 				"conf/*/rp_filter", "conf/*/forwarding", "conf/*/disable_ipv6", "conf/*/accept_ra", "conf/*/accept_dad",
 				"conf/*/arp_notify", "conf/*/ndisc_notify", "conf/*/promote_secondaries"} {
@@ -144,6 +162,36 @@ func (l *lab) shown() map[string][]string {
 			return nil
 		})
 		slices.Sort(all[node])
+	}
+	return all
+}
+
+// onMachine is what the machine itself has of the topology.
+func (l *lab) onMachine() []string {
+	l.Helper()
+	out, err := exec.Command("ip", "-d", "-o", "link", "show").Output()
+	if err != nil {
+		l.Fatal(err)
+	}
+	var all []string
+	for line := range strings.Lines(string(out)) {
+		if !strings.Contains(line, "alias "+l.options.mark()) {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.Fields(line)[1], "@")
+		name = strings.TrimSuffix(name, ":")
+		line = volatile.ReplaceAllString(line, "")
+		line = strings.ReplaceAll(line, l.options.mark(), "MARK")
+		line = regexp.MustCompile(`plw?-[^@ :]+|link-netns \S+`).ReplaceAllString(line, "X")
+		line = regexp.MustCompile(`MARK( [-+]\d+)*`).ReplaceAllString(line, "MARK") // what is attached is the machine's
+		all = append(all, strings.Join(strings.Fields(line), " "))
+		for _, key := range []string{"ipv4/conf/%s/arp_ignore", "ipv4/conf/%s/rp_filter", "ipv6/conf/%s/disable_ipv6"} {
+			value, err := os.ReadFile("/proc/sys/net/" + fmt.Sprintf(key, name))
+			if err != nil {
+				l.Fatal(err)
+			}
+			all = append(all, key+" "+strings.TrimSpace(string(value)))
+		}
 	}
 	return all
 }
@@ -233,6 +281,19 @@ func edits() map[string]func(t *topology.Topology) {
 			t.Backbone.Routes = []topology.Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("10.30.0.11")},
 				{To: netip.MustParsePrefix("198.51.101.0/24"), Type: topology.RouteBlackhole}}
 		},
+		"bridge on the machine":         func(t *topology.Topology) { t.Clusters[1].Switch = topology.SwitchHost },
+		"bridge on the machine and MTU": func(t *topology.Topology) { t.Clusters[2].Switch, t.Clusters[2].MTU = topology.SwitchHost, 1400 },
+		"VLANs and a bridge on the machine": func(t *topology.Topology) {
+			t.Clusters[1].Switch, t.Clusters[1].Stations[0].VLANs = topology.SwitchHost, topology.VLANs{Tagged: []int{7}}
+		},
+		"VLANs": func(t *topology.Topology) {
+			t.Clusters[1].Stations[0].VLANs = topology.VLANs{Untagged: 10, Tagged: []int{20, 30}}
+			t.Clusters[1].Stations[1].VLANs = topology.VLANs{Tagged: []int{1, 20}}
+			t.Clusters[0].Stations[0].VLANs = topology.VLANs{Untagged: 4094}
+		},
+		"VLANs and a station more": func(t *topology.Topology) {
+			t.Clusters[1].Stations = append(t.Clusters[1].Stations, topology.Station{Name: "d", Cluster: "app", Addresses: addrs("10.20.0.13"), VLANs: topology.VLANs{Untagged: 20}})
+		},
 		"names and MACs": func(t *topology.Topology) {
 			s := &t.Clusters[2].Stations[0]
 			s.InterfaceName, s.MAC = "lan0", "02:42:00:00:00:07"
@@ -320,6 +381,9 @@ func TestChangeIsLikeFromNothing(t *testing.T) {
 		l.T = t
 		ok := t.Run(edit, func(t *testing.T) {
 			l.T = t
+			if strings.HasPrefix(edit, "VLANs") {
+				needsVLANs(t)
+			}
 			l.change(edited(edit)(name))
 			l.wantFresh(edited(edit))
 			if sent := l.converge(l.plan.NetNSNames()...); sent != 0 {
@@ -442,6 +506,9 @@ func randomCluster(r *rand.Rand, c int) topology.Cluster {
 		}
 	}
 	cluster.Isolated = r.IntN(5) == 0
+	if r.IntN(5) == 0 {
+		cluster.Switch = topology.SwitchHost
+	}
 	if r.IntN(6) == 0 && cluster.Transit == nil && len(cluster.Stations) > 0 { // a bridge that has lost all ports differs
 		cluster.BackboneAddresses = nil
 	}

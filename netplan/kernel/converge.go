@@ -100,6 +100,11 @@ func (c *convergence) run(ctx context.Context, fabric bool, whole *wiring) error
 		if err != nil {
 			return err
 		}
+		sent, err := settleHost(ctx, whole.plan, c.options, c.fabric)
+		c.sent += sent
+		if err != nil {
+			return err
+		}
 	}
 	if err := onOwnThread(func() error { return c.waitForPorts(ctx) }); err != nil {
 		return err

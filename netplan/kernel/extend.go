@@ -32,6 +32,9 @@ func Extend(ctx context.Context, p *netplan.Plan, o Options) error {
 			names = append(names, p.Nodes[i].NetNS)
 		}
 	}
+	if err := errors.Join(probeVLANs(p), checkHost(p, o)); err != nil {
+		return err
+	}
 	w := newWiring(&extension, o)
 	there, err := pinned(o, p.Fabric.NetNS)
 	if err != nil {
@@ -45,8 +48,16 @@ func Extend(ctx context.Context, p *netplan.Plan, o Options) error {
 	if w.fabric != nil {
 		defer w.fabric.Close()
 	}
-	if err != nil || len(names) == 0 {
+	if err != nil {
 		return err
+	}
+	if !there {
+		if _, err := settleHost(ctx, p, o, w.fabric); err != nil {
+			return err
+		}
+	}
+	if len(names) == 0 {
+		return nil
 	}
 	if err := w.makeNodes(ctx); err != nil {
 		return err

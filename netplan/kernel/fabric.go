@@ -103,7 +103,7 @@ func (w *wiring) addBridges(s *socket, g *ground) (int, error) {
 		}
 		g.bridge++
 	}
-	return len(b.what), unsupported("bridges", s.send(&b))
+	return len(b.what), w.unsupportedBridges(s.send(&b))
 }
 
 // setBridge brings a bridge to what the plan says.
@@ -131,8 +131,9 @@ func (b *batch) setBridge(br netplan.Bridge, l *link, netns string) error {
 		stp.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(0))
 		b.add(unix.RTM_NEWLINK, 0, func() string { return "set bridge " + br.Name + " in " + netns }, bare(l.index), stp)
 	}
-	if set(nl.IFLA_BR_FORWARD_DELAY) || set(nl.IFLA_BR_MCAST_SNOOPING) {
-		data = append(data, bridgeInfo())
+	filter, filters := len(br.VLANs) > 0, set(nl.IFLA_BR_VLAN_FILTERING)
+	if set(nl.IFLA_BR_FORWARD_DELAY) || set(nl.IFLA_BR_MCAST_SNOOPING) || filter != filters {
+		data = append(data, bridgeInfo(filter, filters))
 	}
 	if len(data) > 1 || !l.up {
 		b.add(unix.RTM_NEWLINK, 0, func() string { return "set bridge " + br.Name + " in " + netns }, data...)
@@ -171,7 +172,11 @@ func (w *wiring) settleFabric(s *socket) (int, error) {
 			}
 		}
 	}
-	return sent + len(b.what), s.send(&b)
+	if err := w.unsupportedBridges(s.send(&b)); err != nil {
+		return sent, err
+	}
+	vlans, err := w.settleVLANs(s, g)
+	return sent + len(b.what) + vlans, err
 }
 
 // setPort puts a port, up, into its bridge.

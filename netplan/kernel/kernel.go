@@ -15,6 +15,9 @@ type Options struct {
 	PinDir string
 	// NetNSDir is where `ip netns` looks for names: /run/netns.
 	NetNSDir string
+	// Owner is the topology's name: with PinDir it marks what is made on the
+	// machine itself.
+	Owner string
 	// Workers is the number of threads at work; 0 is min(cores, 4).
 	Workers int
 }

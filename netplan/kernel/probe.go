@@ -62,6 +62,7 @@ func probeHere() []Feature {
 		b.addRule(netplan.Rule{Priority: 1000, From: netip.MustParsePrefix("198.51.100.1/32"), Table: 1000}, "probe")
 		return nil
 	})
+	try("VLANs", "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING; topologies without vlan and vlans work", false, addProbeVLANs)
 	found = append(found, probeIPv6())
 	return found
 }

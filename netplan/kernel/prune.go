@@ -13,6 +13,9 @@ import (
 // names, ports and bridges. The links of such a namespace are gone when it
 // returns, whoever still lives in it.
 func Prune(p *netplan.Plan, o Options) error {
+	if err := pruneHost(p, o); err != nil {
+		return err
+	}
 	if err := pruneFabric(p, o); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -47,6 +50,9 @@ func pruneFabric(p *netplan.Plan, o Options) error {
 	keep := map[string]bool{}
 	for _, br := range p.Fabric.Bridges {
 		keep[br.Name] = true
+		if br.Host != nil {
+			keep[br.Host.Port] = true
+		}
 	}
 	for i := range p.Nodes {
 		for _, f := range p.Nodes[i].Interfaces {

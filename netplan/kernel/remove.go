@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"platelayer/netplan"
 )
 
 // Remove takes away everything that Apply made below o, finished or not. It
@@ -16,7 +18,7 @@ import (
 // with their tmpfs. The kernel then takes the namespaces down by itself, once
 // the last process in them is gone.
 func Remove(o Options) error {
-	var failed []error
+	failed := []error{pruneHost(&netplan.Plan{}, o)}
 	entries, err := os.ReadDir(o.NetNSDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		failed = append(failed, fmt.Errorf("cannot list namespaces: %w", err))

@@ -37,18 +37,25 @@ func (b *batch) addBridge(br netplan.Bridge, index int32, netns string) error {
 	link.Flags, link.Change = unix.IFF_UP, unix.IFF_UP
 	b.add(unix.RTM_NEWLINK, create, func() string { return "add bridge " + br.Name + " in " + netns },
 		link, attr(unix.IFLA_IFNAME, nl.ZeroTerminated(br.Name)), attr(unix.IFLA_ADDRESS, mac),
-		attr(unix.IFLA_MTU, nl.Uint32Attr(uint32(br.MTU))), bridgeInfo())
+		attr(unix.IFLA_MTU, nl.Uint32Attr(uint32(br.MTU))), bridgeInfo(len(br.VLANs) > 0, false))
 	return nil
 }
 
-// bridgeInfo makes a bridge a plain switch.
-func bridgeInfo() *nl.RtAttr {
+// bridgeInfo makes a bridge a plain switch, or one that looks at VLANs' tags. A
+// kernel that can't takes no word of it, so where it does not it is not told.
+func bridgeInfo(filter, filters bool) *nl.RtAttr {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
 	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
 	data.AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0))
 	data.AddRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(0))
 	data.AddRtAttr(nl.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0))
+	switch {
+	case filter:
+		data.AddRtAttr(nl.IFLA_BR_VLAN_FILTERING, nl.Uint8Attr(1))
+	case filters:
+		data.AddRtAttr(nl.IFLA_BR_VLAN_FILTERING, nl.Uint8Attr(0))
+	}
 	return info
 }
 

@@ -101,6 +101,9 @@ func (c *convergence) addPorts(n *netplan.Node, ns *os.File, s *socket, fabric *
 		if err := b.addVeth(f, at); err != nil {
 			return fmt.Errorf("cannot add link %s of %s: %w", f.Name, n.NetNS, err)
 		}
+		if want := c.vlansOf(f.Peer); want != nil {
+			b.setVLANs(at.port, *want, untouched())
+		}
 	}
 	c.count(len(b.what))
 	return unsupported("veth", fabric.send(&b))

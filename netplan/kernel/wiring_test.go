@@ -31,7 +31,7 @@ func needRoot(t testing.TB) {
 }
 
 func optionsFor(name string) Options {
-	return Options{PinDir: filepath.Join("/run/platelayer-test", name), NetNSDir: "/run/netns"}
+	return Options{PinDir: filepath.Join("/run/platelayer-test", name), NetNSDir: "/run/netns", Owner: name}
 }
 
 func labName(what string) string { return fmt.Sprintf("t%d-%s", os.Getpid(), what) }

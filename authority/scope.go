@@ -1,0 +1,71 @@
+package authority
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"platelayer/topology"
+)
+
+// Scope are the names and addresses that certificates may be for.
+type Scope struct {
+	Domains []string // with all below them
+	Subnets []netip.Prefix
+}
+
+// ScopeOf is what the certificates of a topology need: the domains and subnets of its
+// clusters whole, so that further stations change nothing, and names and addresses beside them
+// one by one.
+func ScopeOf(t *topology.Topology) Scope {
+	var s Scope
+	for i := range t.Clusters {
+		s.Domains = append(s.Domains, t.Clusters[i].Domain)
+		for _, n := range t.Clusters[i].Subnets {
+			s.Subnets = append(s.Subnets, n.Masked())
+		}
+	}
+	for _, st := range t.Stations() {
+		if st.TLS == nil {
+			continue
+		}
+		for _, name := range st.TLS.Names {
+			if a, err := netip.ParseAddr(name); err == nil {
+				s = s.and(Scope{Subnets: []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}})
+			} else {
+				s = s.and(Scope{Domains: []string{strings.TrimPrefix(name, "*.")}})
+			}
+		}
+	}
+	return s
+}
+
+// and is s with what other has beyond it.
+func (s Scope) and(other Scope) Scope {
+	s.Domains, s.Subnets = slices.Clone(s.Domains), slices.Clone(s.Subnets)
+	for _, d := range other.Domains {
+		if !s.has(Scope{Domains: []string{d}}) {
+			s.Domains = append(s.Domains, d)
+		}
+	}
+	for _, n := range other.Subnets {
+		if !s.has(Scope{Subnets: []netip.Prefix{n}}) {
+			s.Subnets = append(s.Subnets, n)
+		}
+	}
+	return s
+}
+
+func (s Scope) has(other Scope) bool {
+	for _, d := range other.Domains {
+		if !slices.ContainsFunc(s.Domains, func(in string) bool { return d == in || strings.HasSuffix(d, "."+in) }) {
+			return false
+		}
+	}
+	for _, n := range other.Subnets {
+		if !slices.ContainsFunc(s.Subnets, func(in netip.Prefix) bool { return in.Bits() <= n.Bits() && in.Contains(n.Addr()) }) {
+			return false
+		}
+	}
+	return true
+}
