@@ -58,6 +58,7 @@ const (
 	linkLevel          level = "link"
 	endpointLevel      level = "endpoint"
 	gatewayLevel       level = "gateway"
+	upstreamLevel      level = "upstream"
 	volumeLevel        level = "volume"
 	dependencyLevel    level = "dependency"
 	healthLevel        level = "healthcheck"
@@ -95,7 +96,7 @@ func (v level) article() string {
 	switch v {
 	case topologyLevel, backboneLevel:
 		return "the " + string(v)
-	case interfaceLevel, includeLevel, envFileLevel, endpointLevel:
+	case interfaceLevel, includeLevel, envFileLevel, endpointLevel, upstreamLevel:
 		return "an " + string(v)
 	case integrityLevel, loggingLevel, deployLevel, blkioLevel, resourcesLevel, limitsLevel, reservationsLevel, extendsLevel, tmpfsLevel:
 		return string(v)
