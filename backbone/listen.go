@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 )
 
@@ -78,36 +77,6 @@ func (s *server) serve(l *listener) {
 		s.tasks.Go(func() { s.serveUDP(l.udp) })
 	}
 	s.tasks.Go(func() { s.serveTCP(l.tcp) })
-}
-
-func (s *server) serveUDP(conn *net.UDPConn) {
-	packet := make([]byte, dns.MaxMsgSize)
-	buf := make([]byte, dns.MaxMsgSize)
-	for {
-		n, from, err := conn.ReadFromUDPAddrPort(packet)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			// An ICMP error about an earlier answer; a lasting one must not
-			// turn into a busy loop.
-			time.Sleep(time.Millisecond)
-			continue
-		}
-		packed, later := s.handle(packet[:n], buf, transport{from: from.Addr()})
-		if later != nil {
-			s.tasks.Go(func() {
-				if packed := later(); packed != nil {
-					_, _ = conn.WriteToUDPAddrPort(packed, from)
-				}
-			})
-			continue
-		}
-		if packed != nil {
-			// Whoever doesn't get the answer asks again.
-			_, _ = conn.WriteToUDPAddrPort(packed, from)
-		}
-	}
 }
 
 func (s *server) serveTCP(l *net.TCPListener) {

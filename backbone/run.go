@@ -162,6 +162,10 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 	if config == nil || len(config.DNS.Listen) == 0 {
 		return errors.New("cannot answer DNS: no address to listen on")
 	}
+	known, err := newZones(config.DNS, config.Out)
+	if err != nil {
+		return err
+	}
 	wanted := map[netip.Addr]bool{}
 	added := map[netip.Addr]*listener{}
 	for _, addr := range config.DNS.Listen {
@@ -178,7 +182,7 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 		}
 		added[addr] = l
 	}
-	b.server.zones.Store(newZones(config.DNS))
+	b.server.zones.Store(known)
 	// Before the earlier keeper's connection closes: what that one leaves
 	// undone then finds the new way.
 	b.upstream.set(from.open, config.Upstream)

@@ -26,6 +26,7 @@ const (
 type server struct {
 	zones    atomic.Pointer[zones]
 	upstream *upstream
+	follower atomic.Pointer[follower] // of the questions; nil for nobody
 	forwards chan struct{}
 	logf     func(format string, args ...any)
 
@@ -35,7 +36,8 @@ type server struct {
 
 func newServer(ctx context.Context, up *upstream, logf func(string, ...any)) *server {
 	s := &server{ctx: ctx, upstream: up, forwards: make(chan struct{}, maxForwards), logf: logf}
-	s.zones.Store(newZones(Config{}.DNS))
+	none, _ := newZones(Config{}.DNS, nil) // without records, nothing can be wrong
+	s.zones.Store(none)
 	return s
 }
 
@@ -65,8 +67,15 @@ func (s *server) handle(packet, buf []byte, via transport) (packed []byte, later
 		return s.pack(r, buf, limit), nil
 	}
 	z := s.zones.Load()
-	if z.answer(r, z.clusterOf(via.from)) {
+	ours, outside := z.answer(r, z.clusterOf(via.from))
+	if ours && outside == "" {
 		return s.pack(r, buf, limit), nil
+	}
+	asked := &q
+	if outside != "" {
+		// The rest of an alias's answer.
+		asked = q.Copy()
+		asked.Question[0].Name = outside
 	}
 	if s.upstream.none() {
 		r.Rcode = dns.RcodeServerFailure
@@ -80,13 +89,12 @@ func (s *server) handle(packet, buf []byte, via transport) (packed []byte, later
 	}
 	return nil, func() []byte {
 		defer func() { <-s.forwards }()
-		return s.forward(&q, r, limit)
+		return s.forward(asked, r, limit)
 	}
 }
 
 // malformed answers FORMERR when there is a whole header that asks something.
 func (s *server) malformed(packet, buf []byte) []byte {
-	const headerLen = 12 // RFC 1035, section 4.1.1
 	if len(packet) < headerLen || packet[2]&0x80 != 0 {
 		return nil
 	}
@@ -216,7 +224,7 @@ func (s *server) forward(q, r *dns.Msg, limit int) []byte {
 	r.Truncated = answer.Truncated
 	r.AuthenticatedData = answer.AuthenticatedData
 	r.RecursionAvailable = answer.RecursionAvailable
-	r.Answer, r.Ns = answer.Answer, answer.Ns
+	r.Answer, r.Ns = append(r.Answer, answer.Answer...), answer.Ns
 	// EDNS is between neighbours: our OPT, not the resolver's.
 	for _, rr := range answer.Extra {
 		if rr.Header().Rrtype != dns.TypeOPT {

@@ -43,7 +43,11 @@ func shop() netplan.DNS {
 
 func testServer(t testing.TB, d netplan.DNS) *server {
 	s := newServer(t.Context(), newUpstream(), log.New(io.Discard, "", 0).Printf)
-	s.zones.Store(newZones(d))
+	z, err := newZones(d, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.zones.Store(z)
 	return s
 }
 

@@ -1,0 +1,4 @@
+package backbone
+
+// follower
+type follower struct{}
