@@ -144,7 +144,7 @@ func (q *question) read(packet []byte) bool {
 	at := headerLen
 	for {
 		label := int(packet[at])
-		if label > 63 || at+1+label+5 > len(packet) || at-headerLen+1+label > 254 {
+		if label > 63 || at+1+label+4 > len(packet) || at-headerLen+1+label > 254 {
 			return false
 		}
 		to := at - headerLen
