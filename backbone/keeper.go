@@ -135,7 +135,7 @@ func (k *Keeper) request(cfg Config) (*update, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &update{slices.Clone(cfg.Upstream), make(chan error, 1)}
+	u := &update{cfg.resolvers(), make(chan error, 1)}
 	k.updateMu.Lock()
 	defer k.updateMu.Unlock()
 	k.mu.Lock()

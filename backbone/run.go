@@ -185,7 +185,7 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 	b.server.zones.Store(known)
 	// Before the earlier keeper's connection closes: what that one leaves
 	// undone then finds the new way.
-	b.upstream.set(from.open, config.Upstream)
+	b.upstream.set(from.open, config)
 	if from != b.keeper {
 		b.logf("another keeper has taken over")
 		dismiss(b.keeper)

@@ -77,7 +77,7 @@ func (s *server) handle(packet, buf []byte, via transport) (packed []byte, later
 		asked = q.Copy()
 		asked.Question[0].Name = outside
 	}
-	if s.upstream.none() {
+	if s.upstream.none(asked.Question[0].Name, via.from) {
 		r.Rcode = dns.RcodeServerFailure
 		return s.pack(r, buf, limit), nil
 	}
@@ -89,7 +89,7 @@ func (s *server) handle(packet, buf []byte, via transport) (packed []byte, later
 	}
 	return nil, func() []byte {
 		defer func() { <-s.forwards }()
-		return s.forward(asked, r, limit)
+		return s.forward(asked, r, via.from, limit)
 	}
 }
 
@@ -205,10 +205,10 @@ func (s *server) pack(r *dns.Msg, buf []byte, limit int) []byte {
 
 // forward asks the upstream resolvers and makes their answer one to q: r is
 // the reply set up for it.
-func (s *server) forward(q, r *dns.Msg, limit int) []byte {
+func (s *server) forward(q, r *dns.Msg, from netip.Addr, limit int) []byte {
 	ctx, cancel := context.WithTimeout(s.ctx, forwardTime)
 	defer cancel()
-	answer, err := s.upstream.exchange(ctx, q)
+	answer, _, err := s.upstream.resolve(func() (*dns.Msg, error) { return s.upstream.exchange(ctx, q, from) }, q, from)
 	if err != nil {
 		if s.ctx.Err() == nil {
 			s.logf("cannot resolve %s: %v", fmt.Sprintf("%q", q.Question[0].Name), err)
