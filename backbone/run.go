@@ -44,8 +44,8 @@ func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket
 		listeners: map[netip.Addr]*listener{},
 		inbox:     make(chan delivery),
 	}
-	b.keeper = newSession(p, &b.shelf)
 	b.server = newServer(ctx, b.upstream, b.logf)
+	b.keeper = newSession(p, &b.shelf, b.server)
 	defer b.server.tasks.Wait()
 	defer b.close()
 	defer door.Close()

@@ -52,6 +52,20 @@ type transport struct {
 // and takes as long as an upstream resolver. Both nil: there is nothing to
 // answer.
 func (s *server) handle(packet, buf []byte, via transport) (packed []byte, later func() []byte) {
+	f, began := s.follower.Load(), time.Now()
+	packed, forward := s.respond(packet, buf, via)
+	if forward == nil {
+		f.tell(via, packed, SourceOwn, began)
+		return packed, nil
+	}
+	return nil, func() []byte {
+		packed, source := forward()
+		f.tell(via, packed, source, began)
+		return packed
+	}
+}
+
+func (s *server) respond(packet, buf []byte, via transport) (packed []byte, later func() ([]byte, Source)) {
 	var q dns.Msg
 	if err := q.Unpack(packet); err != nil {
 		return s.malformed(packet, buf), nil
@@ -87,7 +101,7 @@ func (s *server) handle(packet, buf []byte, via transport) (packed []byte, later
 		r.Rcode = dns.RcodeServerFailure
 		return s.pack(r, buf, limit), nil
 	}
-	return nil, func() []byte {
+	return nil, func() ([]byte, Source) {
 		defer func() { <-s.forwards }()
 		return s.forward(asked, r, via.from, limit)
 	}
@@ -205,16 +219,20 @@ func (s *server) pack(r *dns.Msg, buf []byte, limit int) []byte {
 
 // forward asks the upstream resolvers and makes their answer one to q: r is
 // the reply set up for it.
-func (s *server) forward(q, r *dns.Msg, from netip.Addr, limit int) []byte {
+func (s *server) forward(q, r *dns.Msg, from netip.Addr, limit int) ([]byte, Source) {
 	ctx, cancel := context.WithTimeout(s.ctx, forwardTime)
 	defer cancel()
-	answer, _, err := s.upstream.resolve(func() (*dns.Msg, error) { return s.upstream.exchange(ctx, q, from) }, q, from)
+	answer, cached, err := s.upstream.resolve(func() (*dns.Msg, error) { return s.upstream.exchange(ctx, q, from) }, q, from)
 	if err != nil {
 		if s.ctx.Err() == nil {
 			s.logf("cannot resolve %s: %v", fmt.Sprintf("%q", q.Question[0].Name), err)
 		}
 		r.Rcode = dns.RcodeServerFailure
-		return s.pack(r, nil, limit)
+		return s.pack(r, nil, limit), SourceUpstream
+	}
+	source := SourceUpstream
+	if cached {
+		source = SourceCache
 	}
 	r.Rcode = answer.Rcode
 	if r.Rcode > 0xf && r.IsEdns0() == nil {
@@ -231,5 +249,5 @@ func (s *server) forward(q, r *dns.Msg, from netip.Addr, limit int) []byte {
 			r.Extra = append(r.Extra, rr)
 		}
 	}
-	return s.pack(r, nil, limit)
+	return s.pack(r, nil, limit), source
 }

@@ -89,6 +89,7 @@ func (a *app) command() *cobra.Command {
 		a.scaleCommand(), a.rmCommand(), a.eventsCommand(), a.inspectCommand(), a.statsCommand(), a.topCommand(), a.shellCommand(), a.cpCommand())
 	add("integrity", a.sealCommand(), a.verifyCommand())
 	add("machine", a.doctorCommand(), a.versionCommand())
+	add("life", a.netCommand())
 	c.AddCommand(a.keeperCommand(), a.backboneCommand(), a.undoCommand())
 	return c
 }
