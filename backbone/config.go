@@ -22,7 +22,7 @@ import (
 type Config struct {
 	DNS netplan.DNS `json:"dns"`
 	// Upstream holds the resolvers for all other names, in order. Empty: such
-	// names are answered SERVFAIL.
+	// names do not exist.
 	Upstream []netip.AddrPort `json:"upstream"`
 	// Domains and Askers have resolvers of their own.
 	Domains []Domain `json:"domains,omitempty"`

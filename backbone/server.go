@@ -92,7 +92,7 @@ func (s *server) respond(packet, buf []byte, via transport) (packed []byte, late
 		asked.Question[0].Name = outside
 	}
 	if s.upstream.none(asked.Question[0].Name, via.from) {
-		r.Rcode = dns.RcodeServerFailure
+		r.Rcode = z.unknown(asked.Question[0].Name, asked.Question[0].Qtype)
 		return s.pack(r, buf, limit), nil
 	}
 	select {

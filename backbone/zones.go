@@ -253,7 +253,7 @@ func (z *zones) addParents() {
 	add := func(name string) {
 		for {
 			name = parent(name)
-			if name == "." || z.existing[name] || z.zoneOf(name) == "" && !z.wildcard {
+			if name == "." || z.existing[name] {
 				return
 			}
 			z.existing[name] = true
@@ -264,6 +264,12 @@ func (z *zones) addParents() {
 	}
 	for name := range z.apexes {
 		add(name)
+	}
+	for subnet := range z.subnets {
+		add(reverseName(zoneBlock(subnet.Addr(), subnet.Bits())))
+	}
+	for addr := range z.pointers {
+		add(reverseName(netip.PrefixFrom(addr, addr.BitLen())))
 	}
 }
 
@@ -319,6 +325,20 @@ func (n *node) lookup(asker int) *binding {
 		return n.bindings[0]
 	}
 	return n.own
+}
+
+// unknown is the code for a name that is not ours where nobody is asked about
+// such names: for the topology they do not exist. SERVFAIL would have musl's
+// resolver wait for a better answer for seconds.
+func (z *zones) unknown(name string, qtype uint16) int {
+	name = strings.ToLower(name)
+	switch {
+	case name == "." || delegationType(qtype):
+		return dns.RcodeServerFailure
+	case z.existing[name]:
+		return dns.RcodeSuccess
+	}
+	return dns.RcodeNameError
 }
 
 // find is what there is under a name, or what a wildcard stands for: that of
