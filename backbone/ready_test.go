@@ -191,7 +191,7 @@ func TestOutOfTurn(t *testing.T) {
 
 // FuzzRecord: a record that a topology takes is one that the server can give.
 func FuzzRecord(f *testing.F) {
-	for _, seed := range []string{"@ MX 10 mail", `x 5 IN TXT "a\"\\ \000\255" b`, "_a._b SRV 0 1 2 .", "* CAA 128 issue \"\"", `y TYPE9999 \# 0`, `\# A 1`, "a.example. AAAA ::ffff:1.2.3.4"} {
+	for _, seed := range []string{"@ MX 10 mail", `x 5 IN TXT "a\"\\ \000\255" b`, "_a._b SRV 0 1 2 .", "* CAA 128 issue \"\"", `y TYPE9999 \# 0`, `\# A 1`, `0 00 ""`, "a.example. AAAA ::ffff:1.2.3.4"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, line string) {

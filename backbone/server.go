@@ -230,6 +230,11 @@ func (s *server) forward(q, r *dns.Msg, from netip.Addr, limit int) ([]byte, Sou
 		r.Rcode = dns.RcodeServerFailure
 		return s.pack(r, nil, limit), SourceUpstream
 	}
+	return s.finish(r, answer, cached, limit)
+}
+
+// finish makes of what a resolver said the answer to who asked.
+func (s *server) finish(r, answer *dns.Msg, cached bool, limit int) ([]byte, Source) {
 	source := SourceUpstream
 	if cached {
 		source = SourceCache

@@ -156,7 +156,6 @@ func recordData(kind string, words []word, domain string) (string, *valueError) 
 		"A": "ADDRESS", "AAAA": "ADDRESS", "CNAME": "NAME", "PTR": "NAME", "MX": "PREFERENCE NAME",
 		"SRV": "PRIORITY WEIGHT PORT NAME", "TXT": `"TEXT"...`, "CAA": `FLAGS TAG "VALUE"`,
 	}[kind]
-	wrong := &valueError{fmt.Sprintf("the data of %s record is wrong", withArticle(kind)), fmt.Sprintf("write it as %s %s", kind, form)}
 	var numbers []string
 	number := func(w word, bits int) bool {
 		n, err := strconv.ParseUint(w.text, 10, bits)
@@ -198,14 +197,11 @@ func recordData(kind string, words []word, domain string) (string, *valueError) 
 	default:
 		return genericData(kind, words)
 	}
-	return "", wrong
-}
-
-func withArticle(kind string) string {
-	if strings.ContainsRune("AMS", rune(kind[0])) {
-		return "an " + kind
+	article := "a"
+	if strings.ContainsAny(kind[:1], "AMS") {
+		article = "an"
 	}
-	return "a " + kind
+	return "", &valueError{fmt.Sprintf("the data of %s %s record is wrong", article, kind), fmt.Sprintf("write it as %s %s", kind, form)}
 }
 
 // validTag tells whether s is a property of CAA (RFC 8659, section 4.1).
