@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"syscall"
 	"time"
 	"unsafe"
@@ -22,6 +23,9 @@ const (
 	// lingerTime is how long a thread waits for more after a batch.
 	lingerTime = 1 // milliseconds
 )
+
+// The calls below wait for nothing, or for a moment that is shorter than what
+// the runtime does around a call that may wait: they are raw.
 
 // mmsghdr is one message of a batch.
 type mmsghdr struct {
@@ -82,7 +86,7 @@ func (b *batch) receive() (int, error) {
 }
 
 func (b *batch) tryReceive(fd uintptr) bool {
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.questions)), batchSize, unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.questions)), batchSize, unix.MSG_DONTWAIT, 0, 0)
 	if errno == unix.EAGAIN && b.received > 0 {
 		// Waiting here costs less than through the runtime's poller, and is worth
 		// it only while more comes.
@@ -139,7 +143,7 @@ func (b *batch) send() error {
 }
 
 func (b *batch) trySend(fd uintptr) bool {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.answers[b.sent])), uintptr(b.waiting-b.sent), unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.answers[b.sent])), uintptr(b.waiting-b.sent), unix.MSG_DONTWAIT, 0, 0)
 	if b.errno = errno; errno == 0 {
 		b.sent += int(n)
 	}
@@ -190,7 +194,8 @@ func (s *server) serveUDP(conn *net.UDPConn) {
 		if n > 1 && n < batchSize {
 			// They come faster than one by one: what a moment more brings is
 			// answered with fewer system calls and wake-ups.
-			_ = unix.Nanosleep(&moment, nil)
+			unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&moment)), 0, 0)
 		}
+		runtime.Gosched()
 	}
 }
