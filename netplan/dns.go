@@ -18,6 +18,9 @@ func dns(t *topology.Topology) DNS {
 		d.Clusters = append(d.Clusters, DNSCluster{Name: c.Name, Domain: c.Domain, Subnets: slices.Concat(c.Subnets, c.Transit)})
 		d.Listen = append(d.Listen, c.Resolvers()...)
 	}
+	if len(d.Listen) == 0 { // no cluster has a leg: the backbone has only itself to answer
+		d.Listen = append(d.Listen, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	}
 	ends := linkEnds(t)
 	for i := range t.Clusters {
 		c := &t.Clusters[i]
