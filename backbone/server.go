@@ -17,6 +17,9 @@ const (
 	udpSize = 1232
 	// maxForwards bounds the questions under way to upstream resolvers.
 	maxForwards = 512
+	// maxForwardsEach bounds those of one asker, so that one that floods the
+	// server leaves room for others.
+	maxForwardsEach = 128
 	// forwardTime is how long one question may take, over all resolvers.
 	forwardTime = 5 * time.Second
 )
@@ -27,7 +30,7 @@ type server struct {
 	zones    atomic.Pointer[zones]
 	upstream *upstream
 	follower atomic.Pointer[follower] // of the questions; nil for nobody
-	forwards chan struct{}
+	forwards forwards
 	logf     func(format string, args ...any)
 
 	ctx   context.Context // ends forwards when the server stops
@@ -35,7 +38,7 @@ type server struct {
 }
 
 func newServer(ctx context.Context, up *upstream, logf func(string, ...any)) *server {
-	s := &server{ctx: ctx, upstream: up, forwards: make(chan struct{}, maxForwards), logf: logf}
+	s := &server{ctx: ctx, upstream: up, forwards: forwards{of: map[netip.Addr]int{}}, logf: logf}
 	none, _ := newZones(Config{}.DNS, nil) // without records, nothing can be wrong
 	s.zones.Store(none)
 	return s
@@ -95,15 +98,41 @@ func (s *server) respond(packet, buf []byte, via transport) (packed []byte, late
 		r.Rcode = z.unknown(asked.Question[0].Name, asked.Question[0].Qtype)
 		return s.pack(r, buf, limit), nil
 	}
-	select {
-	case s.forwards <- struct{}{}:
-	default:
+	if !s.forwards.begin(via.from) {
 		r.Rcode = dns.RcodeServerFailure
 		return s.pack(r, buf, limit), nil
 	}
 	return nil, func() ([]byte, Source) {
-		defer func() { <-s.forwards }()
+		defer s.forwards.end(via.from)
 		return s.forward(asked, r, via.from, limit)
+	}
+}
+
+// forwards counts the questions under way to upstream resolvers.
+type forwards struct {
+	mu  sync.Mutex
+	all int
+	of  map[netip.Addr]int // by asker
+}
+
+// begin tells whether there is room for one more.
+func (f *forwards) begin(from netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all >= maxForwards || f.of[from] >= maxForwardsEach {
+		return false
+	}
+	f.all++
+	f.of[from]++
+	return true
+}
+
+func (f *forwards) end(from netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all--
+	if f.of[from]--; f.of[from] == 0 {
+		delete(f.of, from)
 	}
 }
 
