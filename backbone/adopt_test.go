@@ -565,7 +565,7 @@ func TestLateConfiguration(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer p.close()
-		sessions = append(sessions, newSession(p, new(shelf)))
+		sessions = append(sessions, newSession(p, new(shelf), nil))
 	}
 	b.keeper = sessions[0]
 	config := &message{Type: msgConfig, Version: protocol, Config: []byte(`{"dns": {"listen": ["127.77.0.1"]}}`)}

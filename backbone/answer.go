@@ -12,28 +12,53 @@ import (
 // and asking again costs next to nothing.
 const ttl = 1 // seconds
 
+// maxChain is how many aliases (CNAME) one answer follows.
+const maxChain = 8
+
 // answer fills in the answer to the one question of r, which is already set
 // up as a reply. false says that the name is not ours and the question is for
-// an upstream resolver.
-func (z *zones) answer(r *dns.Msg, asker int) bool {
-	q := &r.Question[0]
-	name := strings.ToLower(q.Name)
-	if isReverse(name) {
-		return z.answerReverse(r, name, asker)
+// an upstream resolver. Where an alias leads to a name that is not ours,
+// outside is that name, whose records are to be added: those who ask us mostly
+// follow no alias themselves.
+func (z *zones) answer(r *dns.Msg, asker int) (ours bool, outside string) {
+	owner := r.Question[0].Name
+	for i := range maxChain {
+		next, known := z.answerName(r, owner, asker)
+		switch {
+		case !known && i == 0:
+			return false, ""
+		case !known:
+			return true, owner
+		case next == "":
+			return true, ""
+		}
+		owner = next
+	}
+	r.Rcode = dns.RcodeServerFailure
+	return true, ""
+}
+
+// answerName answers about one name. next is where an alias leads to; false
+// says that the name is not ours.
+func (z *zones) answerName(r *dns.Msg, owner string, asker int) (next string, ours bool) {
+	qtype := r.Question[0].Qtype
+	name := strings.ToLower(owner)
+	found := z.find(name)
+	if isReverse(name) && found == nil {
+		return "", z.answerReverse(r, owner, name, asker)
 	}
 	if name == "localhost." {
 		// RFC 6761, section 6.3.
 		r.Authoritative = true
-		switch q.Qtype {
+		switch qtype {
 		case dns.TypeA:
-			addAddrs(r, q, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+			addAddrs(r, owner, ttl, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
 		case dns.TypeAAAA:
-			addAddrs(r, q, netip.IPv6Loopback())
+			addAddrs(r, owner, ttl, netip.IPv6Loopback())
 		}
-		return true
+		return "", true
 	}
 	zone := z.zoneOf(name)
-	found := z.lookup(name, asker)
 	switch {
 	case found != nil || zone == name && zone != "":
 		if zone == "" {
@@ -45,38 +70,69 @@ func (z *zones) answer(r *dns.Msg, asker int) bool {
 		if !z.existing[name] {
 			r.Rcode = dns.RcodeNameError
 		}
-	case singleLabel(name) && !delegationType(q.Qtype):
+	case singleLabel(name) && !delegationType(qtype):
 		// A bare word is a station's name or a mistake, and nothing that the
 		// outside world should hear of.
 		r.Authoritative = true
 		r.Rcode = dns.RcodeNameError
-		return true
+		return "", true
 	default:
-		return false
+		return "", false
 	}
 	r.Authoritative = true
 	apex := z.apexes[name]
+	before := len(r.Answer)
 	switch {
 	case r.Rcode != dns.RcodeSuccess:
-	case q.Qtype == dns.TypeA && found != nil:
-		head, tail := found.v4.next()
-		addAddrs(r, q, head...)
-		addAddrs(r, q, tail...)
-	case q.Qtype == dns.TypeAAAA && found != nil:
-		head, tail := found.v6.next()
-		addAddrs(r, q, head...)
-		addAddrs(r, q, tail...)
-	case q.Qtype == dns.TypeANY:
-		addANY(r, q)
-	case q.Qtype == dns.TypeSOA && apex:
-		r.Answer = append(r.Answer, soa(q.Name, zone))
-	case q.Qtype == dns.TypeNS && apex:
-		r.Answer = append(r.Answer, ns(q.Name, zone))
+	case qtype == dns.TypeANY:
+		addANY(r, owner)
+	case found != nil:
+		next = found.answer(r, owner, asker)
 	}
-	if len(r.Answer) == 0 {
+	switch {
+	case r.Rcode != dns.RcodeSuccess || !apex:
+	case qtype == dns.TypeSOA:
+		r.Answer = append(r.Answer, soa(owner, zone))
+	case qtype == dns.TypeNS:
+		r.Answer = append(r.Answer, ns(owner, zone))
+	}
+	if len(r.Answer) == before {
 		r.Ns = append(r.Ns, soa(zone, zone))
 	}
-	return true
+	return next, true
+}
+
+// answer adds what a node has of the type that is asked for.
+func (n *node) answer(r *dns.Msg, owner string, asker int) (next string) {
+	qtype := r.Question[0].Qtype
+	for _, rr := range n.records[qtype] {
+		r.Answer = appendRecord(r.Answer, rr, owner)
+	}
+	if len(n.records[qtype]) > 0 {
+		return ""
+	}
+	for _, rr := range n.records[dns.TypeCNAME] {
+		r.Answer = appendRecord(r.Answer, rr, owner)
+		return rr.(*dns.CNAME).Target
+	}
+	b := n.lookup(asker)
+	if b == nil {
+		return ""
+	}
+	var family *rotation
+	switch qtype {
+	case dns.TypeA:
+		family = &b.v4
+	case dns.TypeAAAA:
+		family = &b.v6
+	default:
+		return ""
+	}
+	if start := family.start(); len(family.addrs) > 0 {
+		addAddrs(r, owner, family.ttl, family.addrs[start:]...)
+		addAddrs(r, owner, family.ttl, family.addrs[:start]...)
+	}
+	return ""
 }
 
 // singleLabel says whether a name has no dot but the final one.
@@ -95,20 +151,22 @@ func delegationType(qtype uint16) bool {
 	return false
 }
 
-// addAddrs adds addresses of the family that q asks for.
-func addAddrs(r *dns.Msg, q *dns.Question, addrs ...netip.Addr) {
+func addAddrs(r *dns.Msg, owner string, ttl uint32, addrs ...netip.Addr) {
 	for _, a := range addrs {
-		if q.Qtype == dns.TypeA {
-			r.Answer = append(r.Answer, &dns.A{Hdr: header(q.Name, dns.TypeA), A: net.IP(a.AsSlice())})
+		var rr dns.RR
+		if a.Is4() {
+			rr = &dns.A{Hdr: header(owner, dns.TypeA), A: net.IP(a.AsSlice())}
 		} else {
-			r.Answer = append(r.Answer, &dns.AAAA{Hdr: header(q.Name, dns.TypeAAAA), AAAA: net.IP(a.AsSlice())})
+			rr = &dns.AAAA{Hdr: header(owner, dns.TypeAAAA), AAAA: net.IP(a.AsSlice())}
 		}
+		rr.Header().Ttl = ttl
+		r.Answer = append(r.Answer, rr)
 	}
 }
 
 // addANY answers with one small synthesised record (RFC 8482, section 4.2).
-func addANY(r *dns.Msg, q *dns.Question) {
-	r.Answer = append(r.Answer, &dns.HINFO{Hdr: header(q.Name, dns.TypeHINFO), Cpu: "RFC8482"})
+func addANY(r *dns.Msg, owner string) {
+	r.Answer = append(r.Answer, &dns.HINFO{Hdr: header(owner, dns.TypeHINFO), Cpu: "RFC8482"})
 }
 
 func header(name string, rrtype uint16) dns.RR_Header {

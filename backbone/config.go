@@ -22,8 +22,14 @@ import (
 type Config struct {
 	DNS netplan.DNS `json:"dns"`
 	// Upstream holds the resolvers for all other names, in order. Empty: such
-	// names are answered SERVFAIL.
+	// names do not exist.
 	Upstream []netip.AddrPort `json:"upstream"`
+	// Domains and Askers have resolvers of their own.
+	Domains []Domain `json:"domains,omitempty"`
+	Askers  []Asker  `json:"askers,omitempty"`
+	// Out names the stations ("cluster/station") that leave names which they
+	// share with others: they do not run, or are not well.
+	Out []string `json:"out,omitempty"`
 }
 
 // DialFunc opens a connected socket to an upstream resolver; network is "udp"

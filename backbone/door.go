@@ -57,7 +57,7 @@ func (b *backbone) admit(ctx context.Context, door *net.UnixListener) {
 		}
 		b.server.tasks.Go(func() {
 			_ = conn.SetReadDeadline(time.Now().Add(introTime))
-			b.attend(ctx, newSession(pipeOf(conn), &b.shelf), func() {
+			b.attend(ctx, newSession(pipeOf(conn), &b.shelf, b.server), func() {
 				_ = conn.SetReadDeadline(time.Time{})
 				<-pending
 			})

@@ -31,6 +31,8 @@ const (
 	msgSocket = "socket" // backbone: open a socket; keeper: here it is
 	msgHold   = "hold"   // keeper: hold this file under Name
 	msgDrop   = "drop"   // keeper: close what is held under Name
+	msgFollow = "follow" // keeper: tell of each question, or no longer
+	msgAsked  = "asked"  // backbone: these were
 	msgTake   = "take"   // keeper: what is held under Name? backbone: here it is
 )
 
@@ -42,6 +44,9 @@ type message struct {
 	// Config is read after Version, since another version's may look different.
 	Config json.RawMessage `json:"config,omitempty"`
 	Error  string          `json:"error,omitempty"`
+
+	On    bool       `json:"on,omitempty"`
+	Asked []Question `json:"asked,omitempty"`
 
 	Name    string         `json:"name,omitempty"`
 	Network string         `json:"network,omitempty"`

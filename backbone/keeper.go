@@ -52,6 +52,7 @@ type Keeper struct {
 	lastID   uint64
 	waiting  map[uint64]*update
 	taking   map[uint64]chan *message
+	tell     func([]Question) // nil while nobody follows
 	closed   bool
 }
 
@@ -135,7 +136,7 @@ func (k *Keeper) request(cfg Config) (*update, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &update{slices.Clone(cfg.Upstream), make(chan error, 1)}
+	u := &update{cfg.resolvers(), make(chan error, 1)}
 	k.updateMu.Lock()
 	defer k.updateMu.Unlock()
 	k.mu.Lock()
@@ -179,6 +180,8 @@ func (k *Keeper) loop(ctx context.Context, dials *sync.WaitGroup) error {
 			default:
 				k.answer(m.ID, nil)
 			}
+		case msgAsked:
+			k.asked(m.Asked)
 		case msgSocket:
 			select {
 			case slots <- struct{}{}:

@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,9 +24,11 @@ const (
 	maxPipeline = 64 // questions of one connection that are under way
 )
 
-// listener serves one address over UDP and TCP.
+// listener serves one address over UDP and TCP. It has a socket for UDP per
+// processor, among which the kernel spreads the askers (SO_REUSEPORT,
+// socket(7)): readers of one socket would wait for each other.
 type listener struct {
-	udp *net.UDPConn
+	udp []*net.UDPConn
 	tcp *net.TCPListener
 }
 
@@ -38,19 +39,32 @@ func listen(ctx context.Context, addr netip.AddrPort) (*listener, error) {
 	if addr.Addr().Is6() {
 		network = "6"
 	}
-	udp, err := config.ListenPacket(ctx, "udp"+network, addr.String())
-	if err != nil {
-		return nil, fmt.Errorf("cannot answer DNS on %s: %w", addr, err)
-	}
-	// A burst waits rather than being lost and asked again seconds later; the
-	// kernel gives what net.core.rmem_max allows.
-	_ = udp.(*net.UDPConn).SetReadBuffer(udpBuffer)
 	tcp, err := config.Listen(ctx, "tcp"+network, addr.String())
 	if err != nil {
-		udp.Close()
 		return nil, fmt.Errorf("cannot answer DNS on %s: %w", addr, err)
 	}
-	return &listener{udp.(*net.UDPConn), tcp.(*net.TCPListener)}, nil
+	l := &listener{tcp: tcp.(*net.TCPListener)}
+	config.Control = sharedBind
+	for range runtime.NumCPU() {
+		udp, err := config.ListenPacket(ctx, "udp"+network, addr.String())
+		if err != nil {
+			l.close()
+			return nil, fmt.Errorf("cannot answer DNS on %s: %w", addr, err)
+		}
+		l.udp = append(l.udp, udp.(*net.UDPConn))
+		// A burst waits rather than being lost and asked again seconds later; the
+		// kernel gives what net.core.rmem_max allows.
+		_ = udp.(*net.UDPConn).SetReadBuffer(udpBuffer)
+	}
+	return l, nil
+}
+
+func sharedBind(network, address string, c syscall.RawConn) error {
+	var err error
+	cerr := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	})
+	return errors.Join(cerr, err, freeBind(network, address, c))
 }
 
 // freeBind allows an address that is not there yet, or not yet past duplicate
@@ -68,46 +82,18 @@ func freeBind(network, _ string, c syscall.RawConn) error {
 }
 
 func (l *listener) close() {
-	l.udp.Close()
+	for _, udp := range l.udp {
+		udp.Close()
+	}
 	l.tcp.Close()
 }
 
 // serve starts answering on l, until it is closed.
 func (s *server) serve(l *listener) {
-	for range runtime.NumCPU() {
-		s.tasks.Go(func() { s.serveUDP(l.udp) })
+	for _, udp := range l.udp {
+		s.tasks.Go(func() { s.serveUDP(udp) })
 	}
 	s.tasks.Go(func() { s.serveTCP(l.tcp) })
-}
-
-func (s *server) serveUDP(conn *net.UDPConn) {
-	packet := make([]byte, dns.MaxMsgSize)
-	buf := make([]byte, dns.MaxMsgSize)
-	for {
-		n, from, err := conn.ReadFromUDPAddrPort(packet)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			// An ICMP error about an earlier answer; a lasting one must not
-			// turn into a busy loop.
-			time.Sleep(time.Millisecond)
-			continue
-		}
-		packed, later := s.handle(packet[:n], buf, transport{from: from.Addr()})
-		if later != nil {
-			s.tasks.Go(func() {
-				if packed := later(); packed != nil {
-					_, _ = conn.WriteToUDPAddrPort(packed, from)
-				}
-			})
-			continue
-		}
-		if packed != nil {
-			// Whoever doesn't get the answer asks again.
-			_, _ = conn.WriteToUDPAddrPort(packed, from)
-		}
-	}
 }
 
 func (s *server) serveTCP(l *net.TCPListener) {

@@ -2,6 +2,7 @@ package backbone
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,17 +21,22 @@ func isReverse(name string) bool {
 // answerReverse answers for names below in-addr.arpa (RFC 1035, section 3.5)
 // and ip6.arpa (RFC 3596, section 2.5). All of our subnets is ours: an unused
 // address in them never becomes a question to the outside.
-func (z *zones) answerReverse(r *dns.Msg, name string, asker int) bool {
+func (z *zones) answerReverse(r *dns.Msg, owner, name string, asker int) bool {
 	q := &r.Question[0]
 	block, below, ok := parseReverse(name)
 	if !ok {
 		return false
 	}
-	subnet, cluster := z.subnetOf(block.Addr())
-	if cluster == noCluster || block.Bits() < subnet.Bits() || block.Addr().Is4In6() {
+	subnet, _, ours := z.subnetOf(block.Addr())
+	if !ours && block.IsSingleIP() && len(z.pointers[block.Addr()]) > 0 {
+		// An address of a loopback: of the block around it, it alone is ours.
+		subnet, ours = block, true
+	}
+	if !ours || block.Bits() < subnet.Bits() || block.Addr().Is4In6() {
 		return false
 	}
 	zone := reverseName(zoneBlock(block.Addr(), subnet.Bits()))
+	before := len(r.Answer)
 	r.Authoritative = true
 	switch {
 	case below:
@@ -41,37 +47,33 @@ func (z *zones) answerReverse(r *dns.Msg, name string, asker int) bool {
 			r.Rcode = dns.RcodeNameError
 		}
 		if q.Qtype == dns.TypePTR && len(list) > 0 {
-			addPointers(r, q, list, asker)
+			addPointers(r, owner, list, asker)
 		}
 		if q.Qtype == dns.TypeANY && len(list) > 0 {
-			addANY(r, q)
+			addANY(r, owner)
 		}
 	case zone != name && !z.anyIn(block):
 		r.Rcode = dns.RcodeNameError
 	}
 	if zone == name && q.Qtype == dns.TypeSOA {
-		r.Answer = append(r.Answer, soa(q.Name, zone))
+		r.Answer = append(r.Answer, soa(owner, zone))
 	}
 	if zone == name && q.Qtype == dns.TypeNS {
-		r.Answer = append(r.Answer, ns(q.Name, zone))
+		r.Answer = append(r.Answer, ns(owner, zone))
 	}
-	if len(r.Answer) == 0 {
+	if len(r.Answer) == before {
 		r.Ns = append(r.Ns, soa(zone, zone))
 	}
 	return true
 }
 
 // addPointers gives the names in the asker's own cluster, or else all.
-func addPointers(r *dns.Msg, q *dns.Question, list []pointer, asker int) {
-	add := func(own bool) {
-		for _, p := range list {
-			if !own || p.cluster == asker {
-				r.Answer = append(r.Answer, &dns.PTR{Hdr: header(q.Name, dns.TypePTR), Ptr: p.name})
-			}
+func addPointers(r *dns.Msg, owner string, list []pointer, asker int) {
+	own := slices.ContainsFunc(list, func(p pointer) bool { return p.cluster == asker })
+	for _, p := range list {
+		if !own || p.cluster == asker {
+			r.Answer = append(r.Answer, &dns.PTR{Hdr: header(owner, dns.TypePTR), Ptr: p.name})
 		}
-	}
-	if add(true); len(r.Answer) == 0 {
-		add(false)
 	}
 }
 

@@ -44,8 +44,8 @@ func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket
 		listeners: map[netip.Addr]*listener{},
 		inbox:     make(chan delivery),
 	}
-	b.keeper = newSession(p, &b.shelf)
 	b.server = newServer(ctx, b.upstream, b.logf)
+	b.keeper = newSession(p, &b.shelf, b.server)
 	defer b.server.tasks.Wait()
 	defer b.close()
 	defer door.Close()
@@ -164,6 +164,10 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 	if config == nil || config.DNS.Listen == nil { // an empty list: no cluster has the backbone in it
 		return errors.New("cannot answer DNS: no address to listen on")
 	}
+	known, err := newZones(config.DNS, config.Out)
+	if err != nil {
+		return err
+	}
 	wanted := map[netip.Addr]bool{}
 	added := map[netip.Addr]*listener{}
 	for _, addr := range config.DNS.Listen {
@@ -181,10 +185,10 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 		added[addr] = l
 	}
 	b.configured = true
-	b.server.zones.Store(newZones(config.DNS))
+	b.server.zones.Store(known)
 	// Before the earlier keeper's connection closes: what that one leaves
 	// undone then finds the new way.
-	b.upstream.set(from.open, config.Upstream)
+	b.upstream.set(from.open, config)
 	if from != b.keeper {
 		b.logf("another keeper has taken over")
 		dismiss(b.keeper)

@@ -17,6 +17,9 @@ const (
 	udpSize = 1232
 	// maxForwards bounds the questions under way to upstream resolvers.
 	maxForwards = 512
+	// maxForwardsEach bounds those of one asker, so that one that floods the
+	// server leaves room for others.
+	maxForwardsEach = 128
 	// forwardTime is how long one question may take, over all resolvers.
 	forwardTime = 5 * time.Second
 )
@@ -26,7 +29,8 @@ const (
 type server struct {
 	zones    atomic.Pointer[zones]
 	upstream *upstream
-	forwards chan struct{}
+	follower atomic.Pointer[follower] // of the questions; nil for nobody
+	forwards forwards
 	logf     func(format string, args ...any)
 
 	ctx   context.Context // ends forwards when the server stops
@@ -34,8 +38,9 @@ type server struct {
 }
 
 func newServer(ctx context.Context, up *upstream, logf func(string, ...any)) *server {
-	s := &server{ctx: ctx, upstream: up, forwards: make(chan struct{}, maxForwards), logf: logf}
-	s.zones.Store(newZones(Config{}.DNS))
+	s := &server{ctx: ctx, upstream: up, forwards: forwards{of: map[netip.Addr]int{}}, logf: logf}
+	none, _ := newZones(Config{}.DNS, nil) // without records, nothing can be wrong
+	s.zones.Store(none)
 	return s
 }
 
@@ -50,6 +55,20 @@ type transport struct {
 // and takes as long as an upstream resolver. Both nil: there is nothing to
 // answer.
 func (s *server) handle(packet, buf []byte, via transport) (packed []byte, later func() []byte) {
+	f, began := s.follower.Load(), time.Now()
+	packed, forward := s.respond(packet, buf, via)
+	if forward == nil {
+		f.tell(via, packed, SourceOwn, began)
+		return packed, nil
+	}
+	return nil, func() []byte {
+		packed, source := forward()
+		f.tell(via, packed, source, began)
+		return packed
+	}
+}
+
+func (s *server) respond(packet, buf []byte, via transport) (packed []byte, later func() ([]byte, Source)) {
 	var q dns.Msg
 	if err := q.Unpack(packet); err != nil {
 		return s.malformed(packet, buf), nil
@@ -65,28 +84,60 @@ func (s *server) handle(packet, buf []byte, via transport) (packed []byte, later
 		return s.pack(r, buf, limit), nil
 	}
 	z := s.zones.Load()
-	if z.answer(r, z.clusterOf(via.from)) {
+	ours, outside := z.answer(r, z.clusterOf(via.from))
+	if ours && outside == "" {
 		return s.pack(r, buf, limit), nil
 	}
-	if s.upstream.none() {
+	asked := &q
+	if outside != "" {
+		// The rest of an alias's answer.
+		asked = q.Copy()
+		asked.Question[0].Name = outside
+	}
+	if s.upstream.none(asked.Question[0].Name, via.from) {
+		r.Rcode = z.unknown(asked.Question[0].Name, asked.Question[0].Qtype)
+		return s.pack(r, buf, limit), nil
+	}
+	if !s.forwards.begin(via.from) {
 		r.Rcode = dns.RcodeServerFailure
 		return s.pack(r, buf, limit), nil
 	}
-	select {
-	case s.forwards <- struct{}{}:
-	default:
-		r.Rcode = dns.RcodeServerFailure
-		return s.pack(r, buf, limit), nil
+	return nil, func() ([]byte, Source) {
+		defer s.forwards.end(via.from)
+		return s.forward(asked, r, via.from, limit)
 	}
-	return nil, func() []byte {
-		defer func() { <-s.forwards }()
-		return s.forward(&q, r, limit)
+}
+
+// forwards counts the questions under way to upstream resolvers.
+type forwards struct {
+	mu  sync.Mutex
+	all int
+	of  map[netip.Addr]int // by asker
+}
+
+// begin tells whether there is room for one more.
+func (f *forwards) begin(from netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all >= maxForwards || f.of[from] >= maxForwardsEach {
+		return false
+	}
+	f.all++
+	f.of[from]++
+	return true
+}
+
+func (f *forwards) end(from netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all--
+	if f.of[from]--; f.of[from] == 0 {
+		delete(f.of, from)
 	}
 }
 
 // malformed answers FORMERR when there is a whole header that asks something.
 func (s *server) malformed(packet, buf []byte) []byte {
-	const headerLen = 12 // RFC 1035, section 4.1.1
 	if len(packet) < headerLen || packet[2]&0x80 != 0 {
 		return nil
 	}
@@ -197,16 +248,25 @@ func (s *server) pack(r *dns.Msg, buf []byte, limit int) []byte {
 
 // forward asks the upstream resolvers and makes their answer one to q: r is
 // the reply set up for it.
-func (s *server) forward(q, r *dns.Msg, limit int) []byte {
+func (s *server) forward(q, r *dns.Msg, from netip.Addr, limit int) ([]byte, Source) {
 	ctx, cancel := context.WithTimeout(s.ctx, forwardTime)
 	defer cancel()
-	answer, err := s.upstream.exchange(ctx, q)
+	answer, cached, err := s.upstream.resolve(func() (*dns.Msg, error) { return s.upstream.exchange(ctx, q, from) }, q, from)
 	if err != nil {
 		if s.ctx.Err() == nil {
 			s.logf("cannot resolve %s: %v", fmt.Sprintf("%q", q.Question[0].Name), err)
 		}
 		r.Rcode = dns.RcodeServerFailure
-		return s.pack(r, nil, limit)
+		return s.pack(r, nil, limit), SourceUpstream
+	}
+	return s.finish(r, answer, cached, limit)
+}
+
+// finish makes of what a resolver said the answer to who asked.
+func (s *server) finish(r, answer *dns.Msg, cached bool, limit int) ([]byte, Source) {
+	source := SourceUpstream
+	if cached {
+		source = SourceCache
 	}
 	r.Rcode = answer.Rcode
 	if r.Rcode > 0xf && r.IsEdns0() == nil {
@@ -216,12 +276,12 @@ func (s *server) forward(q, r *dns.Msg, limit int) []byte {
 	r.Truncated = answer.Truncated
 	r.AuthenticatedData = answer.AuthenticatedData
 	r.RecursionAvailable = answer.RecursionAvailable
-	r.Answer, r.Ns = answer.Answer, answer.Ns
+	r.Answer, r.Ns = append(r.Answer, answer.Answer...), answer.Ns
 	// EDNS is between neighbours: our OPT, not the resolver's.
 	for _, rr := range answer.Extra {
 		if rr.Header().Rrtype != dns.TypeOPT {
 			r.Extra = append(r.Extra, rr)
 		}
 	}
-	return s.pack(r, nil, limit)
+	return s.pack(r, nil, limit), source
 }

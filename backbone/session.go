@@ -15,8 +15,9 @@ var errNoKeeper = errors.New("no keeper to open a socket")
 // session is the backbone's end of the connection to one keeper. It pairs
 // requests for sockets with the keeper's answers.
 type session struct {
-	pipe  *pipe
-	shelf *shelf // the backbone's
+	pipe   *pipe
+	shelf  *shelf // the backbone's
+	server *server
 	// dismissed is the loop's in run: nothing more of this session counts.
 	dismissed bool
 
@@ -26,8 +27,8 @@ type session struct {
 	gone    bool
 }
 
-func newSession(p *pipe, held *shelf) *session {
-	return &session{pipe: p, shelf: held, waiting: map[uint64]chan *message{}}
+func newSession(p *pipe, held *shelf, s *server) *session {
+	return &session{pipe: p, shelf: held, server: s, waiting: map[uint64]chan *message{}}
 }
 
 // open is a DialFunc: the keeper opens the socket.
@@ -112,6 +113,13 @@ func (s *session) next() (*message, error) {
 		switch m.Type {
 		case msgSocket:
 			s.answer(m)
+			continue
+		case msgFollow:
+			if m.On {
+				s.server.follow(s.pipe)
+			} else {
+				s.server.unfollow()
+			}
 			continue
 		case msgHold, msgDrop, msgTake:
 			s.shelf.serve(s.pipe, m)

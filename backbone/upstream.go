@@ -25,14 +25,16 @@ const socketTime = attemptTime / 2
 
 // upstream asks other resolvers, over sockets that a keeper opens.
 type upstream struct {
-	way atomic.Pointer[way]
+	way   atomic.Pointer[way]
+	cache *cache
 }
 
 // way is how questions get out. It is replaced as a whole: a keeper opens
 // sockets to the resolvers of its own configuration only.
 type way struct {
 	open    DialFunc
-	servers []*resolver
+	servers []*resolver // all
+	routes  routes
 }
 
 // resolver is one upstream server and the socket kept for the time when no
@@ -66,29 +68,36 @@ func (r *resolver) retire() {
 }
 
 func newUpstream() *upstream {
-	u := &upstream{}
-	u.way.Store(&way{})
+	u := &upstream{cache: newCache()}
+	u.way.Store(&way{routes: newRoutes(&Config{}, nil)})
 	return u
 }
 
-func (u *upstream) none() bool { return len(u.way.Load().servers) == 0 }
+// none tells whether nobody is there to be asked about a name.
+func (u *upstream) none(name string, from netip.Addr) bool {
+	w := u.way.Load()
+	return len(w.routes.find(name, from).servers) == 0
+}
 
 // set replaces the resolvers and who opens sockets to them; known resolvers
 // keep their spare socket. One goroutine at a time may call it.
-func (u *upstream) set(open DialFunc, addrs []netip.AddrPort) {
+func (u *upstream) set(open DialFunc, config *Config) {
 	old := map[netip.AddrPort]*resolver{}
 	for _, r := range u.way.Load().servers {
 		old[r.addr] = r
 	}
 	w := &way{open: open}
-	for _, addr := range addrs {
+	known := map[netip.AddrPort]*resolver{}
+	for _, addr := range config.resolvers() {
 		r := old[addr]
 		if r == nil {
 			r = &resolver{addr: addr, spare: make(chan net.Conn, 1)}
 		}
 		delete(old, addr)
+		known[addr] = r
 		w.servers = append(w.servers, r)
 	}
+	w.routes = newRoutes(config, known)
 	u.way.Store(w)
 	for _, r := range old {
 		r.retire()
@@ -123,10 +132,10 @@ func (w *way) dial(ctx context.Context, network string, addr netip.AddrPort) (ne
 
 // exchange asks the resolvers in turn, until one gives an answer that is worth
 // passing on. What it returns is an answer to q's question.
-func (u *upstream) exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
+func (u *upstream) exchange(ctx context.Context, q *dns.Msg, from netip.Addr) (*dns.Msg, error) {
 	for {
 		w := u.way.Load()
-		answer, err := u.try(ctx, w, q)
+		answer, err := u.try(ctx, w, w.routes.find(q.Question[0].Name, from), q)
 		// What failed on a way that has been replaced meanwhile says nothing
 		// about the new one.
 		if err == nil || ctx.Err() != nil || u.way.Load() == w {
@@ -135,10 +144,10 @@ func (u *upstream) exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
 	}
 }
 
-func (u *upstream) try(ctx context.Context, w *way, q *dns.Msg) (*dns.Msg, error) {
+func (u *upstream) try(ctx context.Context, w *way, to *route, q *dns.Msg) (*dns.Msg, error) {
 	var refused *dns.Msg
 	err := errors.New("no upstream resolver")
-	for _, r := range w.servers {
+	for _, r := range to.servers {
 		var answer *dns.Msg
 		if answer, err = u.ask(ctx, w, r, q); err != nil {
 			if ctx.Err() != nil || u.way.Load() != w {

@@ -23,20 +23,21 @@ const apiVersion = 1
 
 // Operations of the API.
 const (
-	opWatch   = "watch"   // tell each change of the state and the logs
-	opLaunch  = "launch"  // the keeper's first: make everything
-	opAdopt   = "adopt"   // the keeper's first: take over what runs
-	opChange  = "change"  // become what a new intent says
-	opStart   = "start"   // stations that do not run
-	opStop    = "stop"    // stations, and keep them stopped
-	opRestart = "restart" // stations, with their restart dependents
-	opPause   = "pause"
-	opUnpause = "unpause"
-	opRemove  = "remove"  // what stopped stations wrote, and their logs
-	opRun     = "run"     // make a station for one command
-	opEndRun  = "end-run" // remove such stations
-	opRetire  = "retire"  // restart nothing from now on: `down` is at work
-	opDrain   = "drain"   // wait until all stations' last output is in their logs
+	opWatch     = "watch"   // tell each change of the state and the logs
+	opLaunch    = "launch"  // the keeper's first: make everything
+	opAdopt     = "adopt"   // the keeper's first: take over what runs
+	opChange    = "change"  // become what a new intent says
+	opStart     = "start"   // stations that do not run
+	opStop      = "stop"    // stations, and keep them stopped
+	opRestart   = "restart" // stations, with their restart dependents
+	opPause     = "pause"
+	opUnpause   = "unpause"
+	opRemove    = "remove"    // what stopped stations wrote, and their logs
+	opRun       = "run"       // make a station for one command
+	opEndRun    = "end-run"   // remove such stations
+	opRetire    = "retire"    // restart nothing from now on: `down` is at work
+	opQuestions = "questions" // tell each DNS question that is answered
+	opDrain     = "drain"     // wait until all stations' last output is in their logs
 )
 
 // request is the one line that a client sends.
@@ -63,6 +64,7 @@ type reply struct {
 	API      int       `json:"api,omitempty"` // in the greeting
 	Changed  bool      `json:"changed,omitempty"`
 	Progress *Progress `json:"progress,omitempty"`
+	Question *Question `json:"question,omitempty"`
 	Done     bool      `json:"done,omitempty"`
 	Failure  *failure  `json:"failure,omitempty"`
 }

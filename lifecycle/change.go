@@ -30,7 +30,6 @@ type change struct {
 	choice   choice            // of the request
 	recorded bool              // the new intent is on disk
 	changes  map[string]Change // of stations
-	moved    map[string]bool   // clusters that differ: with them the names their stations know
 	created  []*member         // never ran
 	removed  []*member         // the file has them no longer
 	replaced []*member         // run, and are ended and started again
@@ -106,13 +105,10 @@ func (c *change) begin() error {
 	if err := k.intend(c.new); err != nil {
 		return err
 	}
-	c.changes, c.moved = map[string]Change{}, map[string]bool{}
+	c.changes = map[string]Change{}
 	for _, ch := range compare(c.old.Topology, c.new.Topology) {
-		switch ch.Object {
-		case "station":
+		if ch.Object == "station" {
 			c.changes[ch.Name] = ch
-		case "cluster":
-			c.moved[ch.Name] = true
 		}
 	}
 	all, err := k.chosen(nil)
@@ -281,11 +277,13 @@ func (c *change) redefine(ctx context.Context) error {
 	for _, m := range c.kept {
 		s := m.definition()
 		ch, changed := c.changes[s.ID()]
-		if !changed && !c.moved[s.Cluster] && !c.unsure {
+		old := olds[s.ID()]
+		names, resolv := hosts(c.new.Topology, s), resolvConf(c.new.Topology, s)
+		renamed := old == nil || hosts(c.old.Topology, old) != names || resolvConf(c.old.Topology, old) != resolv
+		if !changed && !renamed && !c.unsure {
 			continue
 		}
 		now, _, _ := m.now()
-		old := olds[s.ID()]
 		if !now.alive() {
 			continue
 		}
@@ -295,8 +293,7 @@ func (c *change) redefine(ctx context.Context) error {
 			}
 			m.watchOOM()
 		}
-		names, resolv := hosts(c.new.Topology, s), resolvConf(c.new.Topology, s)
-		if c.unsure || old == nil || hosts(c.old.Topology, old) != names || resolvConf(c.old.Topology, old) != resolv {
+		if c.unsure || renamed {
 			err := native.WriteFiles(now.Process, names, resolv)
 			if err != nil && native.Alive(now.Process) {
 				k.tell(Progress{Notice: fmt.Sprintf("%s keeps its old /etc/hosts or /etc/resolv.conf: %v", now.Container, err)})

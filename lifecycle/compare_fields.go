@@ -52,6 +52,12 @@ func stationFields() []field[topology.Station] {
 		{"routes", elements, false, func(s *station) []part { return partsOf(s.Routes, routePart) }},
 		{"aliases", elements, false, func(s *station) []part { return partsOf(s.Aliases, alone) }},
 		{"tls", elements, true, tlsParts},
+		{"dns", whole, false, func(s *station) []part { return listed(s.DNS) }},
+		{"dns_search", whole, false, func(s *station) []part { return wordsPart(s.DNSSearch) }},
+		{"dns_opt", whole, false, func(s *station) []part { return wordsPart(s.DNSOpt) }},
+		{"extra_hosts", elements, false, func(s *station) []part {
+			return partsOf(s.ExtraHosts, func(h topology.ExtraHost) part { return part{word(h.Name) + " " + h.Address.String(), ""} })
+		}},
 		{"entrypoint", whole, true, func(s *station) []part { return wordsPart(s.Entrypoint) }},
 		{"command", whole, true, func(s *station) []part { return wordsPart(s.Command) }},
 		{"environment", secrets, true, func(s *station) []part {

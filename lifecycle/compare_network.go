@@ -38,6 +38,9 @@ func clusterFields() []field[topology.Cluster] {
 			}
 			return wordsPart(c.Allow)
 		}},
+		{"records", elements, false, func(c *cluster) []part {
+			return partsOf(c.Records, func(r topology.Record) part { return part{word(r.String()), ""} })
+		}},
 		{"mtu", whole, false, func(c *cluster) []part { return single(strconv.Itoa(c.MTU)) }},
 		{"switch", whole, false, func(c *cluster) []part { return single(word(c.Switch)) }},
 		{"attach", whole, false, func(c *cluster) []part { return wordsPart(c.Attach) }},
@@ -61,6 +64,9 @@ func backboneFields() []field[topology.Backbone] {
 			return single(word(b.Egress))
 		}},
 		{"upstream", whole, false, func(b *backbone) []part { return wordsPart(b.Upstream) }},
+		{"upstream domain", elements, false, func(b *backbone) []part {
+			return partsOf(b.Domains, func(d topology.UpstreamDomain) part { return part{word(d.Domain), strings.Join(d.Servers, " ")} })
+		}},
 		{"routes", elements, false, func(b *backbone) []part { return partsOf(b.Routes, routePart) }},
 	}
 }

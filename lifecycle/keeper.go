@@ -35,18 +35,21 @@ type keeper struct {
 	events *eventLog
 
 	operating sync.Mutex // held by the one operation under way
+	naming    sync.Mutex // held while the backbone is configured
 	tidying   sync.Mutex // held while the keeper itself waits for operating, or has it
 
-	mu       sync.Mutex // guards all below, and the members' fields
-	intent   *Intent
-	plan     *netplan.Plan
-	site     site
-	state    State
-	members  []*member // in the order of state.Stations
-	backbone router
-	retired  bool           // `down` is at work
-	teller   func(Progress) // must not block
-	watchers map[*caller]struct{}
+	mu        sync.Mutex // guards all below, and the members' fields
+	intent    *Intent
+	plan      *netplan.Plan
+	site      site
+	state     State
+	members   []*member // in the order of state.Stations
+	backbone  router
+	told      []string       // the stations that it knows to be out of turn
+	retired   bool           // `down` is at work
+	teller    func(Progress) // must not block
+	watchers  map[*caller]struct{}
+	listeners map[*caller]struct{} // to DNS questions
 	// hostPaths are folders that were made for volumes of a launch or a change
 	// that may still be refused.
 	hostPaths []string
@@ -57,8 +60,9 @@ type keeper struct {
 	signsFor  *topology.Topology // whose names authority is known to take
 	unsaved   bool               // authority is not on disk yet
 
-	dirty chan struct{} // the state has changed, or a log has grown
-	ended chan struct{} // a station has ended
+	dirty   chan struct{} // the state has changed, or a log has grown
+	renamed chan struct{} // the state has changed, and with it perhaps who answers to a name
+	ended   chan struct{} // a station has ended
 }
 
 // startKeeper starts the program's copy in the store as the keeper: in a
@@ -126,8 +130,8 @@ func RunKeeper(l Layout, name string) error {
 		return err
 	}
 	k := &keeper{
-		layout: l, name: name, events: newEventLog(l.events(name)), watchers: map[*caller]struct{}{},
-		dirty: make(chan struct{}, 1), ended: make(chan struct{}, 1),
+		layout: l, name: name, events: newEventLog(l.events(name)), watchers: map[*caller]struct{}{}, listeners: map[*caller]struct{}{},
+		dirty: make(chan struct{}, 1), renamed: make(chan struct{}, 1), ended: make(chan struct{}, 1),
 	}
 	k.logs = newLogs(k.touch)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -140,6 +144,7 @@ func RunKeeper(l Layout, name string) error {
 		k.operating.Lock()
 		k.tellTo(first.progress)
 		go k.recordChanges()
+		go k.mindNames()
 		err = k.begin(ctx, r)
 		k.tellTo(nil)
 		k.operating.Unlock()
@@ -332,6 +337,10 @@ func (k *keeper) recordChanges() {
 			w.say(reply{Changed: true})
 		}
 		k.mu.Unlock()
+		select {
+		case k.renamed <- struct{}{}:
+		default: // already told
+		}
 		time.Sleep(gather)
 	}
 }
@@ -433,6 +442,9 @@ func (k *keeper) answer(c *caller) {
 		k.mu.Lock()
 		delete(k.watchers, c)
 		k.mu.Unlock()
+		close(c.queue)
+	case r.Op == opQuestions:
+		k.tellQuestions(c, gone)
 		close(c.queue)
 	case r.Op == opRetire:
 		c.finish(k.retire())

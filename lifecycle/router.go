@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"reflect"
 	"time"
@@ -23,28 +22,6 @@ const backbonePatience = 10 * time.Second
 type router struct {
 	process containers.Process
 	talk    *backbone.Keeper
-}
-
-// dnsConfig is what the backbone works from.
-func (k *keeper) dnsConfig() backbone.Config {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return backbone.Config{DNS: k.plan.DNS, Upstream: upstream(k.intent.Topology.Backbone.Upstream)}
-}
-
-// upstream resolves the file's `upstream:` to addresses.
-func upstream(names []string) []netip.AddrPort {
-	var all []netip.AddrPort
-	for _, u := range names {
-		if u == "host" {
-			if text, err := os.ReadFile("/etc/resolv.conf"); err == nil {
-				all = append(all, backbone.HostResolvers(text)...)
-			}
-		} else if a, err := netip.ParseAddr(u); err == nil {
-			all = append(all, netip.AddrPortFrom(a, 53))
-		}
-	}
-	return all
 }
 
 // startBackbone starts the DNS server and waits until it listens. Its sockets
@@ -106,9 +83,10 @@ func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, 
 		return &StationError{Container: name, While: "before it answered DNS", Message: "failed: " + fmt.Sprint(err), Log: k.logTail(name)}
 	}
 	k.mu.Lock()
-	k.backbone = router{process, talk}
+	k.backbone, k.told = router{process, talk}, config.Out
 	k.mu.Unlock()
 	k.giveTerminals(talk)
+	k.followQuestions(talk)
 	k.mu.Lock()
 	c := k.state.Backbone
 	c.State, c.Process, c.Exit = Running, process.Ref(), nil
@@ -216,9 +194,17 @@ func (k *keeper) configureBackbone(ctx context.Context) error {
 	if r.talk == nil {
 		return nil
 	}
-	err := r.talk.Update(ctx, k.dnsConfig())
+	k.naming.Lock() // the last configuration that is sent is the present one
+	defer k.naming.Unlock()
+	config := k.dnsConfig()
+	err := r.talk.Update(ctx, config)
 	if err != nil && !native.Alive(r.process.Ref()) {
 		return nil
+	}
+	if err == nil {
+		k.mu.Lock()
+		k.told = config.Out
+		k.mu.Unlock()
 	}
 	return err
 }

@@ -1,10 +1,8 @@
 package lifecycle
 
 import (
-	"fmt"
 	"net/netip"
 	"path/filepath"
-	"strings"
 
 	"platelayer/containers"
 	"platelayer/topology"
@@ -82,37 +80,6 @@ func command(s *topology.Station) []string {
 		args = []string{"/bin/serve"}
 	}
 	return args
-}
-
-const loopbackHosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-
-// hosts is /etc/hosts: the loopback and the station itself, so that its own
-// name works without DNS.
-func hosts(t *topology.Topology, s *topology.Station) string {
-	var b strings.Builder
-	b.WriteString(loopbackHosts)
-	names := s.Name + "." + cluster(t, s.Cluster).Domain + " " + s.Name
-	if s.Hostname != s.Name {
-		names += " " + s.Hostname
-	}
-	for _, a := range s.Addresses {
-		fmt.Fprintf(&b, "%s\t%s\n", a, names)
-	}
-	return b.String()
-}
-
-// resolvConf asks the backbone, at its addresses in the station's own cluster.
-func resolvConf(t *topology.Topology, s *topology.Station) string {
-	c := cluster(t, s.Cluster)
-	var b strings.Builder
-	fmt.Fprintf(&b, "search %s\n", c.Domain)
-	for i, a := range c.Resolvers() {
-		if i == 3 { // resolv.conf(5): MAXNS
-			break
-		}
-		fmt.Fprintf(&b, "nameserver %s\n", a)
-	}
-	return b.String()
 }
 
 func cluster(t *topology.Topology, name string) *topology.Cluster {

@@ -202,5 +202,14 @@ func (d *DNS) lines() []string {
 			}
 		}
 	}
+	for _, p := range d.Pointers {
+		lines = append(lines, fmt.Sprintf("dns %s <- %s", p.FQDN, p.Address))
+	}
+	for _, s := range d.Links {
+		lines = append(lines, "dns reverse zone "+s.String())
+	}
+	for _, r := range d.Records {
+		lines = append(lines, "dns record "+r.String())
+	}
 	return lines
 }

@@ -18,10 +18,32 @@ func dns(t *topology.Topology) DNS {
 		d.Clusters = append(d.Clusters, DNSCluster{Name: c.Name, Domain: c.Domain, Subnets: slices.Concat(c.Subnets, c.Transit)})
 		d.Listen = append(d.Listen, c.Resolvers()...)
 	}
+	if len(d.Listen) == 0 { // no cluster has a leg: the backbone has only itself to answer
+		d.Listen = append(d.Listen, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	}
+	ends := linkEnds(t)
 	for i := range t.Clusters {
-		for j := range t.Clusters[i].Stations {
-			d.Hosts = append(d.Hosts, dnsHosts(&t.Clusters[i].Stations[j], domains)...)
+		c := &t.Clusters[i]
+		d.Records = append(d.Records, c.Records...)
+		for j := range c.Stations {
+			s := &c.Stations[j]
+			d.Hosts = append(d.Hosts, dnsHosts(s, domains)...)
+			further := s.Loopback
+			for _, e := range ends[s.ID()] {
+				further = slices.Concat(further, e.own.Addresses)
+			}
+			for _, transit := range c.Transit {
+				if c.Gateway == s.Name {
+					further = slices.Concat(further, []netip.Addr{transit.Addr().Next()})
+				}
+			}
+			for _, a := range further {
+				d.Pointers = append(d.Pointers, DNSPointer{Address: a, Cluster: c.Name, FQDN: s.Name + "." + c.Domain})
+			}
 		}
+	}
+	for _, k := range t.Links {
+		d.Links = append(d.Links, k.Subnets...)
 	}
 	return d
 }
@@ -31,6 +53,7 @@ func dnsHosts(s *topology.Station, domains map[string]string) []DNSHost {
 	for _, cluster := range clustersOf(s) {
 		h := DNSHost{
 			Cluster:   cluster,
+			Station:   s.ID(),
 			Name:      s.Name,
 			FQDN:      s.Name + "." + domains[cluster],
 			Addresses: addressesIn(s, cluster),

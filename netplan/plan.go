@@ -140,6 +140,11 @@ type Rule struct {
 type DNS struct {
 	Clusters []DNSCluster `json:"clusters"`
 	Hosts    []DNSHost    `json:"hosts"`
+	// Pointers name the addresses that are in no cluster, and Links are the
+	// subnets that such addresses are from.
+	Pointers []DNSPointer      `json:"pointers,omitempty"`
+	Links    []netip.Prefix    `json:"links,omitempty"`
+	Records  []topology.Record `json:"records,omitempty"`
 	// Listen holds the backbone's own addresses.
 	Listen []netip.Addr `json:"listen"`
 }
@@ -154,10 +159,19 @@ type DNSCluster struct {
 // DNSHost is one station as DNS sees it from one cluster: its addresses there.
 type DNSHost struct {
 	Cluster   string       `json:"cluster"`
-	Name      string       `json:"name"` // short name
-	FQDN      string       `json:"fqdn"` // without a trailing dot
+	Station   string       `json:"station"` // "cluster/station"
+	Name      string       `json:"name"`    // short name
+	FQDN      string       `json:"fqdn"`    // without a trailing dot
 	Aliases   []string     `json:"aliases,omitempty"`
 	Addresses []netip.Addr `json:"addresses"`
+}
+
+// DNSPointer is the name of an address of a station's loopback, of a link or of
+// the way from an inline gateway to the backbone. The cluster is the station's.
+type DNSPointer struct {
+	Address netip.Addr `json:"address"`
+	Cluster string     `json:"cluster"`
+	FQDN    string     `json:"fqdn"` // without a trailing dot
 }
 
 // Linked tells whether the interface is one end of a link, not on a switch.

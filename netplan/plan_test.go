@@ -167,10 +167,10 @@ func TestDNS(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []DNSHost{
-		{Cluster: "web", Name: "lb", FQDN: "lb.shop.example", Aliases: []string{"www.shop.example"}, Addresses: ips("203.0.113.1 2001:db8:1::1")},
-		{Cluster: "backend", Name: "lb", FQDN: "lb.backend.test", Addresses: ips("10.20.0.2")},
-		{Cluster: "web", Name: "www1", FQDN: "www1.shop.example", Addresses: ips("203.0.113.11 2001:db8:1::11")},
-		{Cluster: "backend", Name: "db", FQDN: "db.backend.test", Addresses: ips("10.20.0.10 fd00:20::10")},
+		{Cluster: "web", Station: "web/lb", Name: "lb", FQDN: "lb.shop.example", Aliases: []string{"www.shop.example"}, Addresses: ips("203.0.113.1 2001:db8:1::1")},
+		{Cluster: "backend", Station: "web/lb", Name: "lb", FQDN: "lb.backend.test", Addresses: ips("10.20.0.2")},
+		{Cluster: "web", Station: "web/www1", Name: "www1", FQDN: "www1.shop.example", Addresses: ips("203.0.113.11 2001:db8:1::11")},
+		{Cluster: "backend", Station: "backend/db", Name: "db", FQDN: "db.backend.test", Addresses: ips("10.20.0.10 fd00:20::10")},
 	}
 	same := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 	if diff := cmp.Diff(want, p.DNS.Hosts, same); diff != "" {

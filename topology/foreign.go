@@ -19,7 +19,6 @@ func foreignKeys(at level) map[string]string {
 		}
 	case clusterLevel:
 		return map[string]string{
-			"records":     "use aliases in a station for further names",
 			"driver":      "remove it; a cluster is always a bridge of its own",
 			"driver_opts": "remove it; for the packet size write mtu",
 			"ipam":        "write subnet: 10.20.0.0/24, or subnets with a list",
@@ -85,12 +84,9 @@ func foreignStationKeys() map[string]string {
 	return map[string]string{
 		"image": rootfs, "build": rootfs, "pull_policy": rootfs, "pull_refresh_after": rootfs, "platform": rootfs, "runtime": rootfs,
 		"networks": network, "network_mode": network, "links": network, "external_links": network,
-		"ports":  "remove it; the machine reaches a station at its own address",
-		"expose": "remove it; stations reach every port of each other",
-		"dns":    "use upstream in the backbone", "dns_opt": "use upstream in the backbone",
-		"dns_search":     "use domain in the cluster",
+		"ports":          "remove it; the machine reaches a station at its own address",
+		"expose":         "remove it; stations reach every port of each other",
 		"domainname":     "use domain in the cluster",
-		"extra_hosts":    "use aliases in the station that is meant",
 		"container_name": "remove it; the name is <topology>.<cluster>.<station>",
 		"develop":        remove, "provider": remove, "models": remove, "gpus": remove, "credential_spec": remove,
 		"isolation": remove, "storage_opt": remove, "use_api_socket": remove, "attach": remove,

@@ -1,6 +1,9 @@
 package topology
 
-import "maps"
+import (
+	"maps"
+	"slices"
+)
 
 // keyTable returns every key of every level. Decoding, the JSON Schema and
 // the reference all read it.
@@ -11,7 +14,7 @@ func keyTable() map[level][]key {
 		topologyLevel:   append(topologyKeys(), reuseKeys()...),
 		backboneLevel:   backboneKeys(),
 		clusterLevel:    clusterKeys(),
-		stationLevel:    append(stationKeys(), limitKeys()...),
+		stationLevel:    slices.Concat(stationKeys(), limitKeys(), resolverKeys()),
 		interfaceLevel:  interfaceKeys(),
 		routeLevel:      routeKeys(),
 		volumeLevel:     volumeKeys(),
@@ -21,6 +24,7 @@ func keyTable() map[level][]key {
 		logOptionsLevel: logOptionKeys(),
 		deployLevel:     deployKeys(),
 		integrityLevel:  integrityKeys(),
+		upstreamLevel:   upstreamKeys(),
 	})
 	return keys
 }
@@ -58,10 +62,10 @@ func backboneKeys() []key {
 		{name: "egress", shape: either("none", shape{form: formText}, list("", text(""))), example: "egress: none",
 			def: "only DNS leaves the topology",
 			doc: "What may leave the machine. `none`: nothing at all, DNS included. Other values come in a later version."},
-		{name: "upstream", shape: list("a list of host or IP addresses", text("host or an IP address")),
+		{name: "upstream", shape: list("a list of host, IP addresses or mappings of domain and servers", either("host, an IP address, or a mapping of domain and servers", text(""), object("", upstreamLevel))),
 			example: "upstream: [host, 9.9.9.9]", def: "`[host]`, or `[]` when `egress` is `none`",
 			doc: "Who answers DNS questions about names that are not the topology's: `host` for the machine's own " +
-				"resolvers, or addresses. `[]`: nobody."},
+				"resolvers, or addresses. `[]`: nobody. An entry `{domain: corp.example, servers: [10.1.1.1]}` is for the names of one domain."},
 		{name: "routes", shape: list("a list of routes", object("a mapping of to and via", routeLevel)),
 			example: "routes: [{to: 198.51.100.0/24, type: unreachable}]", def: "none",
 			doc: "Further routes of the backbone: to what lies behind a station, or to nowhere."},
@@ -100,6 +104,7 @@ func clusterKeys() []key {
 		{name: "backbone_addresses", shape: list("a list of IP addresses", address),
 			example: `backbone_addresses: [10.20.0.254, "fd20::fe"]`, def: "see `backbone_address`",
 			doc: "The same for a cluster with several subnets; at most one for each."},
+		recordsKey(),
 		{name: "mtu", shape: shape{form: formInteger, is: "a whole number of bytes"}, example: "mtu: 9000", def: "1500",
 			doc: "The largest packet on the cluster's network, from 68 to 65535 bytes; at least 1280 where there is an IPv6 subnet."},
 		{name: "switch", shape: oneOf("host"), example: "switch: host", def: "the cluster's bridge is in the topology's own namespace alone",

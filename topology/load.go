@@ -2,7 +2,6 @@ package topology
 
 import (
 	"fmt"
-	"net/netip"
 	"path/filepath"
 	"strings"
 )
@@ -55,11 +54,12 @@ type loader struct {
 	root     *node
 	clusters []*clusterDraft
 	links    []*linkDraft
-	attached map[string]position // the machine's interfaces
-	routes   []routeDraft        // the backbone's
-	scale    map[*node]int       // of Options.Scale, by the station's body
-	written  int                 // bytes that the replicas so far would be in a file
-	closing  map[*node]position  // entries that close a cycle of dependencies
+	attached map[string]position      // the machine's interfaces
+	routes   []routeDraft             // the backbone's
+	scale    map[*node]int            // of Options.Scale, by the station's body
+	written  int                      // bytes that the replicas so far would be in a file
+	closing  map[*node]position       // entries that close a cycle of dependencies
+	dnsNames map[string]*stationDraft // of stations, aliases among them
 }
 
 // load is the order of the work: the text, its form, each value by itself,
@@ -90,6 +90,7 @@ func (l *loader) resolve() *Topology {
 	l.resolveInterfaces()
 	l.resolveLinks()
 	l.nameInterfaces()
+	l.resolveRecords()
 	l.resolveDependencies()
 	l.checkManifests()
 	l.checkTLS()
@@ -99,6 +100,7 @@ func (l *loader) resolve() *Topology {
 		l.placeAddresses(c)
 	}
 	l.placeLinks()
+	l.checkResolvers(&t.Backbone)
 	l.checkRoutes()
 	if len(l.problems) > 0 {
 		return nil
@@ -230,26 +232,6 @@ func (l *loader) backbone() Backbone {
 		l.spoil(up, "upstream is set although egress is none", "with egress: none nothing leaves, DNS included: remove one of them")
 		return b
 	}
-	seen := map[string]bool{}
-	for _, item := range up.good() {
-		who := item.text
-		if who != "host" {
-			// The machine asks, so its own loopback is an address like others.
-			addr, err := netip.ParseAddr(item.text)
-			if err != nil || !addr.IsLoopback() || addr.Zone() != "" || addr.Is4In6() {
-				var ok bool
-				if addr, ok = l.address(item); !ok {
-					continue
-				}
-			}
-			who = addr.String()
-		}
-		if seen[who] {
-			l.spoil(item, fmt.Sprintf("%s is listed twice", who), "remove one")
-			continue
-		}
-		seen[who] = true
-		b.Upstream = append(b.Upstream, who)
-	}
+	l.upstream(&b, up)
 	return b
 }

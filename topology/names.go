@@ -61,6 +61,7 @@ func (l *loader) checkNames() {
 		alias   bool
 	}
 	names := map[string]owner{}
+	l.dnsNames = map[string]*stationDraft{}
 	claim := func(name string, s *stationDraft, at position, alias bool) {
 		if !validDNSName(name) {
 			l.report(at, fmt.Sprintf("the DNS name %s is too long", quoted(name)), "at most 253 characters: shorten the domain")
@@ -80,6 +81,7 @@ func (l *loader) checkNames() {
 			return
 		}
 		names[name] = owner{s, at, alias}
+		l.dnsNames[name] = s
 	}
 	for _, c := range l.clusters {
 		if c.out.Domain == "" {

@@ -70,6 +70,11 @@ clusters:
 			`backbone: {egress: none}
 clusters: {lan: {stations: {a: , b: }}}
 `},
+		{upstreamLevel, "An entry of `upstream`, long form", "Who answers about the names of one domain.",
+			`backbone:
+  upstream: [host, {domain: corp.example, servers: [10.1.1.1, 10.1.1.2]}]
+clusters: {lan: {stations: {a: , b: }}}
+`},
 		{clusterLevel, "A cluster", "A cluster is a LAN: one virtual switch, one or more subnets, one default gateway, one DNS domain.",
 			`clusters:
   web:

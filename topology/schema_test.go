@@ -161,6 +161,11 @@ func limitExample(at level, k key, station func(string) string) string {
 		return station("") + "\nlinks: [{" + with("endpoints: [a, db]") + "}]"
 	case endpointLevel:
 		return station("") + "\nlinks: [{subnets: [10.99.0.0/31, 'fd99::/127'], endpoints: [db, {" + with("station: lan/a") + "}]}]"
+	case upstreamLevel:
+		if k.name == "domain" {
+			return "backbone: {upstream: [{" + k.example + ", servers: host}]}\nclusters: {lan: {stations: {a: }}}\n"
+		}
+		return "backbone: {upstream: [{domain: corp.example, " + k.example + "}]}\nclusters: {lan: {stations: {a: }}}\n"
 	case gatewayLevel:
 		others := []string{"station: lb"}
 		if k.name == "transit" {

@@ -59,6 +59,7 @@ const (
 	endpointLevel      level = "endpoint"
 	gatewayLevel       level = "gateway"
 	tlsLevel           level = "tls"
+	upstreamLevel      level = "upstream"
 	volumeLevel        level = "volume"
 	dependencyLevel    level = "dependency"
 	healthLevel        level = "healthcheck"
@@ -96,7 +97,7 @@ func (v level) article() string {
 	switch v {
 	case topologyLevel, backboneLevel:
 		return "the " + string(v)
-	case interfaceLevel, includeLevel, envFileLevel, endpointLevel:
+	case interfaceLevel, includeLevel, envFileLevel, endpointLevel, upstreamLevel:
 		return "an " + string(v)
 	case integrityLevel, loggingLevel, deployLevel, blkioLevel, resourcesLevel, limitsLevel, reservationsLevel, extendsLevel, tmpfsLevel, tlsLevel:
 		return string(v)

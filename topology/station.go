@@ -64,6 +64,7 @@ func (l *loader) station(s *stationDraft) {
 	out.Labels = l.labels(n.get("labels"))
 	s.routes = l.routesOf(n)
 	l.loopback(s)
+	l.resolving(s)
 }
 
 const largestID = "numbers of users and groups go up to 2147483647"

@@ -33,7 +33,9 @@ type Backbone struct {
 	// Upstream lists the resolvers for names that are not the topology's own:
 	// "host" for the machine's, or addresses. Empty: none.
 	Upstream []string `json:"upstream"`
-	Routes   []Route  `json:"routes,omitempty"`
+	// Domains have resolvers of their own.
+	Domains []UpstreamDomain `json:"domains,omitempty"`
+	Routes  []Route          `json:"routes,omitempty"`
 }
 
 // Cluster is a LAN: one virtual switch with one or more subnets.
@@ -60,6 +62,7 @@ type Cluster struct {
 	// both allow it.
 	Isolated bool     `json:"isolated,omitempty"`
 	Allow    []string `json:"allow,omitempty"`
+	Records  []Record `json:"records,omitempty"`
 	MTU      int      `json:"mtu"` // bytes
 	// Switch is "host" where the machine has a bridge into the cluster, and
 	// Attach are interfaces of the machine that become its ports.
@@ -110,6 +113,12 @@ type Station struct {
 	Interfaces    []Interface  `json:"interfaces,omitempty"`
 	Routes        []Route      `json:"routes,omitempty"`
 	Aliases       []string     `json:"aliases,omitempty"`
+	// DNS holds whom the station asks instead of the backbone where they are in
+	// the topology, and whom the backbone asks for it otherwise.
+	DNS        []netip.Addr `json:"dns,omitempty"`
+	DNSSearch  []string     `json:"dns_search,omitempty"` // nil is the cluster's domain, "." none
+	DNSOpt     []string     `json:"dns_opt,omitempty"`
+	ExtraHosts []ExtraHost  `json:"extra_hosts,omitempty"`
 
 	// Entrypoint and Command are nil where the file does not set them.
 	Entrypoint  []string `json:"entrypoint,omitempty"`

@@ -19,7 +19,7 @@ func (t *Topology) YAML() ([]byte, error) {
 	if t.Backbone.Egress != "" {
 		w.line(1, "egress", scalarText(t.Backbone.Egress))
 	}
-	w.list(1, "upstream", t.Backbone.Upstream)
+	w.upstream(&t.Backbone)
 	w.routes(1, t.Backbone.Routes)
 	w.shared(t)
 	w.open(0, "clusters")
@@ -79,6 +79,7 @@ func (w *writer) cluster(c *Cluster) {
 	w.open(1, scalarText(c.Name))
 	w.line(2, "domain", scalarText(c.Domain))
 	w.network(c)
+	w.records(c.Records)
 	w.line(2, "mtu", fmt.Sprint(c.MTU))
 	w.text(2, "switch", c.Switch)
 	w.someOf(2, "attach", c.Attach)
@@ -100,6 +101,7 @@ func (w *writer) station(s *Station) {
 	w.routes(depth, s.Routes)
 	w.someOf(depth, "aliases", s.Aliases)
 	w.tls(depth, s)
+	w.resolving(depth, s)
 	if s.Entrypoint != nil {
 		w.list(depth, "entrypoint", s.Entrypoint)
 	}

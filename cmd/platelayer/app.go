@@ -93,6 +93,7 @@ func (a *app) command() *cobra.Command {
 	add("network", a.netCommand(), a.caCommand())
 	add("integrity", a.sealCommand(), a.verifyCommand())
 	add("machine", a.doctorCommand(), a.versionCommand())
+	add("life")
 	c.AddCommand(a.keeperCommand(), a.backboneCommand(), a.undoCommand())
 	return c
 }

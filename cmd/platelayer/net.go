@@ -1,11 +1,9 @@
 package main
 
-import (
-	"github.com/spf13/cobra"
-)
+import "github.com/spf13/cobra"
 
 func (a *app) netCommand() *cobra.Command {
 	c := a.reachCommand()
-	c.AddCommand(a.netCheckCommand())
+	c.AddCommand(a.netCheckCommand(), a.netDNSCommand())
 	return c
 }

@@ -50,6 +50,7 @@ func runScripts(t *testing.T, dir string) {
 			"query":      queryCommand,
 			"between":    betweenCommand,
 			"await":      awaitCommand,
+			"until":      untilCommand,
 			"samepids":   samePidsCommand,
 			"killkeeper": killKeeperCommand,
 			"signal":     signalCommand,
@@ -179,6 +180,28 @@ func pairCommand(ts *testscript.TestScript, _ bool, _ []string) {
 			_ = exec.Command("ip", strings.Fields(words)...).Run() // a good script has removed them
 		}
 	})
+}
+
+// untilCommand: `until PATTERN PROGRAM ARG...` runs a program again and again
+// until it succeeds with output that matches, with `!` output that does not.
+func untilCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: until pattern program arg...")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	for deadline := time.Now().Add(awaitAtMost); ; time.Sleep(20 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		out := ts.ReadFile("stdout")
+		if err == nil && pattern.MatchString(out) != neg {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("waited %s for %s in (%v)\n%s", awaitAtMost, args[0], err, out)
+		}
+	}
 }
 
 // queryCommand: `query PATH VALUE` looks into the JSON on stdout: a path of

@@ -184,15 +184,17 @@ func (l *lab) onMachine() []string {
 		line = strings.ReplaceAll(line, l.options.mark(), "MARK")
 		line = regexp.MustCompile(`plw?-[^@ :]+|link-netns \S+`).ReplaceAllString(line, "X")
 		line = regexp.MustCompile(`MARK( [-+]\d+)*`).ReplaceAllString(line, "MARK") // what is attached is the machine's
-		all = append(all, strings.Join(strings.Fields(line), " "))
+		told := strings.Fields(line)
 		for _, key := range []string{"ipv4/conf/%s/arp_ignore", "ipv4/conf/%s/rp_filter", "ipv6/conf/%s/disable_ipv6"} {
 			value, err := os.ReadFile("/proc/sys/net/" + fmt.Sprintf(key, name))
 			if err != nil {
 				l.Fatal(err)
 			}
-			all = append(all, key+" "+strings.TrimSpace(string(value)))
+			told = append(told, key, strings.TrimSpace(string(value)))
 		}
+		all = append(all, strings.Join(told, " "))
 	}
+	slices.Sort(all) // not as they were made
 	return all
 }
 

@@ -1,0 +1,122 @@
+package lifecycle
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"platelayer/backbone"
+)
+
+// Question is a DNS question that the backbone has answered, and who asked it;
+// its JSON form is stable.
+type Question struct {
+	backbone.Question
+	Station string `json:"station,omitempty"` // "cluster/station"; "" where the address is nobody's
+}
+
+// Questions hands each DNS question from now on to emit, until ctx ends or the
+// topology is down.
+func Questions(ctx context.Context, l Layout, name string, emit func(Question) error) error {
+	if _, err := readIntent(l, name); err != nil {
+		return err
+	}
+	conn, err := dialKeeper(l, name)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
+	defer stop()
+	line, err := json.Marshal(request{API: apiVersion, Op: opQuestions})
+	if err != nil {
+		return fmt.Errorf("cannot encode a request: %w", err)
+	}
+	if _, err := conn.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("cannot reach the keeper of %q: %w", name, err)
+	}
+	lines := bufio.NewReader(conn)
+	for {
+		line, err := lines.ReadBytes('\n')
+		switch {
+		case ctx.Err() != nil, errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+			return nil
+		case err != nil:
+			return fmt.Errorf("cannot hear the keeper of %q: %w", name, err)
+		}
+		var said reply
+		if err := json.Unmarshal(line, &said); err != nil {
+			return fmt.Errorf("cannot understand the keeper of %q: %w", name, err)
+		}
+		switch {
+		case said.Failure != nil:
+			return said.Failure.decode()
+		case said.API != 0 && said.API != apiVersion:
+			return &OtherAPI{name, said.API, apiVersion}
+		case said.Question != nil:
+			if err := emit(*said.Question); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// tellQuestions tells a caller of each DNS question until gone is closed. The
+// backbone tells the keeper of them only while there is such a caller.
+func (k *keeper) tellQuestions(c *caller, gone <-chan struct{}) {
+	k.mu.Lock()
+	k.listeners[c] = struct{}{}
+	talk := k.backbone.talk
+	k.mu.Unlock()
+	k.followQuestions(talk)
+	c.say(reply{Changed: true}) // from now on
+	<-gone
+	k.mu.Lock()
+	delete(k.listeners, c)
+	last := len(k.listeners) == 0
+	talk = k.backbone.talk
+	k.mu.Unlock()
+	if last && talk != nil {
+		_ = talk.Follow(nil) // one that has gone tells nobody
+	}
+}
+
+// followQuestions has a backbone tell of questions where somebody listens.
+func (k *keeper) followQuestions(talk *backbone.Keeper) {
+	k.mu.Lock()
+	some := len(k.listeners) > 0
+	k.mu.Unlock()
+	if some && talk != nil {
+		_ = talk.Follow(k.questions) // the next backbone is asked again
+	}
+}
+
+func (k *keeper) questions(all []backbone.Question) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	who := map[netip.Addr]string{}
+	for _, s := range stations(k.intent.Topology) {
+		for _, a := range addresses(s) {
+			who[a] = s.ID()
+		}
+	}
+	for _, p := range k.plan.DNS.Pointers {
+		for _, h := range k.plan.DNS.Hosts {
+			if h.FQDN == p.FQDN && h.Cluster == p.Cluster && who[p.Address] == "" {
+				who[p.Address] = h.Station
+			}
+		}
+	}
+	for i := range all {
+		q := Question{all[i], who[all[i].From]}
+		for c := range k.listeners {
+			c.say(reply{Question: &q})
+		}
+	}
+}
