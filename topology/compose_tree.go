@@ -131,8 +131,8 @@ func escapeDollars(s string) string {
 }
 
 // fileShift is where a node's column begins to say in which of several files
-// it stands: every copy of a node keeps that.
-const fileShift = 32
+// it stands: every copy of a node keeps that. A file has at most 4 MiB.
+const fileShift = 23
 
 // fileOf is the number of a node's file; 0 is the compose file itself.
 func fileOf(n *yaml.Node) int { return n.Column >> fileShift }

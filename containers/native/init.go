@@ -14,17 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// initName is what a container's init is called: process 1 of one that asked
-// for it. It runs the command argv[1], a path, with the arguments from argv[2]
-// on, hands signals on to it, reaps whatever is left to it, and ends with the
-// command's exit code, 128 and the signal's number if a signal ended it. Without
-// arguments it is idle: it reaps until a signal comes, hands that on to all that
-// runs in the container, and ends when that has ended.
-//
 // A Go program would be there with half a dozen threads, all of which count
 // against the container's limits. So init is a program of a few hundred bytes,
 // in init_amd64.s and init_arm64.s, which the engine copies into a file.
-const initName = "platelayer-init"
 
 // initCode is where the code begins.
 var initCode unsafe.Pointer

@@ -197,6 +197,14 @@ func (c *container) useTerminal(files []int) (*os.File, error) {
 	return master, nil
 }
 
+// initName is what a container's init is called: process 1 of one that asked
+// for it. It runs the command argv[1], a path, with the arguments from argv[2]
+// on, hands signals on to it, reaps whatever is left to it, and ends with the
+// command's exit code, 128 and the signal's number if a signal ended it. Without
+// arguments it is idle: it reaps until a signal comes, hands that on to all that
+// runs in the container, and ends when that has ended.
+const initName = "platelayer-init"
+
 // executable tells before an init runs what execve(2) would tell it.
 func (c *container) executable(command string) error {
 	root := int(c.root.Fd())
