@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"platelayer/topology"
 )
@@ -59,9 +61,13 @@ func (n *Node) hasIPv6() bool {
 }
 
 // own gives settings the values that the file asks for; what only other nodes'
-// plans set is added, or Settings would take it back.
+// plans set is added, or Settings would take it back. What is no number is left
+// to the engine, which tells it with all else that is wrong.
 func own(settings []Sysctl, asked []topology.Sysctl) []Sysctl {
 	for _, a := range asked {
+		if !numbers(a.Value) {
+			continue
+		}
 		named := func(s Sysctl) bool { return s.Key == a.Name }
 		if i := slices.IndexFunc(settings, named); i >= 0 {
 			settings[i].Value = a.Value
@@ -70,6 +76,11 @@ func own(settings []Sysctl, asked []topology.Sysctl) []Sysctl {
 		}
 	}
 	return settings
+}
+
+func numbers(value string) bool {
+	words := strings.Fields(value)
+	return len(words) > 0 && !slices.ContainsFunc(words, func(w string) bool { _, err := strconv.Atoi(w); return err != nil })
 }
 
 // stationRoutes adds the default route of each family, through the first
