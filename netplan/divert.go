@@ -35,7 +35,7 @@ const (
 // divert plans what becomes of packets that a router of these routes has no way
 // for.
 func (b *builder) divert(n *Node) {
-	n.Divert = &Divert{Mark: DivertMark, Port: DivertPort, Own: ownDestinations(n), Optional: b.t.Backbone.Egress == "none"}
+	n.Divert = &Divert{Mark: DivertMark, Port: DivertPort, Own: ownDestinations(n), Optional: !b.t.LetsOut()}
 	families := []netip.Prefix{everywhere(netip.IPv4Unspecified())}
 	if b.ipv6 {
 		families = append(families, everywhere(netip.IPv6Unspecified()))
