@@ -24,6 +24,23 @@ type Config struct {
 	// Upstream holds the resolvers for all other names, in order. Empty: such
 	// names are answered SERVFAIL.
 	Upstream []netip.AddrPort `json:"upstream"`
+	// Silent holds who gets SERVFAIL for such names whatever Upstream says.
+	Silent []netip.Addr `json:"silent,omitempty"`
+	// Divert is the port of the transparent sockets for what stations send
+	// outside; 0 is none.
+	Divert uint16 `json:"divert,omitempty"`
+}
+
+// EgressFunc opens a connected socket to the outside for the station that has
+// from, or says why not. names are what DNS has called the destination.
+// The caller closes the file.
+type EgressFunc func(ctx context.Context, network string, from, to netip.AddrPort, names []string) (*os.File, error)
+
+// Asked is a question for an outside name that was not passed on.
+type Asked struct {
+	From  netip.Addr `json:"from"`
+	Name  string     `json:"name"` // without a trailing dot
+	Count int        `json:"count"`
 }
 
 // DialFunc opens a connected socket to an upstream resolver; network is "udp"
