@@ -29,6 +29,9 @@ type Config struct {
 	// Divert is the port of the transparent sockets for what stations send
 	// outside; 0 is none.
 	Divert uint16 `json:"divert,omitempty"`
+	// Own are the destinations that are not outside. Where there are any, the
+	// first packet of a connection to another is held (netplan.Divert).
+	Own []netip.Prefix `json:"own,omitempty"`
 }
 
 // EgressFunc opens a connected socket to the outside for the station that has

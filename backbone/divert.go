@@ -37,6 +37,7 @@ type divert struct {
 	keeper atomic.Pointer[session]
 	own    atomic.Pointer[map[netip.Addr]bool] // addresses of the backbone's
 	port   uint16
+	gate   atomic.Pointer[gate] // nil: nothing is held
 	socks  []interface{ Close() error }
 
 	crowd crowd
@@ -100,6 +101,21 @@ func (d *divert) set(from *session, config *Config) error {
 		}
 		d.socks, d.port = socks, config.Divert
 	}
+	g := d.gate.Load()
+	if g == nil && config.Divert != 0 && len(config.Own) > 0 {
+		var err error
+		if g, err = openGate(d); err != nil {
+			return err
+		}
+		g.own.Store(&config.Own)
+		d.gate.Store(g)
+		for _, s := range g.sniff {
+			d.tasks.Go(func() { g.run(s) })
+		}
+	}
+	if g != nil {
+		g.own.Store(&config.Own)
+	}
 	own := map[netip.Addr]bool{}
 	for _, a := range config.DNS.Listen {
 		own[a] = true
@@ -112,6 +128,9 @@ func (d *divert) set(from *session, config *Config) error {
 func (d *divert) close() {
 	for _, s := range d.socks {
 		s.Close()
+	}
+	if g := d.gate.Load(); g != nil {
+		g.Close()
 	}
 }
 
@@ -208,6 +227,9 @@ func (d *divert) accept(l *net.TCPListener) {
 			continue
 		}
 		from, to := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
+		if g := d.gate.Load(); g != nil && g.take(flowKey{from, to}, c) {
+			continue
+		}
 		if d.mine(to) || !d.crowd.enter(from.Addr()) {
 			reset(c)
 			continue
@@ -219,8 +241,8 @@ func (d *divert) accept(l *net.TCPListener) {
 	}
 }
 
-// connection serves one. What fails outside is a reset inside: the handshake
-// is over before anybody knows.
+// connection serves one that was not held. What fails outside is a reset
+// inside: the handshake is over before anybody knows.
 func (d *divert) connection(c *net.TCPConn, from, to netip.AddrPort) {
 	out, err := d.outside("tcp", from, to)
 	if err != nil {
@@ -233,6 +255,11 @@ func (d *divert) connection(c *net.TCPConn, from, to netip.AddrPort) {
 		reset(c)
 		return
 	}
+	d.join(c, other)
+}
+
+// join moves bytes between both until they end, or the backbone does.
+func (d *divert) join(c, other *net.TCPConn) {
 	stop := context.AfterFunc(d.ctx, func() {
 		reset(c)
 		reset(other)

@@ -287,3 +287,22 @@ func TestLedgerIsBounded(t *testing.T) {
 		t.Errorf("told of %d names, %d times", len(all), sum)
 	}
 }
+
+// FuzzHeldPacket: whatever a station sends, nothing but a whole packet is read.
+func FuzzHeldPacket(f *testing.F) {
+	four := append([]byte{0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 198, 51, 100, 7}, make([]byte, 20)...)
+	f.Add(four)
+	f.Add(append([]byte{0x46}, four[1:]...))
+	f.Add(append([]byte{0x60, 0, 0, 0, 0, 20, 6, 64}, make([]byte, 52)...))
+	g := &gate{send4: -1, send6: -1, divert: &divert{logf: func(string, ...any) {}}}
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		key, ok := ends(packet)
+		if !ok {
+			return
+		}
+		if !key.from.IsValid() || !key.to.IsValid() {
+			t.Errorf("%x goes from %s to %s", packet, key.from, key.to)
+		}
+		g.refuse(key, packet)
+	})
+}

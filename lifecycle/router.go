@@ -32,7 +32,7 @@ func (k *keeper) dnsConfig() backbone.Config {
 	c := backbone.Config{DNS: k.plan.DNS, Upstream: upstream(k.intent.Topology.Backbone.Upstream)}
 	for i := range k.plan.Nodes {
 		if d := k.plan.Nodes[i].Divert; d != nil {
-			c.Divert = d.Port
+			c.Divert, c.Own = d.Port, d.Own
 		}
 	}
 	if len(c.Upstream) > 0 {
