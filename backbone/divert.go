@@ -107,14 +107,19 @@ func (d *divert) set(from *session, config *Config) error {
 		if g, err = openGate(d); err != nil {
 			return err
 		}
-		g.own.Store(&config.Own)
 		d.gate.Store(g)
-		for _, s := range g.sniff {
-			d.tasks.Go(func() { g.run(s) })
-		}
 	}
 	if g != nil {
 		g.own.Store(&config.Own)
+		for _, a := range config.DNS.Listen {
+			proto := uint16(unix.ETH_P_IP)
+			if a.Is6() {
+				proto = unix.ETH_P_IPV6
+			}
+			if err := g.watch(proto); err != nil {
+				return err
+			}
+		}
 	}
 	own := map[netip.Addr]bool{}
 	for _, a := range config.DNS.Listen {

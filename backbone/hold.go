@@ -29,8 +29,8 @@ const takeTime = 10 * time.Second
 type gate struct {
 	divert *divert
 	own    atomic.Pointer[[]netip.Prefix]
-	sniff  []*os.File
-	send4  int // raw sockets
+	sniff  map[uint16]*os.File // by Ethernet's number of the protocol
+	send4  int                 // raw sockets
 	send6  int
 
 	mu      sync.Mutex
@@ -39,23 +39,13 @@ type gate struct {
 
 // openGate opens its sockets in the calling process's namespace.
 func openGate(d *divert) (g *gate, err error) {
-	g = &gate{divert: d, send4: -1, send6: -1, waiting: map[flowKey]chan net.Conn{}}
+	g = &gate{divert: d, send4: -1, send6: -1, sniff: map[uint16]*os.File{}, waiting: map[flowKey]chan net.Conn{}}
 	defer func() {
 		if err != nil {
 			g.Close()
 			err = fmt.Errorf("cannot hold connections: %w", err)
 		}
 	}()
-	for _, f := range []struct {
-		proto  uint16
-		filter []bpf.Instruction
-	}{{unix.ETH_P_IP, firstOf4()}, {unix.ETH_P_IPV6, firstOf6()}} {
-		s, err := openSniffer(f.proto, f.filter)
-		if err != nil {
-			return g, err
-		}
-		g.sniff = append(g.sniff, s)
-	}
 	if g.send4, err = openRaw(unix.AF_INET); err != nil {
 		return g, err
 	}
@@ -63,6 +53,26 @@ func openGate(d *divert) (g *gate, err error) {
 		return g, err
 	}
 	return g, nil
+}
+
+// watch begins to look at the packets of an IP version. Each socket costs as
+// much as an RCU grace period when it closes, which `down` waits for, hence none
+// that nobody needs.
+func (g *gate) watch(proto uint16) error {
+	if g.sniff[proto] != nil {
+		return nil
+	}
+	filter := firstOf4()
+	if proto == unix.ETH_P_IPV6 {
+		filter = firstOf6()
+	}
+	s, err := openSniffer(proto, filter)
+	if err != nil {
+		return fmt.Errorf("cannot hold connections: %w", err)
+	}
+	g.sniff[proto] = s
+	g.divert.tasks.Go(func() { g.run(s) })
+	return nil
 }
 
 func openSniffer(proto uint16, filter []bpf.Instruction) (*os.File, error) {
