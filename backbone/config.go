@@ -52,6 +52,9 @@ type DialFunc func(ctx context.Context, network string, addr netip.AddrPort) (*o
 
 // Dial is a DialFunc that opens the socket in the caller's own namespace.
 func Dial(ctx context.Context, network string, addr netip.AddrPort) (*os.File, error) {
+	if network == "icmp" {
+		return dialPing(addr.Addr())
+	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, network, addr.String())
 	if err != nil {

@@ -303,6 +303,10 @@ func FuzzHeldPacket(f *testing.F) {
 		if !key.from.IsValid() || !key.to.IsValid() {
 			t.Errorf("%x goes from %s to %s", packet, key.from, key.to)
 		}
-		g.refuse(key, packet)
+		if isTCP(packet) {
+			g.refuse(key, packet)
+		} else {
+			g.filtered(key, packet)
+		}
 	})
 }

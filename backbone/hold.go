@@ -35,11 +35,13 @@ type gate struct {
 
 	mu      sync.Mutex
 	waiting map[flowKey]chan net.Conn // nil until the other side is there
+	pings   pings
 }
 
 // openGate opens its sockets in the calling process's namespace.
 func openGate(d *divert) (g *gate, err error) {
 	g = &gate{divert: d, send4: -1, send6: -1, sniff: map[uint16]*os.File{}, waiting: map[flowKey]chan net.Conn{}}
+	g.pings.all = map[flowKey]chan []byte{}
 	defer func() {
 		if err != nil {
 			g.Close()
@@ -112,31 +114,40 @@ const (
 	maxFirst = 2048
 )
 
-// firstOf4 lets SYNs of IPv4 through; offsets are of RFC 791 and RFC 9293.
+// firstOf4 lets SYNs and echo requests of IPv4 through; offsets are of RFC 791,
+// RFC 9293 and RFC 792.
 func firstOf4() []bpf.Instruction {
 	return []bpf.Instruction{
-		bpf.LoadAbsolute{Off: 9, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_TCP, SkipTrue: 7},
 		bpf.LoadAbsolute{Off: 6, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: 5}, // a later fragment
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: 11}, // a later fragment
 		bpf.LoadMemShift{Off: 0},
+		bpf.LoadAbsolute{Off: 9, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_ICMP, SkipTrue: 5},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_TCP, SkipTrue: 7},
 		bpf.LoadIndirect{Off: 13, Size: 1},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: flagSYN | flagACK},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: flagSYN, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: flagSYN, SkipTrue: 4},
 		bpf.RetConstant{Val: maxFirst},
+		bpf.LoadIndirect{Off: 0, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: echoRequest4, SkipTrue: 1},
+		bpf.RetConstant{Val: maxUDP},
 		bpf.RetConstant{Val: 0},
 	}
 }
 
-// firstOf6 does so for IPv6 (RFC 8200), where TCP comes at once.
+// firstOf6 does so for IPv6 (RFC 8200), where they come at once.
 func firstOf6() []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 6, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_TCP, SkipTrue: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_ICMPV6, SkipTrue: 5},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_TCP, SkipTrue: 7},
 		bpf.LoadAbsolute{Off: 40 + 13, Size: 1},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: flagSYN | flagACK},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: flagSYN, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: flagSYN, SkipTrue: 4},
 		bpf.RetConstant{Val: maxFirst},
+		bpf.LoadAbsolute{Off: 40, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: echoRequest6, SkipTrue: 1},
+		bpf.RetConstant{Val: maxUDP},
 		bpf.RetConstant{Val: 0},
 	}
 }
@@ -155,7 +166,7 @@ func (g *gate) run(s *os.File) {
 	if err != nil {
 		return
 	}
-	buf := make([]byte, maxFirst)
+	buf := make([]byte, maxUDP)
 	for {
 		var n int
 		var from unix.Sockaddr
@@ -175,15 +186,24 @@ func (g *gate) run(s *os.File) {
 		if !ok || slices.ContainsFunc(*g.own.Load(), func(p netip.Prefix) bool { return p.Contains(key.to.Addr()) }) {
 			continue
 		}
-		g.arrived(key, slices.Clone(buf[:n]))
+		if isTCP(buf) {
+			g.arrived(key, slices.Clone(buf[:n]))
+		} else {
+			g.pinged(key.from.Addr(), key.to.Addr(), slices.Clone(buf[:n]))
+		}
 	}
 }
 
-// ends reads where a packet goes, of which the filter has seen to be TCP's.
+// isTCP tells SYNs from echo requests.
+func isTCP(packet []byte) bool {
+	return packet[0]>>4 == 4 && packet[9] == unix.IPPROTO_TCP || packet[0]>>4 == 6 && packet[6] == unix.IPPROTO_TCP
+}
+
+// ends reads where a packet goes. The ports are TCP's.
 func ends(packet []byte) (flowKey, bool) {
 	var from, to netip.Addr
 	header := headerLength(packet)
-	if header == 0 || len(packet) < header+20 {
+	if header == 0 || len(packet) < header+8 || isTCP(packet) && len(packet) < header+20 {
 		return flowKey{}, false
 	}
 	if packet[0]>>4 == 4 {
@@ -328,7 +348,11 @@ func (g *gate) send(key flowKey, packet []byte, mark int) error {
 	header := headerLength(packet)
 	tcp := packet[header:]
 	tcp[16], tcp[17] = 0, 0
-	binary.BigEndian.PutUint16(tcp[16:], checksum(key, tcp))
+	binary.BigEndian.PutUint16(tcp[16:], checksum(key, unix.IPPROTO_TCP, tcp))
+	return g.write(key, packet, mark)
+}
+
+func (g *gate) write(key flowKey, packet []byte, mark int) error {
 	fd, to := g.send4, unix.Sockaddr(nil)
 	if key.to.Addr().Is4() {
 		to = &unix.SockaddrInet4{Addr: key.to.Addr().As4()}
@@ -343,21 +367,23 @@ func (g *gate) send(key flowKey, packet []byte, mark int) error {
 	return unix.Sendto(fd, packet, 0, to)
 }
 
-// checksum is TCP's (RFC 9293, section 3.1; RFC 8200, section 8.1).
-func checksum(key flowKey, tcp []byte) uint16 {
-	var sum uint32
-	add := func(b []byte) {
-		for ; len(b) > 1; b = b[2:] {
-			sum += uint32(b[0])<<8 | uint32(b[1])
-		}
-		if len(b) > 0 {
-			sum += uint32(b[0]) << 8
-		}
+// checksum is that of TCP and ICMPv6 (RFC 9293, section 3.1; RFC 8200, section
+// 8.1).
+func checksum(key flowKey, proto int, data []byte) uint16 {
+	pseudo := append(key.from.Addr().AsSlice(), key.to.Addr().AsSlice()...)
+	pseudo = binary.BigEndian.AppendUint32(pseudo, uint32(len(data)))
+	pseudo = binary.BigEndian.AppendUint32(pseudo, uint32(proto))
+	return sum(uint32(^sum(0, pseudo)), data)
+}
+
+// sum is the internet's (RFC 1071), on top of another.
+func sum(sum uint32, b []byte) uint16 {
+	for ; len(b) > 1; b = b[2:] {
+		sum += uint32(b[0])<<8 | uint32(b[1])
 	}
-	add(key.from.Addr().AsSlice())
-	add(key.to.Addr().AsSlice())
-	sum += uint32(len(tcp)) + unix.IPPROTO_TCP
-	add(tcp)
+	if len(b) > 0 {
+		sum += uint32(b[0]) << 8
+	}
 	for sum > 0xffff {
 		sum = sum>>16 + sum&0xffff
 	}

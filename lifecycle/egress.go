@@ -153,7 +153,7 @@ func (g *guard) set(p policy) {
 
 // open is a backbone.EgressFunc.
 func (g *guard) open(ctx context.Context, network string, from, to netip.AddrPort, names []string) (*os.File, error) {
-	if network != "tcp" && network != "udp" || !to.IsValid() || to.Port() == 0 {
+	if network != "tcp" && network != "udp" && network != "icmp" || !to.IsValid() || (to.Port() == 0) != (network == "icmp") {
 		return nil, errors.New("not a destination")
 	}
 	g.mu.Lock()

@@ -18,7 +18,7 @@ import (
 // JSON form is stable.
 type Leak struct {
 	Station  string     `json:"station"`          // "cluster/station"; an address that is nobody's
-	Protocol string     `json:"protocol"`         // "tcp", "udp" or "dns"
+	Protocol string     `json:"protocol"`         // "tcp", "udp", "icmp" (ping) or "dns"
 	Address  netip.Addr `json:"address,omitzero"` // not of dns
 	Port     uint16     `json:"port,omitempty"`
 	Name     string     `json:"name,omitempty"` // that DNS has called the address; "" of dns: one of too many
@@ -31,7 +31,7 @@ type Leak struct {
 
 // Outcomes of a Leak.
 const (
-	LeakAllowed = "allowed" // it was connected; of udp: sent
+	LeakAllowed = "allowed" // it was connected; of udp and icmp: sent
 	LeakRefused = "refused" // by egress: nothing left the machine
 	LeakFailed  = "failed"  // outside
 )

@@ -67,6 +67,8 @@ passed on.`,
 func leakLine(l lifecycle.Leak, gap string) string {
 	to := "-"
 	switch {
+	case l.Address.IsValid() && l.Port == 0:
+		to = l.Address.String()
 	case l.Address.IsValid():
 		to = netip.AddrPortFrom(l.Address, l.Port).String()
 	case l.Name == "":

@@ -72,10 +72,17 @@ func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) er
 		&expr.TProxy{Family: unix.NFPROTO_UNSPEC, TableFamily: unix.NFPROTO_INET, RegPort: unix.NFT_REG_1},
 	}, accept...)
 	if d.Hold {
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat([]expr.Any{
-			&expr.Meta{Key: expr.MetaKeyIIF, Register: unix.NFT_REG_1},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(loopback)},
-		}, first, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})})
+		echo := func(proto, kind byte) []expr.Any {
+			return append(protocol(proto),
+				&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{kind}})
+		}
+		for _, held := range [][]expr.Any{first, echo(unix.IPPROTO_ICMP, 8), echo(unix.IPPROTO_ICMPV6, 128)} { // RFC 792, RFC 4443
+			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat([]expr.Any{
+				&expr.Meta{Key: expr.MetaKeyIIF, Register: unix.NFT_REG_1},
+				&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(loopback)},
+			}, held, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})})
+		}
 	}
 	// Before the sockets: one in TIME_WAIT is not to have a new connection.
 	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(first, proxy)})
@@ -90,8 +97,8 @@ func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) er
 	return nil
 }
 
-// divertRules is how many addDivert makes, with one more to hold.
-const divertRules = 7
+// divertRules is how many addDivert makes, with heldRules more to hold.
+const divertRules, heldRules = 7, 3
 
 // divertTag is what the rules carry as a comment, by which diverts knows them.
 func divertTag(d *netplan.Divert) []byte {
@@ -130,7 +137,7 @@ func diverts(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) bool
 	}
 	want := divertRules
 	if d.Hold {
-		want++
+		want += heldRules
 	}
 	if err != nil || len(rules) != want || string(rules[want-1].UserData) != string(divertTag(d)) {
 		return false
