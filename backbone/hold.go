@@ -239,13 +239,24 @@ func (g *gate) arrived(key flowKey, packet []byte) {
 		return // sent again, since the answer takes its time
 	}
 	if !g.divert.crowd.enter(key.from.Addr()) {
-		g.forget(key)
-		g.refuse(key, packet)
+		g.forget(key) // as a full queue does: the station tries again
 		return
 	}
 	g.divert.tasks.Go(func() {
 		defer g.divert.crowd.leave(key.from.Addr())
 		g.serve(key, packet)
+	})
+}
+
+// unanswered tells what a station hears nothing of, and so tries again: silence
+// outside, and what is a matter of too many at a time. The keeper's reasons come
+// as words.
+func unanswered(err error) bool {
+	if isTimeout(err) || errors.Is(err, errNoKeeper) {
+		return true
+	}
+	return slices.ContainsFunc([]string{"timeout", "timed out", "too many", "others wait"}, func(words string) bool {
+		return strings.Contains(err.Error(), words)
 	})
 }
 
@@ -261,8 +272,7 @@ func (g *gate) serve(key flowKey, packet []byte) {
 	other, ok := out.(*net.TCPConn)
 	if err != nil || !ok {
 		g.forget(key)
-		// What doesn't answer outside doesn't answer here either.
-		if err == nil || !isTimeout(err) && !strings.Contains(err.Error(), "timeout") && !strings.Contains(err.Error(), "timed out") {
+		if err == nil || !unanswered(err) {
 			g.refuse(key, packet)
 		}
 		return

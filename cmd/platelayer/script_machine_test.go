@@ -18,7 +18,7 @@ import (
 
 // machineCommand: `machine` makes two namespaces of the test's own: $MACHINE
 // stands for the machine, $OUTSIDE for what is outside, which has
-// 198.51.100.7 and 2001:db8:9::7 (HTTP on port 80, echo of UDP on port 7) and
+// 198.51.100.7 and 2001:db8:9::7 (HTTP on port 80, where /slow waits for /go, and echo of UDP on port 7) and
 // answers DNS on 198.51.100.53. It knows registry.example.
 func machineCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
@@ -46,6 +46,7 @@ func machineCommand(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	var closers []interface{ Close() error }
+	released := make(chan struct{})
 	ts.Defer(func() {
 		for _, c := range closers {
 			c.Close()
@@ -59,6 +60,12 @@ func machineCommand(ts *testscript.TestScript, neg bool, args []string) {
 			}
 			closers = append(closers, l)
 			go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch r.URL.Path {
+				case "/slow":
+					<-released
+				case "/go":
+					released <- struct{}{}
+				}
 				from := netip.MustParseAddrPort(r.RemoteAddr).Addr()
 				fmt.Fprintf(w, "hello from outside, you are %s\n", from)
 			}))
