@@ -46,6 +46,11 @@ func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket
 	}
 	b.server = newServer(ctx, b.upstream, b.logf)
 	b.keeper = newSession(p, &b.shelf, b.server)
+	b.divert = newDivert(ctx, b.logf, &b.server.tasks, b.server.names)
+	b.divert.keeper.Store(b.keeper)
+	b.server.ledger = newLedger(func(all []Asked) {
+		_ = b.divert.keeper.Load().pipe.send(&message{Type: msgUnanswered, Unanswered: all}) // without a keeper nobody counts
+	})
 	defer b.server.tasks.Wait()
 	defer b.close()
 	defer door.Close()
@@ -75,6 +80,7 @@ type backbone struct {
 	logf      func(format string, args ...any)
 	server    *server
 	upstream  *upstream
+	divert    *divert
 	listeners map[netip.Addr]*listener
 	// configured: there has been a configuration to work from.
 	configured bool
@@ -184,8 +190,19 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 		}
 		added[addr] = l
 	}
+	if err := b.divert.set(from, config); err != nil {
+		for _, l := range added {
+			l.close()
+		}
+		return err
+	}
 	b.configured = true
 	b.server.zones.Store(known)
+	silent := map[netip.Addr]bool{}
+	for _, a := range config.Silent {
+		silent[a] = true
+	}
+	b.server.silent.Store(&silent)
 	// Before the earlier keeper's connection closes: what that one leaves
 	// undone then finds the new way.
 	b.upstream.set(from.open, config)
@@ -213,6 +230,7 @@ func dismiss(s *session) {
 }
 
 func (b *backbone) close() {
+	b.divert.close()
 	for _, l := range b.listeners {
 		l.close()
 	}

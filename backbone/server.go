@@ -28,6 +28,9 @@ const (
 // upstream resolver.
 type server struct {
 	zones    atomic.Pointer[zones]
+	silent   atomic.Pointer[map[netip.Addr]bool]
+	names    *names
+	ledger   *ledger
 	upstream *upstream
 	follower atomic.Pointer[follower] // of the questions; nil for nobody
 	forwards forwards
@@ -38,9 +41,10 @@ type server struct {
 }
 
 func newServer(ctx context.Context, up *upstream, logf func(string, ...any)) *server {
-	s := &server{ctx: ctx, upstream: up, forwards: forwards{of: map[netip.Addr]int{}}, logf: logf}
+	s := &server{ctx: ctx, upstream: up, names: newNames(), ledger: newLedger(func([]Asked) {}), forwards: forwards{of: map[netip.Addr]int{}}, logf: logf}
 	none, _ := newZones(Config{}.DNS, nil) // without records, nothing can be wrong
 	s.zones.Store(none)
+	s.silent.Store(&map[netip.Addr]bool{})
 	return s
 }
 
@@ -94,7 +98,8 @@ func (s *server) respond(packet, buf []byte, via transport) (packed []byte, late
 		asked = q.Copy()
 		asked.Question[0].Name = outside
 	}
-	if s.upstream.none(asked.Question[0].Name, via.from) {
+	if s.upstream.none(asked.Question[0].Name, via.from) || (*s.silent.Load())[via.from.Unmap()] {
+		s.ledger.note(via.from.Unmap(), asked.Question[0].Name)
 		r.Rcode = z.unknown(asked.Question[0].Name, asked.Question[0].Qtype)
 		return s.pack(r, buf, limit), nil
 	}
@@ -277,6 +282,7 @@ func (s *server) finish(r, answer *dns.Msg, cached bool, limit int) ([]byte, Sou
 	r.AuthenticatedData = answer.AuthenticatedData
 	r.RecursionAvailable = answer.RecursionAvailable
 	r.Answer, r.Ns = append(r.Answer, answer.Answer...), answer.Ns
+	s.names.learn(r.Question[0], r.Answer)
 	// EDNS is between neighbours: our OPT, not the resolver's.
 	for _, rr := range answer.Extra {
 		if rr.Header().Rrtype != dns.TypeOPT {

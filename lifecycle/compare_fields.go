@@ -48,6 +48,7 @@ func stationFields() []field[topology.Station] {
 		{"interface_name", whole, false, func(s *station) []part { return single(word(cmp.Or(s.InterfaceName, "eth0"))) }},
 		{"mac_address", whole, false, func(s *station) []part { return single(cmp.Or(s.MAC, "automatic")) }},
 		{"vlan", whole, false, func(s *station) []part { return single(vlansText(s.VLANs)) }},
+		{"egress", whole, false, func(s *station) []part { return single(cmp.Or(s.Egress, "its cluster's")) }},
 		{"interfaces", elements, false, func(s *station) []part { return partsOf(s.Interfaces, interfacePart) }},
 		{"routes", elements, false, func(s *station) []part { return partsOf(s.Routes, routePart) }},
 		{"aliases", elements, false, func(s *station) []part { return partsOf(s.Aliases, alone) }},

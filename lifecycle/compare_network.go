@@ -41,6 +41,7 @@ func clusterFields() []field[topology.Cluster] {
 		{"records", elements, false, func(c *cluster) []part {
 			return partsOf(c.Records, func(r topology.Record) part { return part{word(r.String()), ""} })
 		}},
+		{"egress", whole, false, func(c *cluster) []part { return single(cmp.Or(c.Egress, "the backbone's")) }},
 		{"mtu", whole, false, func(c *cluster) []part { return single(strconv.Itoa(c.MTU)) }},
 		{"switch", whole, false, func(c *cluster) []part { return single(word(c.Switch)) }},
 		{"attach", whole, false, func(c *cluster) []part { return wordsPart(c.Attach) }},
@@ -58,10 +59,7 @@ func backboneFields() []field[topology.Backbone] {
 	type backbone = topology.Backbone
 	return []field[backbone]{
 		{"egress", whole, false, func(b *backbone) []part {
-			if b.Egress == "" {
-				return single("allow")
-			}
-			return single(word(b.Egress))
+			return single(cmp.Or(b.Egress, topology.EgressAllow))
 		}},
 		{"upstream", whole, false, func(b *backbone) []part { return wordsPart(b.Upstream) }},
 		{"upstream domain", elements, false, func(b *backbone) []part {

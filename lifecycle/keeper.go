@@ -46,6 +46,7 @@ type keeper struct {
 	members   []*member // in the order of state.Stations
 	backbone  router
 	told      []string       // the stations that it knows to be out of turn
+	guard     guard          // guards itself
 	retired   bool           // `down` is at work
 	teller    func(Progress) // must not block
 	watchers  map[*caller]struct{}
@@ -134,6 +135,8 @@ func RunKeeper(l Layout, name string) error {
 		dirty: make(chan struct{}, 1), renamed: make(chan struct{}, 1), ended: make(chan struct{}, 1),
 	}
 	k.logs = newLogs(k.touch)
+	k.guard.waiting = map[string]int{}
+	k.guard.leaks = openLeaks(l.leaks(name))
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		<-gone
@@ -231,6 +234,7 @@ func (k *keeper) intend(i *Intent) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.intent, k.plan = i, plan
+	k.guard.set(newPolicy(i.Topology, plan))
 	k.site = site{layout: k.layout, builtin: i.Builtin, program: "/bin/platelayer"}
 	k.reorder()
 	return nil

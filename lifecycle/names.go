@@ -126,6 +126,16 @@ func (k *keeper) dnsConfig() backbone.Config {
 		}
 		config.Askers = append(config.Askers, asker)
 	}
+	for i := range k.plan.Nodes {
+		if d := k.plan.Nodes[i].Divert; d != nil {
+			config.Divert, config.Own = d.Port, d.Own
+		}
+	}
+	if len(config.Upstream) > 0 {
+		k.guard.mu.Lock()
+		config.Silent = k.guard.policy.silent()
+		k.guard.mu.Unlock()
+	}
 	return config
 }
 

@@ -151,7 +151,8 @@ func (r *router) lookup(src, dst netip.Addr) (entry, bool) {
 		return entry{}, false
 	}
 	for _, rule := range r.Rules { // in the order of their priorities
-		if rule.From.IsValid() && !rule.From.Contains(src) || rule.To.IsValid() && !rule.To.Contains(dst) {
+		if rule.Mark != 0 || // what stays inside carries none
+			rule.From.IsValid() && !rule.From.Contains(src) || rule.To.IsValid() && !rule.To.Contains(dst) {
 			continue
 		}
 		if e, ok := in(rule.Table); ok {

@@ -23,6 +23,7 @@ func stationKeys() []key {
 			doc: "What the station's first interface is called."},
 		macAddress("The MAC address of the station's first interface."),
 		vlanKey("station's first "), vlansKey("station's first "),
+		egressKey("its cluster's", "What the station may reach outside of the topology, as in `backbone`."),
 		{name: "interfaces", shape: list("a list of interfaces", object("a mapping of cluster and address", interfaceLevel)),
 			example: "interfaces: [{cluster: backend, address: 10.30.0.11}]", def: "none",
 			doc: "Further interfaces in other clusters: `eth1`, `eth2` and so on, in this order."},

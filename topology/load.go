@@ -214,21 +214,16 @@ func (l *loader) backbone() Backbone {
 	n := l.root.get("backbone")
 	b := Backbone{Upstream: []string{}}
 	l.routes = l.routesOf(n)
-	if e := n.get("egress"); e != nil {
-		if e.kind != scalar || e.text != "none" {
-			l.spoil(e, "egress can only be none in this version", "write egress: none, or remove it")
-		} else {
-			b.Egress = "none"
-		}
-	}
+	b.Egress = l.egress(n)
+	silent := b.Egress == EgressNone && !l.opened()
 	up := n.get("upstream")
 	if up == nil {
-		if b.Egress == "" && !n.spoiled("upstream") {
+		if !silent && !n.spoiled("upstream") {
 			b.Upstream = append(b.Upstream, "host")
 		}
 		return b
 	}
-	if b.Egress == "none" && len(up.items) > 0 {
+	if silent && len(up.items) > 0 {
 		l.spoil(up, "upstream is set although egress is none", "with egress: none nothing leaves, DNS included: remove one of them")
 		return b
 	}

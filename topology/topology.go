@@ -28,7 +28,8 @@ type Topology struct {
 
 // Backbone is the container that links the clusters.
 type Backbone struct {
-	// Egress is "none" when nothing may leave the machine, otherwise "".
+	// Egress is what stations may reach outside: EgressAllow (also ""),
+	// EgressNone, or Destinations. Clusters and stations may have their own.
 	Egress string `json:"egress,omitempty"`
 	// Upstream lists the resolvers for names that are not the topology's own:
 	// "host" for the machine's, or addresses. Empty: none.
@@ -63,7 +64,8 @@ type Cluster struct {
 	Isolated bool     `json:"isolated,omitempty"`
 	Allow    []string `json:"allow,omitempty"`
 	Records  []Record `json:"records,omitempty"`
-	MTU      int      `json:"mtu"` // bytes
+	Egress   string   `json:"egress,omitempty"` // "" is the backbone's
+	MTU      int      `json:"mtu"`              // bytes
 	// Switch is "host" where the machine has a bridge into the cluster, and
 	// Attach are interfaces of the machine that become its ports.
 	Switch   string    `json:"switch,omitempty"`
@@ -119,6 +121,7 @@ type Station struct {
 	DNSSearch  []string     `json:"dns_search,omitempty"` // nil is the cluster's domain, "." none
 	DNSOpt     []string     `json:"dns_opt,omitempty"`
 	ExtraHosts []ExtraHost  `json:"extra_hosts,omitempty"`
+	Egress     string       `json:"egress,omitempty"` // "" is the cluster's
 
 	// Entrypoint and Command are nil where the file does not set them.
 	Entrypoint  []string `json:"entrypoint,omitempty"`
