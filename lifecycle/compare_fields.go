@@ -49,6 +49,7 @@ func stationFields() []field[topology.Station] {
 		{"mac_address", whole, false, func(s *station) []part { return single(cmp.Or(s.MAC, "automatic")) }},
 		{"interfaces", elements, false, func(s *station) []part { return partsOf(s.Interfaces, interfacePart) }},
 		{"routes", elements, false, func(s *station) []part { return partsOf(s.Routes, routePart) }},
+		{"ports", elements, false, func(s *station) []part { return partsOf(s.Ports, portPart) }},
 		{"aliases", elements, false, func(s *station) []part { return partsOf(s.Aliases, alone) }},
 		{"entrypoint", whole, true, func(s *station) []part { return wordsPart(s.Entrypoint) }},
 		{"command", whole, true, func(s *station) []part { return wordsPart(s.Command) }},

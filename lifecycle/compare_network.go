@@ -60,6 +60,8 @@ func backboneFields() []field[topology.Backbone] {
 		}},
 		{"upstream", whole, false, func(b *backbone) []part { return wordsPart(b.Upstream) }},
 		{"routes", elements, false, func(b *backbone) []part { return partsOf(b.Routes, routePart) }},
+		{"host_routes", whole, false, func(b *backbone) []part { return single(cmp.Or(b.HostRoutes, "auto")) }},
+		{"host_access", whole, false, func(b *backbone) []part { return single(strconv.FormatBool(b.HostAccess)) }},
 	}
 }
 
@@ -135,4 +137,15 @@ func compareLinks(old, new []topology.Link) []Change {
 		}
 	}
 	return changes
+}
+
+func portPart(p topology.Port) part {
+	var said []string
+	if p.Name != "" {
+		said = append(said, "name "+word(p.Name))
+	}
+	if p.AppProtocol != "" {
+		said = append(said, "app_protocol "+word(p.AppProtocol))
+	}
+	return part{p.Text(), strings.Join(said, " ")}
 }

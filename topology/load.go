@@ -90,6 +90,7 @@ func (l *loader) resolve() *Topology {
 	l.nameInterfaces()
 	l.resolveDependencies()
 	l.checkManifests()
+	l.checkPorts()
 
 	l.placeSubnets()
 	for _, c := range l.clusters {
@@ -213,6 +214,14 @@ func (l *loader) backbone() Backbone {
 			l.spoil(e, "egress can only be none in this version", "write egress: none, or remove it")
 		} else {
 			b.Egress = "none"
+		}
+	}
+	if h := n.get("host_routes"); h != nil && h.text != "auto" {
+		b.HostRoutes = strings.ToLower(h.text)
+	}
+	if h := n.get("host_access"); h.isTrue() {
+		if b.HostAccess = true; b.HostRoutes == "false" {
+			l.spoil(h, "host_access is set although host_routes is false", "without routes the machine can't answer a station: remove one of them")
 		}
 	}
 	up := n.get("upstream")

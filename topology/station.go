@@ -60,6 +60,7 @@ func (l *loader) station(s *stationDraft) {
 	out.Labels = l.labels(n.get("labels"))
 	s.routes = l.routesOf(n)
 	l.loopback(s)
+	l.ports(s)
 }
 
 // startup reads the command that comes before the station's own; an empty

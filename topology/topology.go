@@ -34,6 +34,12 @@ type Backbone struct {
 	// "host" for the machine's, or addresses. Empty: none.
 	Upstream []string `json:"upstream"`
 	Routes   []Route  `json:"routes,omitempty"`
+	// HostRoutes says whether the machine gets routes to the stations: "true",
+	// "false", or "" for those to ranges that are nobody's on the internet.
+	HostRoutes string `json:"host_routes,omitempty"`
+	// HostAccess lets stations open connections to the machine's end of the
+	// uplink.
+	HostAccess bool `json:"host_access,omitempty"`
 }
 
 // Cluster is a LAN: one virtual switch with one or more subnets.
@@ -105,6 +111,7 @@ type Station struct {
 	Interfaces    []Interface  `json:"interfaces,omitempty"`
 	Routes        []Route      `json:"routes,omitempty"`
 	Aliases       []string     `json:"aliases,omitempty"`
+	Ports         []Port       `json:"ports,omitempty"`
 
 	// Entrypoint and Command are nil where the file does not set them.
 	Entrypoint  []string `json:"entrypoint,omitempty"`
