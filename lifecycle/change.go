@@ -68,6 +68,7 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 	return firstError(
 		step("stop", c.stop),
 		step("wiring", func() error { return c.rewire(going) }),
+		step("uplink", k.reach),
 		step("definitions", func() error {
 			refused = c.redefine(going)
 			return nil

@@ -16,6 +16,7 @@ import (
 
 	"platelayer/containers"
 	"platelayer/containers/native"
+	"platelayer/netplan"
 	"platelayer/topology"
 )
 
@@ -66,6 +67,8 @@ type State struct {
 	Started  time.Time             `json:"started_at"`
 	Backbone *ContainerState       `json:"backbone"`
 	Stations []*ContainerState     `json:"stations"`
+	// Uplink is the machine's way to the stations, nil where there is none.
+	Uplink *netplan.Uplink `json:"uplink,omitempty"`
 	// Retired: a `down` has begun, and may have been killed since.
 	Retired bool `json:"retired,omitempty"`
 }

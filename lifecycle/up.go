@@ -117,6 +117,7 @@ func (k *keeper) launch(ctx context.Context) error {
 	defer func() { discard(roots) }()
 	return firstError(
 		step("network", func() error { return kernel.Apply(ctx, k.plan, k.kernelOptions()) }),
+		step("uplink", k.reach),
 		step("roots", func() (err error) {
 			roots, err = k.assemble(ctx)
 			return err

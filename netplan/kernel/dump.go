@@ -116,6 +116,7 @@ type link struct {
 	master int32
 	name   string
 	kind   string // "bridge", "veth"
+	alias  string
 	mac    string
 	mtu    int
 	up     bool
@@ -174,6 +175,8 @@ func parseLink(entry []byte) (link, bool) {
 			l.master = int32(number(value))
 		case unix.IFLA_IFNAME:
 			l.name = text(value)
+		case unix.IFLA_IFALIAS:
+			l.alias = text(value)
 		case unix.IFLA_ADDRESS:
 			l.mac = net.HardwareAddr(value).String()
 		case unix.IFLA_MTU:
