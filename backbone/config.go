@@ -24,6 +24,8 @@ type Config struct {
 	// Upstream holds the resolvers for all other names, in order. Empty: such
 	// names are answered SERVFAIL.
 	Upstream []netip.AddrPort `json:"upstream"`
+	// Ports are the machine's that lead to stations.
+	Ports []Port `json:"ports,omitempty"`
 }
 
 // DialFunc opens a connected socket to an upstream resolver; network is "udp"

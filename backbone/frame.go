@@ -21,7 +21,8 @@ import (
 //
 //   - 1: configurations and sockets.
 //   - 2: the backbone holds files.
-const protocol = 2
+//   - 3: published ports.
+const protocol = 3
 
 // Types of messages.
 const (

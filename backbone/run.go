@@ -46,6 +46,7 @@ func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket
 	}
 	b.keeper = newSession(p, &b.shelf)
 	b.server = newServer(ctx, b.upstream, b.logf)
+	b.ports = newPorts(&b.shelf, &b.server.tasks, b.logf)
 	defer b.server.tasks.Wait()
 	defer b.close()
 	defer door.Close()
@@ -79,6 +80,7 @@ type backbone struct {
 	keeper    *session // whose configuration is worked from
 	inbox     chan delivery
 	shelf     shelf // guards itself: every session's
+	ports     *ports
 }
 
 // delivery is a configuration from a keeper, or the end of its connection.
@@ -179,6 +181,7 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 		added[addr] = l
 	}
 	b.server.zones.Store(newZones(config.DNS))
+	b.ports.set(ctx, config)
 	// Before the earlier keeper's connection closes: what that one leaves
 	// undone then finds the new way.
 	b.upstream.set(from.open, config.Upstream)
@@ -209,4 +212,5 @@ func (b *backbone) close() {
 	for _, l := range b.listeners {
 		l.close()
 	}
+	b.ports.close()
 }

@@ -241,7 +241,7 @@ func portKeys() []key {
 func portsKey() key {
 	return key{name: "ports", shape: list("a list of ports", either("PUBLISHED:TARGET or a mapping", text(""), object("", portLevel))),
 		example: `ports: ["8080:80"]`, def: "none",
-		doc: "Ports of the machine that lead to this station, past every gateway; the station sees the client's own address. Compose's syntax: " +
+		doc: "Ports of the machine that lead to this station, whatever balances its load; the station sees the client's own address. Compose's syntax: " +
 			"`[ADDRESS:][PUBLISHED:]TARGET[/udp]`, with ranges, or a mapping."}
 }
 
