@@ -47,6 +47,7 @@ func stationFields() []field[topology.Station] {
 		{"loopback", whole, false, func(s *station) []part { return listed(s.Loopback) }},
 		{"interface_name", whole, false, func(s *station) []part { return single(word(cmp.Or(s.InterfaceName, "eth0"))) }},
 		{"mac_address", whole, false, func(s *station) []part { return single(cmp.Or(s.MAC, "automatic")) }},
+		{"egress", whole, false, func(s *station) []part { return single(cmp.Or(s.Egress, "its cluster's")) }},
 		{"interfaces", elements, false, func(s *station) []part { return partsOf(s.Interfaces, interfacePart) }},
 		{"routes", elements, false, func(s *station) []part { return partsOf(s.Routes, routePart) }},
 		{"ports", elements, false, func(s *station) []part { return partsOf(s.Ports, portPart) }},

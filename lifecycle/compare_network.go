@@ -38,6 +38,7 @@ func clusterFields() []field[topology.Cluster] {
 			}
 			return wordsPart(c.Allow)
 		}},
+		{"egress", whole, false, func(c *cluster) []part { return single(cmp.Or(c.Egress, "the backbone's")) }},
 		{"mtu", whole, false, func(c *cluster) []part { return single(strconv.Itoa(c.MTU)) }},
 	}
 }
@@ -53,10 +54,7 @@ func backboneFields() []field[topology.Backbone] {
 	type backbone = topology.Backbone
 	return []field[backbone]{
 		{"egress", whole, false, func(b *backbone) []part {
-			if b.Egress == "" {
-				return single("allow")
-			}
-			return single(word(b.Egress))
+			return single(cmp.Or(b.Egress, topology.EgressAllow))
 		}},
 		{"upstream", whole, false, func(b *backbone) []part { return wordsPart(b.Upstream) }},
 		{"routes", elements, false, func(b *backbone) []part { return partsOf(b.Routes, routePart) }},

@@ -50,6 +50,9 @@ func (b *builder) backbone() (Node, error) {
 		n.Routes = append(n.Routes, Route{Type: r.Type, To: r.To.Masked(), Via: b.firstHop(r.Via), Dev: dev, Metric: r.Metric})
 	}
 	n.Apart = b.apart()
+	if len(n.Interfaces) > 0 {
+		b.divert(&n)
+	}
 	return n, nil
 }
 

@@ -43,6 +43,8 @@ type Node struct {
 	Rules    []Rule         `json:"rules,omitempty"`
 	// Apart are the pairs of interfaces between which nothing is forwarded.
 	Apart []Pair `json:"apart,omitempty"`
+	// Divert is the backbone's: what it has no way to comes to a socket there.
+	Divert *Divert `json:"divert,omitempty"`
 }
 
 // Pair is two interfaces, one way: what comes in by In and would go out by Out.
@@ -79,8 +81,8 @@ type Interface struct {
 	NoPrefixRoute bool `json:"no_prefix_route,omitempty"`
 }
 
-// Route is a unicast route, unless it has a type that leads nowhere and so no
-// Dev. Via is invalid for a destination on the link.
+// Route is a unicast route, or has a type: one that leads nowhere and so has no
+// Dev, or RouteLocal. Via is invalid for a destination on the link.
 type Route struct {
 	Type   string       `json:"type,omitempty"` // of ip-route(8); "" is unicast
 	To     netip.Prefix `json:"to"`
@@ -90,11 +92,13 @@ type Route struct {
 	Table  uint32       `json:"table,omitempty"` // 0 is main
 }
 
-// Rule is a routing policy rule: packets From to To look up Table.
+// Rule is a routing policy rule: packets From to To that carry Mark, if it is
+// not 0, look up Table. From or To tells the IP version.
 type Rule struct {
 	Priority uint32       `json:"priority"`
 	From     netip.Prefix `json:"from,omitzero"`
 	To       netip.Prefix `json:"to,omitzero"`
+	Mark     uint32       `json:"mark,omitempty"`
 	Table    uint32       `json:"table"`
 }
 

@@ -63,6 +63,9 @@ func (n *Node) text(w *strings.Builder, fabric string) {
 	for _, p := range n.Apart {
 		fmt.Fprintln(w, p.Text())
 	}
+	if n.Divert != nil {
+		fmt.Fprint(w, n.Divert.Text())
+	}
 }
 
 // Text is the pair as nft(8) takes it.
@@ -138,6 +141,9 @@ func (r Rule) Text() string {
 	}
 	if r.To.IsValid() {
 		s += " to " + r.To.String()
+	}
+	if r.Mark != 0 {
+		s += fmt.Sprintf(" fwmark %d", r.Mark)
 	}
 	return s + fmt.Sprintf(" table %d", r.Table)
 }

@@ -88,12 +88,11 @@ func BuildUplink(t *topology.Topology, taken []netip.Prefix) (u Uplink, left []n
 		}
 	}
 	u.Addresses = append(u.Addresses, free(func(n uint16) netip.Prefix {
-		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 255, byte(n>>8) & 0x7f, byte(n) | 1}), 31)
+		return netip.PrefixFrom(inRange(uplinks4(), n&0x7fff|1), 31)
 	}))
 	if six {
 		u.Addresses = append(u.Addresses, free(func(n uint16) netip.Prefix {
-			a := [16]byte{0xfd, 0x70, 0x6c, 0x61, 0x74, 0x65, 14: byte(n >> 8), 15: byte(n) | 1}
-			return netip.PrefixFrom(netip.AddrFrom16(a), 127)
+			return netip.PrefixFrom(inRange(uplinks6(), n|1), 127)
 		}))
 	}
 	return u, left
@@ -113,4 +112,16 @@ func nobodys(s netip.Prefix) bool {
 		}
 	}
 	return false
+}
+
+// uplinks4 and uplinks6 are where uplinks have their addresses.
+func uplinks4() netip.Prefix { return netip.MustParsePrefix("10.255.0.0/17") }
+func uplinks6() netip.Prefix { return netip.MustParsePrefix("fd70:6c61:7465::/112") }
+
+// inRange is the address of a number in a range, whose last two bytes are 0.
+func inRange(r netip.Prefix, n uint16) netip.Addr {
+	raw := r.Addr().AsSlice()
+	binary.BigEndian.PutUint16(raw[len(raw)-2:], n)
+	a, _ := netip.AddrFromSlice(raw)
+	return a
 }

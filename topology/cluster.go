@@ -43,6 +43,7 @@ func (l *loader) cluster(c *clusterDraft, topology string) {
 		c.out.Domain = c.out.Name + "." + topology + ".internal"
 	}
 	c.out.MTU = l.mtu(n, defaultMTU)
+	c.out.Egress = l.egress(n)
 	c.unsure = n.spoiled("subnet", "subnets")
 	c.bare = textOf(n.get("subnet")) == "none" && n.get("subnets") == nil
 	c.noLeg = c.bare || n.get("backbone") != nil

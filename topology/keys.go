@@ -55,9 +55,8 @@ func topologyKeys() []key {
 
 func backboneKeys() []key {
 	return []key{
-		{name: "egress", shape: either("none", shape{form: formText}, list("", text(""))), example: "egress: none",
-			def: "only DNS leaves the topology",
-			doc: "What may leave the machine. `none`: nothing at all, DNS included. Other values come in a later version."},
+		egressKey("`allow`", "What stations may reach outside of the topology by TCP and UDP: `allow`, everything but the machine itself; "+
+			"`none`, nothing at all, DNS included; or a list of addresses, subnets and DNS names, each with `:PORT` or for all ports."),
 		{name: "upstream", shape: list("a list of host or IP addresses", text("host or an IP address")),
 			example: "upstream: [host, 9.9.9.9]", def: "`[host]`, or `[]` when `egress` is `none`",
 			doc: "Who answers DNS questions about names that are not the topology's: `host` for the machine's own " +
@@ -105,6 +104,7 @@ func clusterKeys() []key {
 		{name: "backbone_addresses", shape: list("a list of IP addresses", address),
 			example: `backbone_addresses: [10.20.0.254, "fd20::fe"]`, def: "see `backbone_address`",
 			doc: "The same for a cluster with several subnets; at most one for each."},
+		egressKey("the backbone's", "What the cluster's stations may reach outside of the topology, as in `backbone`."),
 		{name: "mtu", shape: shape{form: formInteger, is: "a whole number of bytes"}, example: "mtu: 9000", def: "1500",
 			doc: "The largest packet on the cluster's network, from 68 to 65535 bytes; at least 1280 where there is an IPv6 subnet."},
 		{name: "stations", shape: table("a mapping of station names", object("a mapping of a station's keys", stationLevel).orNull()),

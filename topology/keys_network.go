@@ -8,6 +8,11 @@ func interfaceName(example, doc string) key {
 	return key{name: "name", shape: name, example: example, def: "`eth` and the interface's number", doc: doc}
 }
 
+func egressKey(def, doc string) key {
+	return key{name: "egress", shape: either("allow, none or a list of destinations", text(""), list("", text("an address, a subnet or a DNS name, with or without :PORT"))),
+		example: `egress: [registry.example:443, 203.0.113.9, 198.51.100.0/24]`, def: def, doc: doc}
+}
+
 func macAddress(doc string) key {
 	return key{name: "mac_address", shape: text("a MAC address"), example: "mac_address: 02:42:0a:14:00:05",
 		def: "one that follows from the station's name", doc: doc}

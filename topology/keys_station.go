@@ -22,6 +22,7 @@ func stationKeys() []key {
 		{name: "interface_name", shape: text("an interface's name, at most 15 characters"), example: "interface_name: lan0", def: "`eth0`",
 			doc: "What the station's first interface is called."},
 		macAddress("The MAC address of the station's first interface."),
+		egressKey("its cluster's", "What the station may reach outside of the topology, as in `backbone`."),
 		{name: "interfaces", shape: list("a list of interfaces", object("a mapping of cluster and address", interfaceLevel)),
 			example: "interfaces: [{cluster: backend, address: 10.30.0.11}]", def: "none",
 			doc: "Further interfaces in other clusters: `eth1`, `eth2` and so on, in this order."},

@@ -209,13 +209,8 @@ func (l *loader) backbone() Backbone {
 	n := l.root.get("backbone")
 	b := Backbone{Upstream: []string{}}
 	l.routes = l.routesOf(n)
-	if e := n.get("egress"); e != nil {
-		if e.kind != scalar || e.text != "none" {
-			l.spoil(e, "egress can only be none in this version", "write egress: none, or remove it")
-		} else {
-			b.Egress = "none"
-		}
-	}
+	b.Egress = l.egress(n)
+	silent := b.Egress == EgressNone && !l.opened()
 	if h := n.get("host_routes"); h != nil && h.text != "auto" {
 		b.HostRoutes = strings.ToLower(h.text)
 	}
@@ -226,12 +221,12 @@ func (l *loader) backbone() Backbone {
 	}
 	up := n.get("upstream")
 	if up == nil {
-		if b.Egress == "" && !n.spoiled("upstream") {
+		if !silent && !n.spoiled("upstream") {
 			b.Upstream = append(b.Upstream, "host")
 		}
 		return b
 	}
-	if b.Egress == "none" && len(up.items) > 0 {
+	if silent && len(up.items) > 0 {
 		l.spoil(up, "upstream is set although egress is none", "with egress: none nothing leaves, DNS included: remove one of them")
 		return b
 	}

@@ -17,6 +17,7 @@ const defaultGracePeriod = 10 * time.Second
 func (l *loader) station(s *stationDraft) {
 	n, out := s.body, &s.out
 	l.rootfs(s)
+	out.Egress = l.egress(n)
 	out.Writable = "disk"
 	if w := n.get("writable"); w != nil {
 		out.Writable = w.text

@@ -28,7 +28,8 @@ type Topology struct {
 
 // Backbone is the container that links the clusters.
 type Backbone struct {
-	// Egress is "none" when nothing may leave the machine, otherwise "".
+	// Egress is what stations may reach outside: EgressAllow (also ""),
+	// EgressNone, or Destinations. Clusters and stations may have their own.
 	Egress string `json:"egress,omitempty"`
 	// Upstream lists the resolvers for names that are not the topology's own:
 	// "host" for the machine's, or addresses. Empty: none.
@@ -66,7 +67,8 @@ type Cluster struct {
 	// both allow it.
 	Isolated bool      `json:"isolated,omitempty"`
 	Allow    []string  `json:"allow,omitempty"`
-	MTU      int       `json:"mtu"` // bytes
+	Egress   string    `json:"egress,omitempty"` // "" is the backbone's
+	MTU      int       `json:"mtu"`              // bytes
 	Stations []Station `json:"stations"`
 }
 
@@ -112,6 +114,7 @@ type Station struct {
 	Routes        []Route      `json:"routes,omitempty"`
 	Aliases       []string     `json:"aliases,omitempty"`
 	Ports         []Port       `json:"ports,omitempty"`
+	Egress        string       `json:"egress,omitempty"` // "" is the cluster's
 
 	// Entrypoint and Command are nil where the file does not set them.
 	Entrypoint  []string `json:"entrypoint,omitempty"`

@@ -17,7 +17,7 @@ func (t *Topology) YAML() ([]byte, error) {
 	w.line(0, "name", scalarText(t.Name))
 	w.open(0, "backbone")
 	if t.Backbone.Egress != "" {
-		w.line(1, "egress", scalarText(t.Backbone.Egress))
+		w.egress(1, t.Backbone.Egress)
 	}
 	w.list(1, "upstream", t.Backbone.Upstream)
 	w.routes(1, t.Backbone.Routes)

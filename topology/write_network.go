@@ -23,6 +23,16 @@ func (w *writer) network(c *Cluster) {
 		w.line(2, "isolated", "true")
 	}
 	w.someOf(2, "allow", c.Allow)
+	w.egress(2, c.Egress)
+}
+
+func (w *writer) egress(depth int, egress string) {
+	switch egress {
+	case "", EgressAllow, EgressNone:
+		w.text(depth, "egress", egress)
+	default:
+		w.list(depth, "egress", strings.Fields(egress))
+	}
 }
 
 func (w *writer) gateway(c *Cluster) {
@@ -52,6 +62,7 @@ func (w *writer) interfaces(depth int, s *Station) {
 	w.text(depth, "interface_name", s.InterfaceName)
 	w.text(depth, "mac_address", s.MAC)
 	w.someOf(depth, "loopback", texts(s.Loopback))
+	w.egress(depth, s.Egress)
 	if len(s.Interfaces) == 0 {
 		return
 	}

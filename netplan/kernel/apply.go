@@ -228,7 +228,7 @@ func configure(n *netplan.Node) error {
 	for _, r := range n.Rules {
 		rules.addRule(r, n.NetNS)
 	}
-	if err := unsupported("policy routing", s.send(&rules)); err != nil || len(n.Apart) == 0 {
+	if err := unsupported("policy routing", s.send(&rules)); err != nil || len(n.Apart) == 0 && n.Divert == nil {
 		return err
 	}
 	_, err = settleFilter(n)

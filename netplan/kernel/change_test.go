@@ -220,7 +220,12 @@ func edits() map[string]func(t *topology.Topology) {
 		"inline gateway": func(t *topology.Topology) { inline(&t.Clusters[0]) },
 		"isolated":       func(t *topology.Topology) { t.Clusters[0].Isolated, t.Clusters[1].Allow = true, []string{"plain"} },
 		"no leg":         func(t *topology.Topology) { t.Clusters[2].BackboneAddresses = nil },
-		"loopback":       func(t *topology.Topology) { t.Clusters[2].Stations[0].Loopback = addrs("10.255.0.1", "fdff::1") },
+		"no legs": func(t *topology.Topology) {
+			for i := range t.Clusters {
+				t.Clusters[i].BackboneAddresses = nil
+			}
+		},
+		"loopback": func(t *topology.Topology) { t.Clusters[2].Stations[0].Loopback = addrs("10.255.0.1", "fdff::1") },
 		"routes to nowhere": func(t *topology.Topology) {
 			t.Clusters[2].Stations[0].Routes = []topology.Route{
 				{To: netip.MustParsePrefix("198.51.100.0/24"), Type: topology.RouteBlackhole},

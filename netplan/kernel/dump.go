@@ -286,7 +286,8 @@ type rule struct {
 	priority uint32
 	table    uint32
 	from, to netip.Prefix
-	plain    bool // a lookup of the table, by nothing beyond from and to
+	mark     uint32
+	plain    bool // a lookup of the table, by nothing beyond from, to and all of mark
 	raw      []byte
 }
 
@@ -306,13 +307,17 @@ func (s *socket) rules() ([]rule, error) {
 			plain:    header.Type == nl.FR_ACT_TO_TBL && header.Flags == 0 && header.Tos == 0,
 			raw:      slices.Clone(entry),
 		}
-		if src := a[nl.FRA_SRC]; src != nil {
+		r.mark = number(a[nl.FRA_FWMARK])
+		if mask := a[nl.FRA_FWMASK]; mask != nil {
+			r.plain = r.plain && number(mask) == 0xffffffff
+		}
+		if src := a[nl.FRA_SRC]; src != nil || r.mark != 0 {
 			r.from = prefix(header.Family, src, header.Src_len)
 		}
 		if dst := a[nl.FRA_DST]; dst != nil {
 			r.to = prefix(header.Family, dst, header.Dst_len)
 		}
-		for _, more := range []uint16{nl.FRA_IIFNAME, nl.FRA_OIFNAME, nl.FRA_FWMARK, nl.FRA_L3MDEV, nl.FRA_UID_RANGE,
+		for _, more := range []uint16{nl.FRA_IIFNAME, nl.FRA_OIFNAME, nl.FRA_L3MDEV, nl.FRA_UID_RANGE,
 			nl.FRA_IP_PROTO, nl.FRA_SPORT_RANGE, nl.FRA_DPORT_RANGE} {
 			r.plain = r.plain && a[more] == nil
 		}

@@ -16,7 +16,7 @@ import (
 
 // A node's filter is one table of nftables: a chain at the forward hook, with a
 // set of the pairs of interfaces between which nothing passes, so that its cost
-// does not grow with their number.
+// does not grow with their number, and the chains of divert.go.
 const (
 	filterTable = "platelayer"
 	filterChain = "forward"
@@ -31,31 +31,56 @@ func settleFilter(n *netplan.Node) (int, error) {
 		return 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
 	}
 	table, err := conn.ListTableOfFamily(filterTable, nftables.TableFamilyINet)
-	if err != nil && len(n.Apart) == 0 || table == nil && len(n.Apart) == 0 {
+	there := table != nil && err == nil
+	if !there && len(n.Apart) == 0 && n.Divert == nil {
 		return 0, nil // a kernel without nftables has no table either
 	}
-	if table != nil && err == nil && filters(conn, table, n.Apart) {
+	if there && filters(conn, table, n.Apart) && diverts(conn, table, n.Divert) {
 		return 0, nil
 	}
-	if table != nil && err == nil {
-		conn.DelTable(table)
-	}
-	if len(n.Apart) > 0 {
-		if err := addFilter(conn, n.Apart); err != nil {
-			return 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
+	err = replaceFilter(conn, there, n.Apart, n.Divert)
+	if other := (*Unsupported)(nil); errors.As(err, &other) && n.Divert != nil && n.Divert.Optional {
+		if !there && len(n.Apart) == 0 {
+			return 0, nil
 		}
+		err = replaceFilter(conn, there, n.Apart, nil)
 	}
-	if err := conn.Flush(); err != nil {
-		if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist) {
-			err = &Unsupported{Feature: "nftables", Err: err}
-		}
+	if err != nil {
 		return 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
 	}
 	return 1, nil
 }
 
-func addFilter(conn *nftables.Conn, apart []netplan.Pair) error {
-	table := conn.AddTable(&nftables.Table{Name: filterTable, Family: nftables.TableFamilyINet})
+// replaceFilter puts a table in the place of the one that is there. In one
+// transaction, no packet sees neither.
+func replaceFilter(conn *nftables.Conn, there bool, apart []netplan.Pair, divert *netplan.Divert) error {
+	table := &nftables.Table{Name: filterTable, Family: nftables.TableFamilyINet}
+	if there {
+		conn.DelTable(table)
+	}
+	feature := "nftables"
+	if len(apart) > 0 || divert != nil {
+		conn.AddTable(table)
+	}
+	if len(apart) > 0 {
+		if err := addFilter(conn, table, apart); err != nil {
+			return err
+		}
+	}
+	if divert != nil {
+		feature = "transparent proxying by nftables (CONFIG_NFT_TPROXY, CONFIG_NFT_SOCKET)"
+		if err := addDivert(conn, table, divert); err != nil {
+			return err
+		}
+	}
+	err := conn.Flush()
+	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist) {
+		err = &Unsupported{Feature: feature, Err: err}
+	}
+	return err
+}
+
+func addFilter(conn *nftables.Conn, table *nftables.Table, apart []netplan.Pair) error {
 	chain := conn.AddChain(&nftables.Chain{Name: filterChain, Table: table, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
 	kind, err := nftables.ConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
@@ -91,7 +116,7 @@ func elements(apart []netplan.Pair) []nftables.SetElement {
 func filters(conn *nftables.Conn, table *nftables.Table, apart []netplan.Pair) bool {
 	set, err := conn.GetSetByName(table, filterSet)
 	if err != nil {
-		return false
+		return len(apart) == 0
 	}
 	have, err := conn.GetSetElements(set)
 	if err != nil || len(have) != len(apart) {

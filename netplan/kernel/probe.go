@@ -62,8 +62,18 @@ func probeHere() []Feature {
 		b.addRule(netplan.Rule{Priority: 1000, From: netip.MustParsePrefix("198.51.100.1/32"), Table: 1000}, "probe")
 		return nil
 	})
-	found = append(found, probeIPv6())
-	return found
+	return append(found, probeIPv6(), probeDivert())
+}
+
+// probeDivert tries what takes outside connections and published ports.
+func probeDivert() Feature {
+	f := Feature{Name: "transparent proxying", OK: true, Detail: "works",
+		Remedy: "load the modules: modprobe -a nft_tproxy nft_socket (CONFIG_NFT_TPROXY, CONFIG_NFT_SOCKET); topologies with egress: none and no published ports work"}
+	n := netplan.Node{NetNS: "probe", Divert: &netplan.Divert{Mark: netplan.DivertMark, Port: netplan.DivertPort}}
+	if _, err := settleFilter(&n); err != nil {
+		f.OK, f.Detail = false, err.Error()
+	}
+	return f
 }
 
 func attempt(name, remedy string, required bool, f func(b *batch) error) Feature {

@@ -160,7 +160,7 @@ func (b *batch) addRoute(r netplan.Route, flags uint16, index int32, netns strin
 		table = unix.RT_TABLE_MAIN
 	}
 	data := []nl.NetlinkRequestData{msg, attr(unix.RTA_TABLE, nl.Uint32Attr(table))}
-	if msg.Type = routeType(r); msg.Type == unix.RTN_UNICAST {
+	if msg.Type = routeType(r); msg.Type == unix.RTN_UNICAST || msg.Type == unix.RTN_LOCAL {
 		data = append(data, attr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
 	}
 	if r.Metric != 0 {
@@ -173,12 +173,16 @@ func (b *batch) addRoute(r netplan.Route, flags uint16, index int32, netns strin
 		data = append(data, attr(unix.RTA_GATEWAY, r.Via.AsSlice()))
 	} else if r.To.Addr().Is4() && r.Type == "" {
 		msg.Scope = unix.RT_SCOPE_LINK
+	} else if r.To.Addr().Is4() && msg.Type == unix.RTN_LOCAL {
+		msg.Scope = unix.RT_SCOPE_HOST
 	}
 	b.add(unix.RTM_NEWROUTE, flags, func() string { return words(r.Text()) + " in " + netns }, data...)
 }
 
 func routeType(r netplan.Route) uint8 {
 	switch r.Type {
+	case netplan.RouteLocal:
+		return unix.RTN_LOCAL
 	case topology.RouteBlackhole:
 		return unix.RTN_BLACKHOLE
 	case topology.RouteUnreachable:
@@ -215,11 +219,16 @@ func (b *batch) addRule(r netplan.Rule, netns string) {
 	data := []nl.NetlinkRequestData{msg, attr(nl.FRA_PRIORITY, nl.Uint32Attr(r.Priority)), attr(nl.FRA_TABLE, nl.Uint32Attr(r.Table))}
 	if r.From.IsValid() {
 		msg.Family, msg.Src_len = uint8(family(r.From.Addr())), uint8(r.From.Bits())
-		data = append(data, attr(nl.FRA_SRC, r.From.Addr().AsSlice()))
+		if r.From.Bits() > 0 {
+			data = append(data, attr(nl.FRA_SRC, r.From.Addr().AsSlice()))
+		}
 	}
 	if r.To.IsValid() {
 		msg.Family, msg.Dst_len = uint8(family(r.To.Addr())), uint8(r.To.Bits())
 		data = append(data, attr(nl.FRA_DST, r.To.Addr().AsSlice()))
+	}
+	if r.Mark != 0 {
+		data = append(data, attr(nl.FRA_FWMARK, nl.Uint32Attr(r.Mark)))
 	}
 	b.add(unix.RTM_NEWRULE, create, func() string { return words(r.Text()) + " in " + netns }, data...)
 }

@@ -422,7 +422,7 @@ func (h route) is(r netplan.Route, index int32) bool {
 }
 
 func (h rule) is(r netplan.Rule) bool {
-	return h.plain && h.priority == r.Priority && h.table == r.Table && h.from == r.From && h.to == r.To
+	return h.plain && h.priority == r.Priority && h.table == r.Table && h.from == r.From && h.to == r.To && h.mark == r.Mark
 }
 
 // settleRules knows the plan's own rules by their priority, which is their

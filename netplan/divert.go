@@ -1,0 +1,117 @@
+package netplan
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Divert hands TCP and UDP that is for none of the Own destinations to a
+// transparent socket on Port, and every packet for a transparent socket to that
+// socket, instead of routing it (Documentation/networking/tproxy.rst). Such
+// packets get Mark, by which the node's rules and routes deliver them locally.
+type Divert struct {
+	Mark uint32 `json:"mark"`
+	Port uint16 `json:"port"`
+	// Own are the destinations that are routed, sorted and without overlap.
+	Own []netip.Prefix `json:"own"`
+	// Optional says that a kernel which cannot do it goes without: what would
+	// be diverted is refused by the node for want of a route.
+	Optional bool `json:"optional,omitempty"`
+}
+
+const (
+	// DivertMark is what diverted packets carry (SO_MARK of nothing else here).
+	DivertMark = 1
+	// DivertTable is also the priority of the rule that leads to it.
+	DivertTable = 30000
+	// DivertPort is where the backbone listens, on every address.
+	DivertPort = 64999
+	// RouteLocal is the type of a route to the node itself.
+	RouteLocal = "local"
+)
+
+// divert plans what becomes of packets that a router of these routes has no way
+// for.
+func (b *builder) divert(n *Node) {
+	n.Divert = &Divert{Mark: DivertMark, Port: DivertPort, Own: ownDestinations(n), Optional: !b.t.LetsOut()}
+	families := []netip.Prefix{everywhere(netip.IPv4Unspecified())}
+	if b.ipv6 {
+		families = append(families, everywhere(netip.IPv6Unspecified()))
+	}
+	for _, all := range families {
+		n.Routes = append(n.Routes, Route{Type: RouteLocal, To: all, Dev: "lo", Table: DivertTable})
+		n.Rules = append(n.Rules, Rule{Priority: DivertTable, From: all, Mark: DivertMark, Table: DivertTable})
+	}
+}
+
+// ownDestinations are the subnets and routes of a node, and what never leaves a
+// link (RFC 6890): broadcast, multicast, IPv6's link-local addresses. IPv4's
+// are diverted, for clouds serve their instances' secrets there and a station
+// has no other of these as its neighbour.
+func ownDestinations(n *Node) []netip.Prefix {
+	all := []netip.Prefix{uplinks4(), uplinks6()}
+	for _, text := range []string{"0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/127", "fe80::/10", "ff00::/8"} {
+		all = append(all, netip.MustParsePrefix(text))
+	}
+	for _, f := range n.Interfaces {
+		for _, a := range f.Addresses {
+			all = append(all, a.Masked())
+		}
+	}
+	for _, r := range n.Routes {
+		all = append(all, r.To.Masked())
+	}
+	return apartPrefixes(all)
+}
+
+// apartPrefixes sorts and drops what others contain.
+func apartPrefixes(all []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(all, func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+	var kept []netip.Prefix
+	for _, p := range all {
+		if len(kept) == 0 || !kept[len(kept)-1].Overlaps(p) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// Text is the divert as nft(8) takes it.
+func (d *Divert) Text() string {
+	var w strings.Builder
+	four, six := d.ByFamily()
+	for _, f := range []struct {
+		word string
+		own  []netip.Prefix
+	}{{"ip", four}, {"ip6", six}} {
+		var own []string
+		for _, p := range f.own {
+			own = append(own, p.String())
+		}
+		if len(own) > 0 {
+			fmt.Fprintf(&w, "nft add rule inet platelayer divert %s daddr { %s } return\n", f.word, strings.Join(own, ", "))
+		}
+	}
+	fmt.Fprintf(&w, "nft add rule inet platelayer divert meta l4proto { tcp, udp } socket transparent 1 meta mark set %d accept\n", d.Mark)
+	fmt.Fprintf(&w, "nft add rule inet platelayer divert meta l4proto { tcp, udp } tproxy to :%d meta mark set %d accept\n", d.Port, d.Mark)
+	return w.String()
+}
+
+// ByFamily parts the own destinations by IP version.
+func (d *Divert) ByFamily() (four, six []netip.Prefix) {
+	for _, p := range d.Own {
+		if p.Addr().Is4() {
+			four = append(four, p)
+		} else {
+			six = append(six, p)
+		}
+	}
+	return four, six
+}

@@ -1,0 +1,155 @@
+package kernel
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"platelayer/netplan"
+)
+
+// The chain of a Divert: own destinations go on after one look into a set, the
+// rest is for sockets. Sockets of the backbone that carry an outside address
+// come first, so that answers find them whatever listens.
+const divertChain = "divert"
+
+// ownSets name the sets of own destinations.
+const (
+	ownSet4 = "own4"
+	ownSet6 = "own6"
+)
+
+func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) error {
+	chain := conn.AddChain(&nftables.Chain{Name: divertChain, Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle})
+	four, six := d.ByFamily()
+	for _, f := range []struct {
+		set    nftables.Set
+		proto  byte
+		offset uint32 // of the destination in the header: RFC 791, RFC 8200
+		length uint32
+		own    []netip.Prefix
+	}{
+		{nftables.Set{Name: ownSet4, KeyType: nftables.TypeIPAddr}, unix.NFPROTO_IPV4, 16, 4, four},
+		{nftables.Set{Name: ownSet6, KeyType: nftables.TypeIP6Addr}, unix.NFPROTO_IPV6, 24, 16, six},
+	} {
+		f.set.Table, f.set.Interval = table, true
+		if err := conn.AddSet(&f.set, intervals(f.own)); err != nil {
+			return err
+		}
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: unix.NFT_REG_1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{f.proto}},
+			&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset, Len: f.length},
+			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: f.set.Name, SetID: f.set.ID},
+			&expr.Verdict{Kind: expr.VerdictReturn},
+		}})
+	}
+	for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		only := []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{proto}},
+		}
+		accept := []expr.Any{
+			&expr.Immediate{Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(d.Mark)},
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: unix.NFT_REG_1, SourceRegister: true},
+			&expr.Verdict{Kind: expr.VerdictAccept},
+		}
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(only, []expr.Any{
+			&expr.Socket{Key: expr.SocketKeyTransparent, Register: unix.NFT_REG_1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{1}},
+		}, accept)})
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, UserData: divertTag(d), Exprs: slices.Concat(only, []expr.Any{
+			&expr.Immediate{Register: unix.NFT_REG_1, Data: binaryutil.BigEndian.PutUint16(d.Port)},
+			&expr.TProxy{Family: unix.NFPROTO_UNSPEC, TableFamily: unix.NFPROTO_INET, RegPort: unix.NFT_REG_1},
+		}, accept)})
+	}
+	return nil
+}
+
+// divertRules is how many addDivert makes.
+const divertRules = 6
+
+// divertTag is what the rules carry as a comment, by which diverts knows them.
+func divertTag(d *netplan.Divert) []byte {
+	text := fmt.Sprintf("port %d mark %d", d.Port, d.Mark)
+	return append([]byte{0, byte(len(text) + 1)}, append([]byte(text), 0)...) // NFTNL_UDATA_RULE_COMMENT
+}
+
+// intervals are prefixes as an interval set has them: where each begins, and
+// where it has ended. What goes to the last address has no end.
+func intervals(all []netip.Prefix) []nftables.SetElement {
+	var es []nftables.SetElement
+	for _, p := range all {
+		es = append(es, nftables.SetElement{Key: p.Addr().AsSlice()})
+		if end := last(p).Next(); end.IsValid() {
+			es = append(es, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+		}
+	}
+	return es
+}
+
+// last is the highest address of a prefix.
+func last(p netip.Prefix) netip.Addr {
+	raw := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(raw)*8; i++ {
+		raw[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(raw)
+	return a
+}
+
+// diverts tells whether a table is what addDivert makes.
+func diverts(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) bool {
+	rules, err := conn.GetRules(table, &nftables.Chain{Name: divertChain, Table: table})
+	if d == nil {
+		return err != nil || len(rules) == 0
+	}
+	if err != nil || len(rules) != divertRules || string(rules[divertRules-1].UserData) != string(divertTag(d)) {
+		return false
+	}
+	four, six := d.ByFamily()
+	return holds(conn, table, ownSet4, four) && holds(conn, table, ownSet6, six)
+}
+
+// holds tells whether an interval set is of these prefixes.
+func holds(conn *nftables.Conn, table *nftables.Table, name string, own []netip.Prefix) bool {
+	set, err := conn.GetSetByName(table, name)
+	if err != nil {
+		return false
+	}
+	have, err := conn.GetSetElements(set)
+	if err != nil {
+		return false
+	}
+	has := map[string]bool{}
+	for _, e := range have {
+		has[edge(e)] = true
+	}
+	want := intervals(own)
+	// The kernel's list starts with an end at the lowest address.
+	for _, e := range want {
+		if !has[edge(e)] {
+			return false
+		}
+		delete(has, edge(e))
+	}
+	for key := range has {
+		if key != edge(nftables.SetElement{Key: make([]byte, len(key)-1), IntervalEnd: true}) {
+			return false
+		}
+	}
+	return true
+}
+
+func edge(e nftables.SetElement) string {
+	if e.IntervalEnd {
+		return string(e.Key) + "-"
+	}
+	return string(e.Key) + "+"
+}
