@@ -53,6 +53,7 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 	step := stepper(ctx, k.tell)
 	err := firstError(
 		step("intent", c.begin),
+		step("ports", k.openPorts),
 		step("network", func() error { return kernel.Extend(ctx, k.plan, k.kernelOptions()) }),
 		step("seals", func() error { return c.check(ctx) }),
 		step("volumes", func() error { return keepVolumes(k.layout, k.name) }),
@@ -184,6 +185,7 @@ func (c *change) check(ctx context.Context) error {
 func (c *change) withdraw() error {
 	k := c.k
 	discard(c.roots)
+	k.withdrawPorts()
 	var errs []error
 	if c.recorded {
 		errs = append(errs, write(k.layout.intent(k.name), c.old, true))
@@ -261,7 +263,9 @@ func (c *change) rewire(ctx context.Context) error {
 // redefine gives stations that run on their new limits, names and checks.
 func (c *change) redefine(ctx context.Context) error {
 	k := c.k
+	closeOld := k.switchPorts()
 	errs := []error{k.configureBackbone(ctx)}
+	closeOld()
 	olds := map[string]*topology.Station{}
 	for _, s := range stations(c.old.Topology) {
 		olds[s.ID()] = s

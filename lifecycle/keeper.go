@@ -42,6 +42,10 @@ type keeper struct {
 	state    State
 	members  []*member // in the order of state.Stations
 	backbone router
+	// files are the sockets of the published ports, and pending is what a change
+	// under way makes of them.
+	files    map[string]*os.File
+	pending  *published
 	retired  bool           // `down` is at work
 	teller   func(Progress) // must not block
 	watchers map[*caller]struct{}

@@ -29,7 +29,7 @@ type router struct {
 func (k *keeper) dnsConfig() backbone.Config {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return backbone.Config{DNS: k.plan.DNS, Upstream: upstream(k.intent.Topology.Backbone.Upstream)}
+	return backbone.Config{DNS: k.plan.DNS, Upstream: upstream(k.intent.Topology.Backbone.Upstream), Ports: k.portConfig()}
 }
 
 // upstream resolves the file's `upstream:` to addresses.
@@ -83,6 +83,7 @@ func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, 
 	if err != nil {
 		return err
 	}
+	k.givePorts(talk)
 	config := k.dnsConfig()
 	serving, stop := context.WithCancel(context.Background())
 	ready, failed := make(chan struct{}), make(chan error, 1)

@@ -69,6 +69,8 @@ type State struct {
 	Stations []*ContainerState     `json:"stations"`
 	// Uplink is the machine's way to the stations, nil where there is none.
 	Uplink *netplan.Uplink `json:"uplink,omitempty"`
+	// Ports are the machine's that lead to stations.
+	Ports []PublishedPort `json:"ports,omitempty"`
 	// Retired: a `down` has begun, and may have been killed since.
 	Retired bool `json:"retired,omitempty"`
 }

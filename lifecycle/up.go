@@ -52,6 +52,9 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	if err := checkMachine(l, t); err != nil {
 		return nil, err
 	}
+	if err := checkPorts(l, t, o.File); err != nil {
+		return nil, err
+	}
 	noteContents(t)
 	unlock, err := lock(l, t.Name)
 	if err != nil {
@@ -116,6 +119,13 @@ func (k *keeper) launch(ctx context.Context) error {
 	var roots []*root
 	defer func() { discard(roots) }()
 	return firstError(
+		step("ports", func() error {
+			err := k.openPorts()
+			if err == nil {
+				k.switchPorts()
+			}
+			return err
+		}),
 		step("network", func() error { return kernel.Apply(ctx, k.plan, k.kernelOptions()) }),
 		step("uplink", k.reach),
 		step("roots", func() (err error) {
