@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 
 	"platelayer/netplan"
 	"platelayer/netplan/kernel"
@@ -18,7 +19,20 @@ type outside struct{ layout Layout }
 
 // connect makes the machine's way to the stations, and tells what of it there
 // is not.
-func (o outside) connect(t *topology.Topology) (*netplan.Uplink, []string, error) {
+func (o outside) connect(t *topology.Topology) (u *netplan.Uplink, notices []string, err error) {
+	const tries = 5 // others may add routes at the same time
+	for range tries {
+		if u, notices, err = o.connectOnce(t); !errors.Is(err, syscall.EEXIST) {
+			break
+		}
+	}
+	if err != nil && t.Backbone.HostRoutes == "" && !t.Backbone.HostAccess {
+		return nil, append(notices, fmt.Sprintf("the machine has no routes to the stations: %s", strings.ReplaceAll(err.Error(), "\n", "; "))), nil
+	}
+	return u, notices, err
+}
+
+func (o outside) connectOnce(t *topology.Topology) (*netplan.Uplink, []string, error) {
 	name, _ := netplan.UplinkID(t.Name)
 	machine, err := kernel.Survey(name)
 	if err != nil {
@@ -64,14 +78,13 @@ func (o outside) connect(t *topology.Topology) (*netplan.Uplink, []string, error
 	if err != nil {
 		err = errors.Join(err, kernel.Disconnect(t.Name))
 	}
-	if err != nil && t.Backbone.HostRoutes == "" && !t.Backbone.HostAccess {
-		return nil, append(notices, fmt.Sprintf("the machine has no routes to the stations: %s", strings.ReplaceAll(err.Error(), "\n", "; "))), nil
-	}
 	return &u, notices, err
 }
 
 // clear takes everything of a topology out of the machine's namespaces.
-func (o outside) clear(name string) error { return kernel.Disconnect(name) }
+func (o outside) clear(name string) error {
+	return errors.Join(o.unname(name), kernel.Disconnect(name))
+}
 
 // reach makes the machine's way to the stations what the intent says.
 func (k *keeper) reach() error {

@@ -15,7 +15,7 @@ import (
 const machineEnv = "PLATELAYER_TEST_MACHINE"
 
 func inOwnMachine() int {
-	runtime.LockOSThread() // whose end ends the other (prctl(2))
+	runtime.LockOSThread()                                 // whose end ends the other (prctl(2))
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT) // the other heeds it
 	c := exec.Command("/bin/sh", append([]string{"-c", `ip link set lo up && exec "$0" "$@"`}, os.Args...)...)
 	c.Env = append(os.Environ(), machineEnv+"=1")
