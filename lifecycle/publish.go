@@ -355,10 +355,6 @@ func (k *keeper) takePorts(ctx context.Context) {
 
 // portConfig is what the backbone does with the ports. The keeper's mutex is held.
 func (k *keeper) portConfig() []backbone.Port {
-	reached := map[string]bool{}
-	for _, c := range k.intent.Topology.Clusters {
-		reached[c.Name] = len(c.BackboneAddresses) > 0 || len(c.Transit) > 0
-	}
 	byID := map[string]*topology.Station{}
 	for _, s := range stations(k.intent.Topology) {
 		byID[s.ID()] = s
@@ -369,15 +365,7 @@ func (k *keeper) portConfig() []backbone.Port {
 		if s == nil {
 			continue
 		}
-		var addresses []netip.Addr
-		if reached[s.Cluster] {
-			addresses = append(addresses, s.Addresses...)
-		}
-		for _, f := range s.Interfaces {
-			if reached[f.Cluster] {
-				addresses = append(addresses, f.Addresses...)
-			}
-		}
+		addresses := reached(k.intent.Topology, s)
 		port := backbone.Port{Name: p.socket(), Network: p.Protocol}
 		for _, four := range []bool{true, false} {
 			if i := slices.IndexFunc(addresses, func(a netip.Addr) bool { return a.Is4() == four }); i >= 0 {
@@ -387,6 +375,25 @@ func (k *keeper) portConfig() []backbone.Port {
 		all = append(all, port)
 	}
 	return all
+}
+
+// reached lists the addresses of a station that the backbone has a way to.
+func reached(t *topology.Topology, s *topology.Station) []netip.Addr {
+	has := map[string]bool{}
+	for i := range t.Clusters {
+		c := &t.Clusters[i]
+		has[c.Name] = len(c.BackboneAddresses) > 0 || len(c.Transit) > 0
+	}
+	var addresses []netip.Addr
+	if has[s.Cluster] {
+		addresses = append(addresses, s.Addresses...)
+	}
+	for _, f := range s.Interfaces {
+		if has[f.Cluster] {
+			addresses = append(addresses, f.Addresses...)
+		}
+	}
+	return addresses
 }
 
 // Ports lists the published ports of a topology, in the order of its file.
@@ -401,8 +408,8 @@ func Ports(l Layout, name string) ([]PublishedPort, error) {
 	return append([]PublishedPort{}, state.Ports...), nil
 }
 
-// checkPorts finds ports of the machine that others have, before anything is
-// made.
+// checkPorts finds ports of the machine that others have, and those that could
+// lead nowhere, before anything is made.
 func checkPorts(l Layout, t *topology.Topology, file string) error {
 	var have []PublishedPort
 	held := map[string]*os.File{}
@@ -417,7 +424,13 @@ func checkPorts(l Layout, t *topology.Topology, file string) error {
 	for _, e := range taken {
 		found.Problems = append(found.Problems, WantingProblem{e.Place, e.Station, e})
 	}
-	if len(taken) == 0 {
+	for _, s := range stations(t) {
+		if len(s.Ports) > 0 && len(reached(t, s)) == 0 {
+			err := errors.New("cannot publish ports: the backbone has no way to any address of the station")
+			found.Problems = append(found.Problems, WantingProblem{t.Place(s.ID(), "ports", ""), s.ID(), err})
+		}
+	}
+	if len(found.Problems) == 0 {
 		return nil
 	}
 	return found
