@@ -125,7 +125,9 @@ func (d *datagramPort) answer(ctx context.Context, c client, s *net.UDPConn) {
 		// The buffer is taken when there is something to read: a silent client
 		// costs none.
 		err := raw.Read(func(fd uintptr) bool {
-			buf := make([]byte, 1<<16)
+			held := d.all.buffers.Get().(*[1 << 16]byte)
+			defer d.all.buffers.Put(held)
+			buf := held[:]
 			n, err := unix.Read(int(fd), buf)
 			if err == unix.EAGAIN {
 				return false

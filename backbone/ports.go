@@ -25,6 +25,11 @@ const (
 	// maxClients bounds the connections and the UDP clients of all ports
 	// together, each by itself.
 	maxClients = 4096
+	// clientFiles is what a connection and a UDP client need: two sockets, a
+	// pipe for each direction, and one socket.
+	clientFiles = 7
+	// otherFiles are left for the rest of the backbone.
+	otherFiles = 1024
 	// reachTimeout is how long a station may take to accept a connection.
 	reachTimeout = 10 * time.Second
 )
@@ -38,6 +43,7 @@ type ports struct {
 
 	connections chan struct{} // a place for each
 	datagrams   chan struct{}
+	buffers     sync.Pool // of datagrams
 }
 
 // openPort is one that is served. Where it leads may change meanwhile.
@@ -51,8 +57,14 @@ type openPort struct {
 }
 
 func newPorts(held *shelf, tasks *sync.WaitGroup, logf func(format string, args ...any)) *ports {
+	places := uint64(maxClients)
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
+		places = min(places, (max(limit.Cur, otherFiles+clientFiles)-otherFiles)/clientFiles)
+	}
 	return &ports{held: held, tasks: tasks, logf: logf, open: map[string]*openPort{},
-		connections: make(chan struct{}, maxClients), datagrams: make(chan struct{}, maxClients)}
+		connections: make(chan struct{}, places), datagrams: make(chan struct{}, places),
+		buffers: sync.Pool{New: func() any { return new([1 << 16]byte) }}}
 }
 
 // set serves these ports and no others. What is established goes on.
