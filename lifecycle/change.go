@@ -69,7 +69,12 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 	return firstError(
 		step("stop", c.stop),
 		step("wiring", func() error { return c.rewire(going) }),
-		step("uplink", k.reach),
+		step("uplink", func() error {
+			if c.request.oneOff { // its network is there
+				return nil
+			}
+			return k.reach()
+		}),
 		step("definitions", func() error {
 			refused = c.redefine(going)
 			return nil
