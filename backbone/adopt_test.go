@@ -47,6 +47,11 @@ type adoption struct {
 
 func (s *started) adopt(t testing.TB, cfg Config) *adoption {
 	t.Helper()
+	return s.adoptGuarded(t, cfg, nil)
+}
+
+func (s *started) adoptGuarded(t testing.TB, cfg Config, egress EgressFunc) *adoption {
+	t.Helper()
 	a := &adoption{end: make(chan error, 1)}
 	k, err := NewKeeper(knock(t, s.socket), func(ctx context.Context, network string, addr netip.AddrPort) (*os.File, error) {
 		a.dials.Add(1)
@@ -56,6 +61,7 @@ func (s *started) adopt(t testing.TB, cfg Config) *adoption {
 		t.Fatal(err)
 	}
 	a.keeper = k
+	k.Guard(egress, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	t.Cleanup(cancel)
@@ -551,6 +557,7 @@ func TestLateConfiguration(t *testing.T) {
 	b := &backbone{port: freePort(t, "127.77.0.1"), logf: t.Logf, upstream: newUpstream(), listeners: map[netip.Addr]*listener{}}
 	b.server = newServer(ctx, b.upstream, t.Logf)
 	b.ports = newPorts(&b.shelf, &b.server.tasks, t.Logf)
+	b.divert = newDivert(ctx, t.Logf, &b.server.tasks, b.server.names)
 	defer b.server.tasks.Wait()
 	defer b.close()
 	defer cancel()

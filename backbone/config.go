@@ -26,6 +26,26 @@ type Config struct {
 	Upstream []netip.AddrPort `json:"upstream"`
 	// Ports are the machine's that lead to stations.
 	Ports []Port `json:"ports,omitempty"`
+	// Silent holds who gets SERVFAIL for such names whatever Upstream says.
+	Silent []netip.Addr `json:"silent,omitempty"`
+	// Divert is the port of the transparent sockets for what stations send
+	// outside; 0 is none.
+	Divert uint16 `json:"divert,omitempty"`
+	// Own are the destinations that are not outside. Where there are any, the
+	// first packet of a connection to another is held (netplan.Divert).
+	Own []netip.Prefix `json:"own,omitempty"`
+}
+
+// EgressFunc opens a connected socket to the outside for the station that has
+// from, or says why not. names are what DNS has called the destination.
+// The caller closes the file.
+type EgressFunc func(ctx context.Context, network string, from, to netip.AddrPort, names []string) (*os.File, error)
+
+// Asked is a question for an outside name that was not passed on.
+type Asked struct {
+	From  netip.Addr `json:"from"`
+	Name  string     `json:"name"` // without a trailing dot
+	Count int        `json:"count"`
 }
 
 // DialFunc opens a connected socket to an upstream resolver; network is "udp"
@@ -34,6 +54,9 @@ type DialFunc func(ctx context.Context, network string, addr netip.AddrPort) (*o
 
 // Dial is a DialFunc that opens the socket in the caller's own namespace.
 func Dial(ctx context.Context, network string, addr netip.AddrPort) (*os.File, error) {
+	if network == "icmp" {
+		return dialPing(addr.Addr())
+	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, network, addr.String())
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 //   - 1: configurations and sockets.
 //   - 2: the backbone holds files.
 //   - 3: published ports.
+//   - 3: sockets to the outside for stations, questions that were not passed on.
 const protocol = 3
 
 // Types of messages.
@@ -30,6 +31,8 @@ const (
 	msgReady  = "ready"  // backbone: listening as the configuration ID says
 	msgFailed = "failed" // backbone: cannot, and goes on as before
 	msgSocket = "socket" // backbone: open a socket; keeper: here it is
+	msgEgress = "egress" // backbone: open a socket for a station; keeper: here it is
+	msgAsked  = "asked"  // backbone: these outside names were asked for, and not passed on
 	msgHold   = "hold"   // keeper: hold this file under Name
 	msgDrop   = "drop"   // keeper: close what is held under Name
 	msgTake   = "take"   // keeper: what is held under Name? backbone: here it is
@@ -47,6 +50,11 @@ type message struct {
 	Name    string         `json:"name,omitempty"`
 	Network string         `json:"network,omitempty"`
 	Addr    netip.AddrPort `json:"addr,omitzero"`
+	// From is the station's end, and Names are what DNS has called Addr, of
+	// msgEgress.
+	From  netip.AddrPort `json:"from,omitzero"`
+	Names []string       `json:"names,omitempty"`
+	Asked []Asked        `json:"asked,omitempty"`
 	// HasFile says that a descriptor travels with the frame.
 	HasFile bool `json:"has_file,omitempty"`
 

@@ -45,6 +45,9 @@ type Keeper struct {
 	pipe *pipe
 	dial DialFunc
 
+	egress EgressFunc
+	asked  func([]Asked)
+
 	updateMu sync.Mutex // configurations are sent in the order of their IDs
 
 	mu       sync.Mutex
@@ -70,6 +73,12 @@ func NewKeeper(conn *os.File, dial DialFunc) (*Keeper, error) {
 		return nil, err
 	}
 	return &Keeper{pipe: p, dial: dial, waiting: map[uint64]*update{}, taking: map[uint64]chan *message{}}, nil
+}
+
+// Guard has egress open what stations ask for outside, and asked hear of
+// questions that were not passed on. It is called before Serve, or never.
+func (k *Keeper) Guard(egress EgressFunc, asked func([]Asked)) {
+	k.egress, k.asked = egress, asked
 }
 
 // Serve hands the configuration over and then answers the backbone's requests
@@ -155,7 +164,8 @@ func (k *Keeper) request(cfg Config) (*update, error) {
 }
 
 func (k *Keeper) loop(ctx context.Context, dials *sync.WaitGroup) error {
-	slots := make(chan struct{}, maxDials)
+	// Apart from each other: what stations wait for outside does not hold up DNS.
+	slots, egress := make(chan struct{}, maxDials), make(chan struct{}, maxDials)
 	for {
 		m, err := k.pipe.receive()
 		if err != nil {
@@ -179,18 +189,26 @@ func (k *Keeper) loop(ctx context.Context, dials *sync.WaitGroup) error {
 			default:
 				k.answer(m.ID, nil)
 			}
-		case msgSocket:
+		case msgAsked:
+			if k.asked != nil {
+				k.asked(m.Asked)
+			}
+		case msgSocket, msgEgress:
+			free, serve := slots, k.socket
+			if m.Type == msgEgress {
+				free, serve = egress, k.outside
+			}
 			select {
-			case slots <- struct{}{}:
+			case free <- struct{}{}:
 			default:
-				if err := k.pipe.send(&message{Type: msgSocket, ID: m.ID, Error: "too many sockets at a time"}); err != nil {
+				if err := k.pipe.send(&message{Type: m.Type, ID: m.ID, Error: "too many sockets at a time"}); err != nil {
 					return err
 				}
 				continue
 			}
 			dials.Go(func() {
-				k.socket(ctx, m)
-				<-slots
+				serve(ctx, m)
+				<-free
 			})
 		}
 	}
@@ -253,6 +271,23 @@ func (k *Keeper) socket(ctx context.Context, m *message) {
 		}
 	}
 	// A connection that broke is seen by the loop.
+	_ = k.pipe.send(reply)
+}
+
+// outside opens one socket for a station.
+func (k *Keeper) outside(ctx context.Context, m *message) {
+	reply := &message{Type: msgEgress, ID: m.ID}
+	if k.egress == nil {
+		reply.Error = "nothing may leave"
+	} else {
+		f, err := k.egress(ctx, m.Network, m.From, m.Addr, m.Names)
+		if err != nil {
+			reply.Error = err.Error()
+		} else {
+			defer f.Close()
+			reply.file = f
+		}
+	}
 	_ = k.pipe.send(reply)
 }
 

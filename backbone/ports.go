@@ -192,11 +192,6 @@ func move(to, from *net.TCPConn) {
 	_ = from.CloseRead()
 }
 
-func reset(c *net.TCPConn) {
-	_ = c.SetLinger(0)
-	c.Close()
-}
-
 // reach connects to the station from the client's own address, where that can
 // be: not from the machine's loopback, nor from what is an address of a
 // station. Then the backbone's own is taken, and the IP version of the station.
@@ -209,7 +204,7 @@ func (o *openPort) reach(ctx context.Context, network string, client netip.AddrP
 	defer cancel()
 	var d net.Dialer
 	for _, t := range to {
-		if t.Addr().Is4() != client.Addr().Is4() || !transparent(client.Addr(), own) {
+		if t.Addr().Is4() != client.Addr().Is4() || !seenAs(client.Addr(), own) {
 			continue
 		}
 		d := net.Dialer{Control: bindTransparent}
@@ -233,7 +228,7 @@ func (o *openPort) reach(ctx context.Context, network string, client netip.AddrP
 	return nil, err
 }
 
-func transparent(a netip.Addr, own []netip.Prefix) bool {
+func seenAs(a netip.Addr, own []netip.Prefix) bool {
 	if a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() {
 		return false
 	}

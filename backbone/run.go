@@ -47,6 +47,11 @@ func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket
 	b.keeper = newSession(p, &b.shelf)
 	b.server = newServer(ctx, b.upstream, b.logf)
 	b.ports = newPorts(&b.shelf, &b.server.tasks, b.logf)
+	b.divert = newDivert(ctx, b.logf, &b.server.tasks, b.server.names)
+	b.divert.keeper.Store(b.keeper)
+	b.server.ledger = newLedger(func(all []Asked) {
+		_ = b.divert.keeper.Load().pipe.send(&message{Type: msgAsked, Asked: all}) // without a keeper nobody counts
+	})
 	defer b.server.tasks.Wait()
 	defer b.close()
 	defer door.Close()
@@ -76,6 +81,7 @@ type backbone struct {
 	logf      func(format string, args ...any)
 	server    *server
 	upstream  *upstream
+	divert    *divert
 	listeners map[netip.Addr]*listener
 	keeper    *session // whose configuration is worked from
 	inbox     chan delivery
@@ -180,8 +186,19 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 		}
 		added[addr] = l
 	}
+	if err := b.divert.set(from, config); err != nil {
+		for _, l := range added {
+			l.close()
+		}
+		return err
+	}
 	b.server.zones.Store(newZones(config.DNS))
 	b.ports.set(ctx, config)
+	silent := map[netip.Addr]bool{}
+	for _, a := range config.Silent {
+		silent[a] = true
+	}
+	b.server.silent.Store(&silent)
 	// Before the earlier keeper's connection closes: what that one leaves
 	// undone then finds the new way.
 	b.upstream.set(from.open, config.Upstream)
@@ -209,6 +226,7 @@ func dismiss(s *session) {
 }
 
 func (b *backbone) close() {
+	b.divert.close()
 	for _, l := range b.listeners {
 		l.close()
 	}

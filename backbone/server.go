@@ -25,6 +25,9 @@ const (
 // upstream resolver.
 type server struct {
 	zones    atomic.Pointer[zones]
+	silent   atomic.Pointer[map[netip.Addr]bool]
+	names    *names
+	ledger   *ledger
 	upstream *upstream
 	forwards chan struct{}
 	logf     func(format string, args ...any)
@@ -34,8 +37,9 @@ type server struct {
 }
 
 func newServer(ctx context.Context, up *upstream, logf func(string, ...any)) *server {
-	s := &server{ctx: ctx, upstream: up, forwards: make(chan struct{}, maxForwards), logf: logf}
+	s := &server{ctx: ctx, upstream: up, names: newNames(), ledger: newLedger(func([]Asked) {}), forwards: make(chan struct{}, maxForwards), logf: logf}
 	s.zones.Store(newZones(Config{}.DNS))
+	s.silent.Store(&map[netip.Addr]bool{})
 	return s
 }
 
@@ -68,7 +72,8 @@ func (s *server) handle(packet, buf []byte, via transport) (packed []byte, later
 	if z.answer(r, z.clusterOf(via.from)) {
 		return s.pack(r, buf, limit), nil
 	}
-	if s.upstream.none() {
+	if s.upstream.none() || (*s.silent.Load())[via.from.Unmap()] {
+		s.ledger.note(via.from.Unmap(), q.Question[0].Name)
 		r.Rcode = dns.RcodeServerFailure
 		return s.pack(r, buf, limit), nil
 	}
@@ -217,6 +222,7 @@ func (s *server) forward(q, r *dns.Msg, limit int) []byte {
 	r.AuthenticatedData = answer.AuthenticatedData
 	r.RecursionAvailable = answer.RecursionAvailable
 	r.Answer, r.Ns = answer.Answer, answer.Ns
+	s.names.learn(q.Question[0], answer.Answer)
 	// EDNS is between neighbours: our OPT, not the resolver's.
 	for _, rr := range answer.Extra {
 		if rr.Header().Rrtype != dns.TypeOPT {

@@ -32,6 +32,11 @@ func newSession(p *pipe, held *shelf) *session {
 
 // open is a DialFunc: the keeper opens the socket.
 func (s *session) open(ctx context.Context, network string, addr netip.AddrPort) (*os.File, error) {
+	return s.ask(ctx, &message{Type: msgSocket, Network: network, Addr: addr})
+}
+
+// ask sends a request for a socket.
+func (s *session) ask(ctx context.Context, request *message) (*os.File, error) {
 	answer := make(chan *message, 1)
 	s.mu.Lock()
 	if s.gone {
@@ -42,7 +47,8 @@ func (s *session) open(ctx context.Context, network string, addr netip.AddrPort)
 	id := s.lastID
 	s.waiting[id] = answer
 	s.mu.Unlock()
-	if err := s.pipe.send(&message{Type: msgSocket, ID: id, Network: network, Addr: addr}); err != nil {
+	request.ID = id
+	if err := s.pipe.send(request); err != nil {
 		s.forget(id)
 		return nil, fmt.Errorf("%w: %w", errNoKeeper, err)
 	}
@@ -110,7 +116,7 @@ func (s *session) next() (*message, error) {
 			return nil, err
 		}
 		switch m.Type {
-		case msgSocket:
+		case msgSocket, msgEgress:
 			s.answer(m)
 			continue
 		case msgHold, msgDrop, msgTake:

@@ -46,6 +46,7 @@ type keeper struct {
 	// under way makes of them.
 	files    map[string]*os.File
 	pending  *published
+	guard    guard          // guards itself
 	retired  bool           // `down` is at work
 	teller   func(Progress) // must not block
 	watchers map[*caller]struct{}
@@ -127,6 +128,8 @@ func RunKeeper(l Layout, name string) error {
 		dirty: make(chan struct{}, 1), ended: make(chan struct{}, 1),
 	}
 	k.logs = newLogs(k.touch)
+	k.guard.waiting = map[string]int{}
+	k.guard.leaks = openLeaks(l.leaks(name))
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		<-gone
@@ -220,6 +223,7 @@ func (k *keeper) intend(i *Intent) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.intent, k.plan = i, plan
+	k.guard.set(newPolicy(i.Topology, plan))
 	k.site = site{layout: k.layout, builtin: i.Builtin, program: "/bin/platelayer"}
 	k.reorder()
 	return nil

@@ -42,6 +42,7 @@ func (l Layout) locks() string             { return filepath.Join(l.Run, ".locks
 func (l Layout) run(name string) string    { return filepath.Join(l.Run, name) }
 func (l Layout) state(name string) string  { return filepath.Join(l.run(name), "state.json") }
 func (l Layout) socket(name string) string { return filepath.Join(l.run(name), "keeper.sock") }
+func (l Layout) leaks(name string) string  { return filepath.Join(l.run(name), "leaks.json") }
 func (l Layout) pins(name string) string   { return filepath.Join(l.run(name), "pins") }
 func (l Layout) topologies() string        { return filepath.Join(l.Lib, "topologies") }
 func (l Layout) lib(name string) string    { return filepath.Join(l.topologies(), name) }

@@ -29,7 +29,18 @@ type router struct {
 func (k *keeper) dnsConfig() backbone.Config {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return backbone.Config{DNS: k.plan.DNS, Upstream: upstream(k.intent.Topology.Backbone.Upstream), Ports: k.portConfig()}
+	c := backbone.Config{DNS: k.plan.DNS, Upstream: upstream(k.intent.Topology.Backbone.Upstream), Ports: k.portConfig()}
+	for i := range k.plan.Nodes {
+		if d := k.plan.Nodes[i].Divert; d != nil {
+			c.Divert, c.Own = d.Port, d.Own
+		}
+	}
+	if len(c.Upstream) > 0 {
+		k.guard.mu.Lock()
+		c.Silent = k.guard.policy.silent()
+		k.guard.mu.Unlock()
+	}
+	return c
 }
 
 // upstream resolves the file's `upstream:` to addresses.
@@ -84,6 +95,7 @@ func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, 
 		return err
 	}
 	k.givePorts(talk)
+	talk.Guard(k.guard.open, k.guard.asked)
 	config := k.dnsConfig()
 	serving, stop := context.WithCancel(context.Background())
 	ready, failed := make(chan struct{}), make(chan error, 1)

@@ -16,6 +16,11 @@ type Divert struct {
 	Port uint16 `json:"port"`
 	// Own are the destinations that are routed, sorted and without overlap.
 	Own []netip.Prefix `json:"own"`
+	// Hold drops echo requests, and the first packet of a connection, where they
+	// come in: who listens sees them all the same (packet(7)), and sends the first
+	// packet again by lo once the other side is there. So a station that is refused
+	// is refused, and not accepted and cut off.
+	Hold bool `json:"hold,omitempty"`
 	// Optional says that a kernel which cannot do it goes without: what would
 	// be diverted is refused by the node for want of a route.
 	Optional bool `json:"optional,omitempty"`
@@ -35,7 +40,7 @@ const (
 // divert plans what becomes of packets that a router of these routes has no way
 // for.
 func (b *builder) divert(n *Node) {
-	n.Divert = &Divert{Mark: DivertMark, Port: DivertPort, Own: ownDestinations(n), Optional: !b.t.LetsOut()}
+	n.Divert = &Divert{Mark: DivertMark, Port: DivertPort, Hold: true, Own: ownDestinations(n), Optional: !b.t.LetsOut()}
 	families := []netip.Prefix{everywhere(netip.IPv4Unspecified())}
 	if b.ipv6 {
 		families = append(families, everywhere(netip.IPv6Unspecified()))
@@ -99,6 +104,12 @@ func (d *Divert) Text() string {
 			fmt.Fprintf(&w, "nft add rule inet platelayer divert %s daddr { %s } return\n", f.word, strings.Join(own, ", "))
 		}
 	}
+	if d.Hold {
+		fmt.Fprintln(&w, "nft add rule inet platelayer divert iif != lo tcp flags & (syn | ack) == syn drop")
+		fmt.Fprintln(&w, "nft add rule inet platelayer divert iif != lo icmp type echo-request drop")
+		fmt.Fprintln(&w, "nft add rule inet platelayer divert iif != lo icmpv6 type echo-request drop")
+	}
+	fmt.Fprintf(&w, "nft add rule inet platelayer divert tcp flags & (syn | ack) == syn tproxy to :%d meta mark set %d accept\n", d.Port, d.Mark)
 	fmt.Fprintf(&w, "nft add rule inet platelayer divert meta l4proto { tcp, udp } socket transparent 1 meta mark set %d accept\n", d.Mark)
 	fmt.Fprintf(&w, "nft add rule inet platelayer divert meta l4proto { tcp, udp } tproxy to :%d meta mark set %d accept\n", d.Port, d.Mark)
 	return w.String()

@@ -343,6 +343,7 @@ func (c *composeFile) topology() *yaml.Node {
 		n.as = c.name(n.name, "network", n.key, names)
 	}
 	var used []*composeNetwork
+	made := map[*composeNetwork]*yaml.Node{}
 	for _, n := range c.networks {
 		if len(n.used) == 0 {
 			if n.name != "default" {
@@ -352,7 +353,8 @@ func (c *composeFile) topology() *yaml.Node {
 		}
 		used = append(used, n)
 		internal = internal && textIn(child(n.body, "internal")) == "true"
-		put(clusters, renamedKey(n.key, n.as), c.cluster(n))
+		made[n] = c.cluster(n)
+		put(clusters, renamedKey(n.key, n.as), made[n])
 	}
 	if len(used) > 1 {
 		c.problem(used[0].key, "services of different networks reach each other", "the backbone routes between clusters; only addresses and names are as in compose")
@@ -363,8 +365,12 @@ func (c *composeFile) topology() *yaml.Node {
 		put(out, textNode("backbone", c.root), backbone)
 	} else {
 		for _, n := range used {
-			if i := child(n.body, "internal"); i != nil {
-				c.leftOut(i, "network "+n.name, "internal", "egress: none in the backbone keeps all clusters inside")
+			switch i := child(n.body, "internal"); textIn(i) {
+			case "true":
+				put(made[n], textNode("egress", i), textNode("none", i))
+			case "", "false":
+			default:
+				c.leftOut(i, "network "+n.name, "internal", "egress: none on the cluster keeps its stations inside")
 			}
 		}
 	}

@@ -55,7 +55,7 @@ func topologyKeys() []key {
 
 func backboneKeys() []key {
 	return []key{
-		egressKey("`allow`", "What stations may reach outside of the topology by TCP and UDP: `allow`, everything but the machine itself; "+
+		egressKey("`allow`", "What stations may reach outside of the topology by TCP, UDP and ping: `allow`, everything but the machine itself; "+
 			"`none`, nothing at all, DNS included; or a list of addresses, subnets and DNS names, each with `:PORT` or for all ports."),
 		{name: "upstream", shape: list("a list of host or IP addresses", text("host or an IP address")),
 			example: "upstream: [host, 9.9.9.9]", def: "`[host]`, or `[]` when `egress` is `none`",

@@ -54,7 +54,7 @@ func reuseText() string {
 
 // notCompose are a station's keys that compose's services do not have.
 func notCompose() []string {
-	return []string{"rootfs", "writable", "address", "addresses", "interfaces", "routes", "loopback", "interface_name", "aliases", "startup", "systemd", "replicas", "group", "seal", "integrity"}
+	return []string{"rootfs", "writable", "address", "addresses", "interfaces", "routes", "loopback", "interface_name", "egress", "aliases", "startup", "systemd", "replicas", "group", "seal", "integrity"}
 }
 
 // composeTable prints what becomes of each key of a compose service.

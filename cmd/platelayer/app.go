@@ -86,7 +86,7 @@ func (a *app) command() *cobra.Command {
 	add("file", a.initCommand(), a.importCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.schemaCommand())
 	add("life", a.upCommand(), a.downCommand(), a.psCommand(), a.lsCommand(), a.logsCommand(), a.execCommand(), a.runCommand(),
 		a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
-		a.scaleCommand(), a.rmCommand(), a.eventsCommand(), a.inspectCommand(), a.statsCommand(), a.topCommand(), a.shellCommand(), a.cpCommand(), a.portCommand(), a.hostsCommand())
+		a.scaleCommand(), a.rmCommand(), a.eventsCommand(), a.inspectCommand(), a.statsCommand(), a.topCommand(), a.shellCommand(), a.cpCommand(), a.netCommand(), a.portCommand(), a.hostsCommand())
 	add("integrity", a.sealCommand(), a.verifyCommand())
 	add("machine", a.doctorCommand(), a.versionCommand())
 	c.AddCommand(a.keeperCommand(), a.backboneCommand(), a.undoCommand())

@@ -50,6 +50,8 @@ func runScripts(t *testing.T, dir string) {
 			"samepids":   samePidsCommand,
 			"killkeeper": killKeeperCommand,
 			"signal":     signalCommand,
+			"machine":    machineCommand,
+			"send":       sendCommand,
 			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {
 					ts.Fatalf("left on the machine: %s", left)

@@ -50,30 +50,55 @@ func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) er
 			&expr.Verdict{Kind: expr.VerdictReturn},
 		}})
 	}
-	for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		only := []expr.Any{
+	protocol := func(number byte) []expr.Any {
+		return []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{proto}},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{number}},
 		}
-		accept := []expr.Any{
-			&expr.Immediate{Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(d.Mark)},
-			&expr.Meta{Key: expr.MetaKeyMARK, Register: unix.NFT_REG_1, SourceRegister: true},
-			&expr.Verdict{Kind: expr.VerdictAccept},
+	}
+	const syn, ack = 0x02, 0x10 // RFC 9293, section 3.1
+	first := append(protocol(unix.IPPROTO_TCP),
+		&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 1, Mask: []byte{syn | ack}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{syn}},
+	)
+	accept := []expr.Any{
+		&expr.Immediate{Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(d.Mark)},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: unix.NFT_REG_1, SourceRegister: true},
+		&expr.Verdict{Kind: expr.VerdictAccept},
+	}
+	proxy := append([]expr.Any{
+		&expr.Immediate{Register: unix.NFT_REG_1, Data: binaryutil.BigEndian.PutUint16(d.Port)},
+		&expr.TProxy{Family: unix.NFPROTO_UNSPEC, TableFamily: unix.NFPROTO_INET, RegPort: unix.NFT_REG_1},
+	}, accept...)
+	if d.Hold {
+		echo := func(proto, kind byte) []expr.Any {
+			return append(protocol(proto),
+				&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{kind}})
 		}
+		for _, held := range [][]expr.Any{first, echo(unix.IPPROTO_ICMP, 8), echo(unix.IPPROTO_ICMPV6, 128)} { // RFC 792, RFC 4443
+			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat([]expr.Any{
+				&expr.Meta{Key: expr.MetaKeyIIF, Register: unix.NFT_REG_1},
+				&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(loopback)},
+			}, held, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})})
+		}
+	}
+	// Before the sockets: one in TIME_WAIT is not to have a new connection.
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(first, proxy)})
+	for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+		only := protocol(proto)
 		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(only, []expr.Any{
 			&expr.Socket{Key: expr.SocketKeyTransparent, Register: unix.NFT_REG_1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{1}},
 		}, accept)})
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, UserData: divertTag(d), Exprs: slices.Concat(only, []expr.Any{
-			&expr.Immediate{Register: unix.NFT_REG_1, Data: binaryutil.BigEndian.PutUint16(d.Port)},
-			&expr.TProxy{Family: unix.NFPROTO_UNSPEC, TableFamily: unix.NFPROTO_INET, RegPort: unix.NFT_REG_1},
-		}, accept)})
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, UserData: divertTag(d), Exprs: slices.Concat(only, proxy)})
 	}
 	return nil
 }
 
-// divertRules is how many addDivert makes.
-const divertRules = 6
+// divertRules is how many addDivert makes, with heldRules more to hold.
+const divertRules, heldRules = 7, 3
 
 // divertTag is what the rules carry as a comment, by which diverts knows them.
 func divertTag(d *netplan.Divert) []byte {
@@ -110,7 +135,11 @@ func diverts(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) bool
 	if d == nil {
 		return err != nil || len(rules) == 0
 	}
-	if err != nil || len(rules) != divertRules || string(rules[divertRules-1].UserData) != string(divertTag(d)) {
+	want := divertRules
+	if d.Hold {
+		want += heldRules
+	}
+	if err != nil || len(rules) != want || string(rules[want-1].UserData) != string(divertTag(d)) {
 		return false
 	}
 	four, six := d.ByFamily()

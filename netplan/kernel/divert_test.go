@@ -20,6 +20,12 @@ import (
 // and nothing of what stations send each other.
 func TestDivert(t *testing.T) {
 	l := up(t, "divert")
+	open := *l.plan
+	open.Nodes = slices.Clone(l.plan.Nodes)
+	through := *open.Nodes[0].Divert
+	through.Hold = false
+	open.Nodes[0].Divert = &through
+	l.changeTo(&open)
 	outside := []string{"198.51.100.7:443", "169.254.169.254:80", "[2001:db8:ffff::7]:443"}
 	connect := func(node, to string) error {
 		return l.try(node, func() error {
@@ -107,7 +113,7 @@ func TestIntervals(t *testing.T) {
 	if n := len(four); n != 7 || !slices.Equal(four[n-1].Key, []byte{240, 0, 0, 0}) {
 		t.Errorf("intervals are %v", four)
 	}
-	for _, d := range []*netplan.Divert{{Mark: 1, Port: 5, Own: own}, {Mark: 1, Port: 5, Own: own[1:]}, {Mark: 2, Port: 5, Own: own[1:]}, nil} {
+	for _, d := range []*netplan.Divert{{Mark: 1, Port: 5, Own: own}, {Mark: 1, Port: 5, Own: own[1:]}, {Mark: 2, Port: 5, Own: own[1:]}, {Mark: 1, Port: 5, Hold: true, Own: own[1:2]}, nil} {
 		err := onOwnThread(func() error {
 			if _, err := enterNewNetNS("intervals", nil); err != nil {
 				return err

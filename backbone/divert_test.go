@@ -1,0 +1,312 @@
+package backbone
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+)
+
+// diverting is a backbone whose port for outside connections is asked directly:
+// what was sent to 127.88.0.N arrives there as it does by TPROXY.
+type diverting struct {
+	*started
+	config Config
+	keeper *adoption
+	port   uint16
+}
+
+func startDivert(t *testing.T, egress EgressFunc) *diverting {
+	t.Helper()
+	if unix.Geteuid() != 0 {
+		t.Skip("needs root: IP_TRANSPARENT")
+	}
+	d := &diverting{started: start(t, shop()), port: freePort(t, "127.88.0.1")}
+	d.config = Config{DNS: listening(shop()), Divert: d.port}
+	d.keeper = d.adoptGuarded(t, d.config, egress)
+	return d
+}
+
+func (d *diverting) outside(host string) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr(host), d.port)
+}
+
+func dial(t *testing.T, network string, to netip.AddrPort) net.Conn {
+	t.Helper()
+	c, err := net.Dial(network, to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// listenOutside serves each connection and returns the address.
+func listenOutside(t *testing.T, serve func(*net.TCPConn)) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(c.(*net.TCPConn))
+		}
+	}()
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+// to is an EgressFunc that has every destination at one place.
+func to(place netip.AddrPort) EgressFunc {
+	return func(ctx context.Context, network string, _, _ netip.AddrPort, _ []string) (*os.File, error) {
+		return Dial(ctx, network, place)
+	}
+}
+
+func TestEgressMovesBytesUntilBothEnd(t *testing.T) {
+	echo := listenOutside(t, func(c *net.TCPConn) {
+		defer c.Close()
+		all, err := io.ReadAll(c) // the station's end comes before its answer
+		if err == nil {
+			_, _ = c.Write(all)
+		}
+	})
+	asked := make(chan string, 1)
+	d := startDivert(t, func(ctx context.Context, network string, from, at netip.AddrPort, _ []string) (*os.File, error) {
+		asked <- network + " " + from.Addr().String() + " " + at.String()
+		return Dial(ctx, network, echo)
+	})
+	c := dial(t, "tcp", d.outside("127.88.0.1"))
+	sent := make([]byte, 3<<20)
+	r := rand.NewChaCha8([32]byte{})
+	_, _ = r.Read(sent)
+	go func() {
+		_, _ = c.Write(sent)
+		_ = c.(*net.TCPConn).CloseWrite()
+	}()
+	got, err := io.ReadAll(c)
+	if err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d of %d bytes came back: %v", len(got), len(sent), err)
+	}
+	if got, want := <-asked, "tcp 127.0.0.1 "+d.outside("127.88.0.1").String(); got != want {
+		t.Errorf("the keeper was asked for %s, want %s", got, want)
+	}
+}
+
+func TestEgressPassesResetsOn(t *testing.T) {
+	seen := make(chan error, 1)
+	place := listenOutside(t, func(c *net.TCPConn) {
+		b := make([]byte, 1)
+		_, _ = c.Read(b)
+		if b[0] == 'r' {
+			reset(c)
+			return
+		}
+		_, err := c.Write(b)
+		if err == nil {
+			_, err = c.Read(b)
+		}
+		seen <- err
+		c.Close()
+	})
+	d := startDivert(t, to(place))
+	c := dial(t, "tcp", d.outside("127.88.0.1"))
+	_, _ = c.Write([]byte("r"))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("after a reset outside a station reads %v", err)
+	}
+	c = dial(t, "tcp", d.outside("127.88.0.1"))
+	_, _ = c.Write([]byte("x"))
+	_, _ = c.Read(make([]byte, 1))
+	reset(c.(*net.TCPConn))
+	if err := within(t, seen, "the outside"); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("after a station's reset the outside reads %v", err)
+	}
+}
+
+func TestEgressRefusedIsAReset(t *testing.T) {
+	d := startDivert(t, func(context.Context, string, netip.AddrPort, netip.AddrPort, []string) (*os.File, error) {
+		return nil, errors.New("no")
+	})
+	if _, err := dial(t, "tcp", d.outside("127.88.0.1")).Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a refused station reads %v", err)
+	}
+	// Its own address is not outside.
+	if _, err := dial(t, "tcp", d.outside("127.77.0.1")).Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("who asks the backbone itself reads %v", err)
+	}
+}
+
+func TestEgressOutlivesTheKeeper(t *testing.T) {
+	echo := listenOutside(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
+	d := startDivert(t, to(echo))
+	talk := func(c net.Conn) {
+		t.Helper()
+		b := make([]byte, 5)
+		if _, err := c.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != "hello" {
+			t.Fatalf("got %q, %v", b, err)
+		}
+	}
+	c := dial(t, "tcp", d.outside("127.88.0.1"))
+	talk(c)
+	d.keeper.keeper.pipe.close()
+	_ = within(t, d.keeper.end, "the keeper")
+	talk(c)
+	waits := dial(t, "tcp", d.outside("127.88.0.2"))
+	d.keeper = d.adoptGuarded(t, d.config, to(echo))
+	talk(waits)
+	talk(c)
+}
+
+func TestEgressOfDatagrams(t *testing.T) {
+	u, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	go func() {
+		buf := make([]byte, maxUDP)
+		for {
+			n, from, err := u.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = u.WriteTo(buf[:n], from)
+		}
+	}()
+	d := startDivert(t, to(netip.MustParseAddrPort(u.LocalAddr().String())))
+	var conns []net.Conn
+	for range 3 { // to the same address at a time
+		conns = append(conns, dial(t, "udp", d.outside("127.88.0.1")))
+	}
+	for i, n := range []int{5, 0, 1400, 60000} {
+		for j, c := range conns {
+			sent := bytes.Repeat([]byte{byte('a' + j), byte(i)}, n)[:n]
+			got := make([]byte, maxUDP)
+			if _, err := c.Write(sent); err != nil {
+				t.Fatal(err)
+			}
+			m, err := c.Read(got)
+			if err != nil || !bytes.Equal(got[:m], sent) {
+				t.Errorf("of %d bytes came back %d: %v", n, m, err)
+			}
+		}
+	}
+}
+
+func TestCrowd(t *testing.T) {
+	c := crowd{all: 5, each: 3, here: map[netip.Addr]int{}}
+	one, two := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	var in []bool
+	for range 4 {
+		in = append(in, c.enter(one))
+	}
+	for range 3 {
+		in = append(in, c.enter(two))
+	}
+	c.leave(one)
+	in = append(in, c.enter(two))
+	if want := []bool{true, true, true, false, true, true, false, true}; !slices.Equal(in, want) {
+		t.Errorf("let in %v, want %v", in, want)
+	}
+	c.leave(one)
+	c.leave(one)
+	for range 3 {
+		c.leave(two)
+	}
+	if c.total != 0 || len(c.here) != 0 {
+		t.Errorf("%d are left, of %v", c.total, c.here)
+	}
+}
+
+// TestNamesAreOfTheQuestion: what else an answer carries names nothing.
+func TestNamesAreOfTheQuestion(t *testing.T) {
+	n := newNames()
+	var answer []dns.RR
+	for _, line := range []string{
+		"www.example. CNAME cdn.example.", "cdn.example. A 198.51.100.7", "cdn.example. AAAA 2001:db8:9::7",
+		"registry.example. A 198.51.100.8",
+	} {
+		rr, err := dns.NewRR(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer = append(answer, rr)
+	}
+	n.learn(dns.Question{Name: "WWW.example."}, answer)
+	n.learn(dns.Question{Name: "other.example."}, []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: "Other.example."}, A: net.IPv4(198, 51, 100, 7)}})
+	for addr, want := range map[string][]string{
+		"198.51.100.7": {"other.example", "www.example"}, "2001:db8:9::7": {"www.example"}, "198.51.100.8": nil,
+	} {
+		if got := n.of(netip.MustParseAddr(addr)); !slices.Equal(got, want) {
+			t.Errorf("%s is called %v, want %v", addr, got, want)
+		}
+	}
+	for i := range 2 * maxNamed {
+		n.call([]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}, "many.example.")
+	}
+	if len(n.calls) != maxNamed || len(n.order) != maxNamed {
+		t.Errorf("%d addresses are kept, in order %d", len(n.calls), len(n.order))
+	}
+}
+
+func TestLedgerIsBounded(t *testing.T) {
+	told := make(chan []Asked, 1)
+	l := newLedger(func(all []Asked) { told <- all })
+	from := netip.MustParseAddr("10.0.0.1")
+	for i := range 3 * maxAsked {
+		l.note(from, string(rune('a'+i%26))+string(rune('a'+i/26))+".example.")
+	}
+	all, sum := <-told, 0
+	for _, a := range all {
+		sum += a.Count
+	}
+	if len(all) != maxAsked+1 || sum != 3*maxAsked {
+		t.Errorf("told of %d names, %d times", len(all), sum)
+	}
+}
+
+// FuzzHeldPacket: whatever a station sends, nothing but a whole packet is read.
+func FuzzHeldPacket(f *testing.F) {
+	four := append([]byte{0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 198, 51, 100, 7}, make([]byte, 20)...)
+	f.Add(four)
+	f.Add(append([]byte{0x46}, four[1:]...))
+	f.Add(append([]byte{0x60, 0, 0, 0, 0, 20, 6, 64}, make([]byte, 52)...))
+	g := &gate{send4: -1, send6: -1, divert: &divert{logf: func(string, ...any) {}}}
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		key, ok := ends(packet)
+		if !ok {
+			return
+		}
+		if !key.from.IsValid() || !key.to.IsValid() {
+			t.Errorf("%x goes from %s to %s", packet, key.from, key.to)
+		}
+		if isTCP(packet) {
+			g.refuse(key, packet)
+		} else {
+			g.filtered(key, packet)
+		}
+	})
+}

@@ -1,0 +1,226 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"platelayer/backbone"
+	"platelayer/netplan"
+	"platelayer/topology"
+)
+
+const (
+	// egressTime is how long a destination outside may take to answer.
+	egressTime = 10 * time.Second
+	// maxEgress bounds the connections outside that one station waits for.
+	maxEgress = 64
+)
+
+// guard decides what stations may reach outside, and keeps what they tried.
+type guard struct {
+	leaks *leakBook
+
+	mu      sync.Mutex
+	policy  policy
+	waiting map[string]int // by station
+}
+
+// policy is what a topology allows, by who asks.
+type policy struct {
+	sources map[netip.Addr]source
+	subnets map[netip.Prefix]source // of clusters: for what is behind a station
+	inside  []netip.Prefix          // what is never outside
+}
+
+type source struct {
+	name   string // "cluster/station", or a cluster's with a "/" behind
+	egress string
+	to     []topology.Destination
+}
+
+func newPolicy(t *topology.Topology, p *netplan.Plan) policy {
+	all := policy{sources: map[netip.Addr]source{}, subnets: map[netip.Prefix]source{}}
+	named := func(name, egress string) source { return source{name, egress, topology.Destinations(egress)} }
+	byID := map[string]source{}
+	for i := range t.Clusters {
+		c := &t.Clusters[i]
+		for _, subnet := range c.Subnets {
+			all.subnets[subnet.Masked()] = named(c.Name+"/", t.EgressOf(c, nil))
+		}
+		for j := range c.Stations {
+			byID[c.Stations[j].ID()] = named(c.Stations[j].ID(), t.EgressOf(c, &c.Stations[j]))
+		}
+	}
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		if n.Station == "" {
+			if n.Divert != nil {
+				all.inside = n.Divert.Own
+			}
+			continue
+		}
+		from := byID[n.Cluster+"/"+n.Station]
+		for _, a := range n.Loopback {
+			all.sources[a.Addr()] = from
+		}
+		for _, f := range n.Interfaces {
+			for _, a := range f.Addresses {
+				all.sources[a.Addr()] = from
+			}
+		}
+	}
+	return all
+}
+
+// who is the source of an address.
+func (p *policy) who(a netip.Addr) source {
+	if s, ok := p.sources[a]; ok {
+		return s
+	}
+	for subnet, s := range p.subnets {
+		if subnet.Contains(a) {
+			return s
+		}
+	}
+	return source{name: a.String(), egress: topology.EgressNone}
+}
+
+// refuses says why a source may not reach a destination, or "". local are the
+// machine's own addresses.
+func (p *policy) refuses(s source, to netip.AddrPort, names []string, local func() []netip.Addr) string {
+	addr := to.Addr()
+	if slices.ContainsFunc(p.inside, func(own netip.Prefix) bool { return own.Contains(addr) }) {
+		return "it is not outside"
+	}
+	for _, d := range s.to {
+		if d.Port != 0 && d.Port != to.Port() {
+			continue
+		}
+		if d.Prefix.IsValid() && d.Prefix.Contains(addr) || d.Name != "" && slices.Contains(names, d.Name) {
+			return ""
+		}
+	}
+	switch {
+	case s.egress == topology.EgressNone:
+		return "egress is none"
+	case s.egress != topology.EgressAllow:
+		return "egress does not list it"
+	case addr.IsLoopback() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLinkLocalUnicast() || slices.Contains(local(), addr):
+		return "it is the machine's own"
+	}
+	return ""
+}
+
+// silent lists who gets no answers about outside names.
+func (p *policy) silent() []netip.Addr {
+	var all []netip.Addr
+	for a, s := range p.sources {
+		if s.egress == topology.EgressNone {
+			all = append(all, a)
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return all
+}
+
+func localAddresses() []netip.Addr {
+	var all []netip.Addr
+	found, _ := net.InterfaceAddrs()
+	for _, a := range found {
+		if n, ok := a.(*net.IPNet); ok {
+			if addr, ok := netip.AddrFromSlice(n.IP); ok {
+				all = append(all, addr.Unmap())
+			}
+		}
+	}
+	return all
+}
+
+// set puts a new policy in the place of the old one. Connections under way go
+// on.
+func (g *guard) set(p policy) {
+	g.mu.Lock()
+	g.policy = p
+	g.mu.Unlock()
+}
+
+// open is a backbone.EgressFunc.
+func (g *guard) open(ctx context.Context, network string, from, to netip.AddrPort, names []string) (*os.File, error) {
+	if network != "tcp" && network != "udp" && network != "icmp" || !to.IsValid() || (to.Port() == 0) != (network == "icmp") {
+		return nil, errors.New("not a destination")
+	}
+	g.mu.Lock()
+	p := g.policy
+	s := p.who(from.Addr())
+	crowded := g.waiting[s.name] >= maxEgress
+	if !crowded {
+		g.waiting[s.name]++
+		defer g.left(s.name)
+	}
+	g.mu.Unlock()
+	tried := Leak{Station: s.name, Protocol: network, Address: to.Addr(), Port: to.Port()}
+	for _, name := range names {
+		tried.Name = name
+		if slices.ContainsFunc(s.to, func(d topology.Destination) bool { return d.Name == name }) {
+			break
+		}
+		tried.Name = names[0]
+	}
+	why := p.refuses(s, to, names, localAddresses)
+	tried.Outcome = LeakRefused
+	if why == "" && crowded {
+		why, tried.Outcome = fmt.Sprintf("%d others wait for an answer", maxEgress), LeakFailed
+	}
+	if why != "" {
+		tried.Reason = why
+		g.leaks.add(tried, 1)
+		return nil, errors.New(why)
+	}
+	ctx, cancel := context.WithTimeout(ctx, egressTime)
+	defer cancel()
+	f, err := backbone.Dial(ctx, network, to)
+	tried.Outcome = LeakAllowed
+	if err != nil {
+		tried.Outcome, tried.Reason = LeakFailed, cause(err)
+	}
+	g.leaks.add(tried, 1)
+	return f, err
+}
+
+// cause is an error without what the record says anyway.
+func cause(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	return err.Error()
+}
+
+func (g *guard) left(name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.waiting[name]--; g.waiting[name] == 0 {
+		delete(g.waiting, name)
+	}
+}
+
+// asked takes questions for outside names that were not passed on.
+func (g *guard) asked(all []backbone.Asked) {
+	g.mu.Lock()
+	p := g.policy
+	g.mu.Unlock()
+	for _, a := range all {
+		g.leaks.add(Leak{Station: p.who(a.From).name, Protocol: "dns", Name: a.Name, Outcome: LeakRefused, Reason: "no upstream resolver"}, a.Count)
+	}
+}
