@@ -30,6 +30,8 @@ type Config struct {
 	// Out names the stations ("cluster/station") that leave names which they
 	// share with others: they do not run, or are not well.
 	Out []string `json:"out,omitempty"`
+	// Ports are the machine's that lead to stations.
+	Ports []Port `json:"ports,omitempty"`
 	// Silent holds who gets SERVFAIL for such names whatever Upstream says.
 	Silent []netip.Addr `json:"silent,omitempty"`
 	// Divert is the port of the transparent sockets for what stations send

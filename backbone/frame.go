@@ -22,7 +22,7 @@ import (
 //   - 1: configurations and sockets.
 //   - 2: the backbone holds files.
 //   - 3: sockets to the outside for stations, questions that were not passed on,
-//     questions followed, records.
+//     questions followed, records, published ports.
 const protocol = 3
 
 // Types of messages.

@@ -46,6 +46,7 @@ func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket
 	}
 	b.server = newServer(ctx, b.upstream, b.logf)
 	b.keeper = newSession(p, &b.shelf, b.server)
+	b.ports = newPorts(&b.shelf, &b.server.tasks, b.logf)
 	b.divert = newDivert(ctx, b.logf, &b.server.tasks, b.server.names)
 	b.divert.keeper.Store(b.keeper)
 	b.server.ledger = newLedger(func(all []Asked) {
@@ -87,6 +88,7 @@ type backbone struct {
 	keeper     *session // whose configuration is worked from
 	inbox      chan delivery
 	shelf      shelf // guards itself: every session's
+	ports      *ports
 }
 
 // delivery is a configuration from a keeper, or the end of its connection.
@@ -198,6 +200,7 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 	}
 	b.configured = true
 	b.server.zones.Store(known)
+	b.ports.set(ctx, config)
 	silent := map[netip.Addr]bool{}
 	for _, a := range config.Silent {
 		silent[a] = true
@@ -234,4 +237,5 @@ func (b *backbone) close() {
 	for _, l := range b.listeners {
 		l.close()
 	}
+	b.ports.close()
 }

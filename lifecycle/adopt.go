@@ -45,6 +45,7 @@ func (k *keeper) adopt(ctx context.Context) error {
 		go k.reviveBackbone(0)
 	}
 	k.takeTerminals(ctx)
+	k.takePorts(ctx)
 	k.mindAll()
 	k.event(Event{Kind: EventAdopted})
 	return k.flush() // who asked for a keeper reads the state next

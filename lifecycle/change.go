@@ -52,6 +52,7 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 	step := stepper(ctx, k.tell)
 	err := firstError(
 		step("intent", c.begin),
+		step("ports", k.openPorts),
 		step("network", func() error { return kernel.Extend(ctx, k.plan, k.kernelOptions()) }),
 		step("machine's bridges", k.warnOfFilter),
 		step("seals", func() error { return c.check(ctx) }),
@@ -68,6 +69,12 @@ func (k *keeper) change(ctx context.Context, r *request) error {
 	err = firstError(
 		step("stop", c.stop),
 		step("wiring", func() error { return c.rewire(going) }),
+		step("uplink", func() error {
+			if c.request.oneOff { // its network is there
+				return nil
+			}
+			return k.reach()
+		}),
 		step("definitions", func() error {
 			refused = c.redefine(going)
 			return nil
@@ -191,6 +198,7 @@ func (c *change) check(ctx context.Context) error {
 func (c *change) withdraw() error {
 	k := c.k
 	discard(c.roots)
+	k.withdrawPorts()
 	var errs []error
 	if c.recorded {
 		errs = append(errs, write(k.layout.intent(k.name), c.old, true))
@@ -269,7 +277,9 @@ func (c *change) rewire(ctx context.Context) error {
 // redefine gives stations that run on their new limits, names and checks.
 func (c *change) redefine(ctx context.Context) error {
 	k := c.k
+	closeOld := k.switchPorts()
 	errs := []error{k.configureBackbone(ctx)}
+	closeOld()
 	olds := map[string]*topology.Station{}
 	for _, s := range stations(c.old.Topology) {
 		olds[s.ID()] = s

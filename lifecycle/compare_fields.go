@@ -51,6 +51,7 @@ func stationFields() []field[topology.Station] {
 		{"egress", whole, false, func(s *station) []part { return single(cmp.Or(s.Egress, "its cluster's")) }},
 		{"interfaces", elements, false, func(s *station) []part { return partsOf(s.Interfaces, interfacePart) }},
 		{"routes", elements, false, func(s *station) []part { return partsOf(s.Routes, routePart) }},
+		{"ports", elements, false, func(s *station) []part { return partsOf(s.Ports, portPart) }},
 		{"aliases", elements, false, func(s *station) []part { return partsOf(s.Aliases, alone) }},
 		{"tls", elements, true, tlsParts},
 		{"dns", whole, false, func(s *station) []part { return listed(s.DNS) }},

@@ -66,6 +66,8 @@ func backboneFields() []field[topology.Backbone] {
 			return partsOf(b.Domains, func(d topology.UpstreamDomain) part { return part{word(d.Domain), strings.Join(d.Servers, " ")} })
 		}},
 		{"routes", elements, false, func(b *backbone) []part { return partsOf(b.Routes, routePart) }},
+		{"host_routes", whole, false, func(b *backbone) []part { return single(cmp.Or(b.HostRoutes, "auto")) }},
+		{"host_access", whole, false, func(b *backbone) []part { return single(strconv.FormatBool(b.HostAccess)) }},
 	}
 }
 
@@ -169,4 +171,15 @@ func compareLinks(old, new []topology.Link) []Change {
 		}
 	}
 	return changes
+}
+
+func portPart(p topology.Port) part {
+	var said []string
+	if p.Name != "" {
+		said = append(said, "name "+word(p.Name))
+	}
+	if p.AppProtocol != "" {
+		said = append(said, "app_protocol "+word(p.AppProtocol))
+	}
+	return part{p.Text(), strings.Join(said, " ")}
 }

@@ -149,7 +149,7 @@ func fill(t *testing.T, v reflect.Value) {
 		v.SetString("a=a")
 	case reflect.Int, reflect.Int64:
 		v.SetInt(7)
-	case reflect.Uint32:
+	case reflect.Uint16, reflect.Uint32:
 		v.SetUint(1)
 	case reflect.Float64:
 		v.SetFloat(0.5)
@@ -196,7 +196,7 @@ func vary(t *testing.T, v reflect.Value, path string, changed func(path string))
 		n += try("a=b", "")
 	case reflect.Int, reflect.Int64:
 		n += try(v.Int()+1, "")
-	case reflect.Uint32:
+	case reflect.Uint16, reflect.Uint32:
 		n += try(v.Uint()+1, "")
 	case reflect.Float64:
 		n += try(v.Float()+1, "")

@@ -191,6 +191,9 @@ func clear(l Layout, name string) error {
 		return fmt.Errorf("cannot remove the network of %q: %w", name, err)
 	}
 	if ours {
+		if err := (outside{l}).clear(name); err != nil {
+			return err
+		}
 		if err := native.RemoveCgroup(cgroup(name)); err != nil {
 			return fmt.Errorf("cannot remove the cgroups of %q: %w", name, err)
 		}

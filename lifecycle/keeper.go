@@ -38,13 +38,17 @@ type keeper struct {
 	naming    sync.Mutex // held while the backbone is configured
 	tidying   sync.Mutex // held while the keeper itself waits for operating, or has it
 
-	mu        sync.Mutex // guards all below, and the members' fields
-	intent    *Intent
-	plan      *netplan.Plan
-	site      site
-	state     State
-	members   []*member // in the order of state.Stations
-	backbone  router
+	mu       sync.Mutex // guards all below, and the members' fields
+	intent   *Intent
+	plan     *netplan.Plan
+	site     site
+	state    State
+	members  []*member // in the order of state.Stations
+	backbone router
+	// files are the sockets of the published ports, and pending is what a change
+	// under way makes of them.
+	files     map[string]*os.File
+	pending   *published
 	told      []string       // the stations that it knows to be out of turn
 	guard     guard          // guards itself
 	retired   bool           // `down` is at work

@@ -111,7 +111,7 @@ func (k *keeper) dnsConfig() backbone.Config {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t := k.intent.Topology
-	config := backbone.Config{DNS: k.plan.DNS, Upstream: upstream(t.Backbone.Upstream), Out: k.outOfTurn()}
+	config := backbone.Config{DNS: k.plan.DNS, Upstream: upstream(t.Backbone.Upstream), Out: k.outOfTurn(), Ports: k.portConfig()}
 	for _, d := range t.Backbone.Domains {
 		config.Domains = append(config.Domains, backbone.Domain{Name: d.Domain, Upstream: upstream(d.Servers)})
 	}

@@ -60,6 +60,7 @@ func (k *keeper) serveBackbone(ctx context.Context, process containers.Process, 
 	if err != nil {
 		return err
 	}
+	k.givePorts(talk)
 	talk.Guard(k.guard.open, k.guard.asked)
 	config := k.dnsConfig()
 	serving, stop := context.WithCancel(context.Background())

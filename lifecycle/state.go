@@ -17,6 +17,7 @@ import (
 
 	"platelayer/containers"
 	"platelayer/containers/native"
+	"platelayer/netplan"
 	"platelayer/topology"
 )
 
@@ -69,6 +70,10 @@ type State struct {
 	Stations []*ContainerState     `json:"stations"`
 	// OneOff: the change under way only brings or removes one-off stations.
 	OneOff bool `json:"one_off,omitempty"`
+	// Uplink is the machine's way to the stations, nil where there is none.
+	Uplink *netplan.Uplink `json:"uplink,omitempty"`
+	// Ports are the machine's that lead to stations.
+	Ports []PublishedPort `json:"ports,omitempty"`
 	// Retired: a `down` has begun, and may have been killed since.
 	Retired bool `json:"retired,omitempty"`
 }

@@ -21,6 +21,7 @@ import (
 type UpOptions struct {
 	File     string        // the topology file, absolute
 	Keep     bool          // leave what a failed launch made
+	Hosts    bool          // put the stations into the machine's hosts file
 	Recreate bool          // start stations anew, without what they wrote
 	Only     []string      // of a topology that is up, touch these ("cluster/station") and what they need; nil is all
 	AtBoot   *bool         // bring it up at the machine's start too; nil leaves it as it is
@@ -52,6 +53,9 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	if err := checkMachine(l, t); err != nil {
 		return nil, err
 	}
+	if err := checkPorts(l, t, o.File); err != nil {
+		return nil, err
+	}
 	noteContents(t)
 	unlock, err := lock(l, t.Name)
 	if err != nil {
@@ -70,6 +74,9 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 		err = changeRunning(ctx, l, found, intent, o, result)
 	} else if err == nil {
 		err = launchAnew(ctx, l, found, intent, o)
+	}
+	if err == nil {
+		err = nameStations(l, t, o.Hosts, o.Progress)
 	}
 	result.Took = time.Since(began)
 	return result, err
@@ -116,8 +123,16 @@ func (k *keeper) launch(ctx context.Context) error {
 	var roots []*root
 	defer func() { discard(roots) }()
 	return firstError(
+		step("ports", func() error {
+			err := k.openPorts()
+			if err == nil {
+				k.switchPorts()
+			}
+			return err
+		}),
 		step("network", func() error { return kernel.Apply(ctx, k.plan, k.kernelOptions()) }),
 		step("machine's bridges", k.warnOfFilter),
+		step("uplink", k.reach),
 		step("roots", func() (err error) {
 			roots, err = k.assemble(ctx)
 			return err

@@ -56,7 +56,7 @@ func (b *builder) divert(n *Node) {
 // are diverted, for clouds serve their instances' secrets there and a station
 // has no other of these as its neighbour.
 func ownDestinations(n *Node) []netip.Prefix {
-	var all []netip.Prefix
+	all := []netip.Prefix{uplinks4(), uplinks6()}
 	for _, text := range []string{"0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/127", "fe80::/10", "ff00::/8"} {
 		all = append(all, netip.MustParsePrefix(text))
 	}

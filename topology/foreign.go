@@ -12,11 +12,6 @@ func foreignKeys(at level) map[string]string {
 			"version":  "remove it; the format has no version key",
 			"models":   "there are no models; remove it",
 		}
-	case backboneLevel:
-		return map[string]string{
-			"host_routes": "remove it; the machine reaches the stations where it can",
-			"host_access": "remove it; stations cannot open connections to the machine",
-		}
 	case clusterLevel:
 		return map[string]string{
 			"driver":      "remove it; a cluster is always a bridge of its own",
@@ -84,7 +79,6 @@ func foreignStationKeys() map[string]string {
 	return map[string]string{
 		"image": rootfs, "build": rootfs, "pull_policy": rootfs, "pull_refresh_after": rootfs, "platform": rootfs, "runtime": rootfs,
 		"networks": network, "network_mode": network, "links": network, "external_links": network,
-		"ports":          "remove it; the machine reaches a station at its own address",
 		"expose":         "remove it; stations reach every port of each other",
 		"domainname":     "use domain in the cluster",
 		"container_name": "remove it; the name is <topology>.<cluster>.<station>",

@@ -68,6 +68,11 @@ func backboneKeys() []key {
 		{name: "routes", shape: list("a list of routes", object("a mapping of to and via", routeLevel)),
 			example: "routes: [{to: 198.51.100.0/24, type: unreachable}]", def: "none",
 			doc: "Further routes of the backbone: to what lies behind a station, or to nowhere."},
+		{name: "host_routes", shape: either("true, false or auto", oneOf("auto"), shape{form: formBoolean}), example: "host_routes: true", def: "`auto`",
+			doc: "Whether the machine reaches stations at their own addresses. `auto`: those in private, unique local, shared (CGNAT) and documentation ranges. " +
+				"`true`: all, so that the machine does not reach the real owners of these addresses meanwhile. A subnet that the machine is connected to never."},
+		{name: "host_access", shape: shape{form: formBoolean}, example: "host_access: true", def: "false",
+			doc: "Whether stations may open connections to the machine, at its end of the uplink; to which ports is its own firewall's."},
 	}
 }
 

@@ -40,6 +40,7 @@ func mtuKey(def string) key {
 func networkLevels() map[level][]key {
 	address := text("an IP address")
 	return map[level][]key{
+		portLevel: portKeys(),
 		linkLevel: {
 			{name: "endpoints", required: true, shape: list("a list of two stations",
 				either("a station or a mapping of its end", text(""), object("", endpointLevel))),

@@ -50,6 +50,7 @@ func stationKeys() []key {
 			doc: "Who runs the command: names or numbers, `user` or `user:group`."},
 		{name: "hostname", shape: text("a host name"), example: "hostname: www1", def: "the station's name",
 			doc: "The name that the station's programs see as their machine's."},
+		portsKey(),
 		{name: "volumes", shape: list("a list of volumes", either("[SOURCE:]TARGET[:OPTIONS] or a mapping", text(""), object("", volumeLevel))),
 			example: "volumes: [./site:/srv/site:ro]", def: "none",
 			doc: "Files and folders of the machine that the station sees, as `SOURCE:TARGET`, `SOURCE:TARGET:ro`, or a mapping. " +

@@ -94,6 +94,7 @@ func (l *loader) resolve() *Topology {
 	l.resolveDependencies()
 	l.checkManifests()
 	l.checkTLS()
+	l.checkPorts()
 
 	l.placeSubnets()
 	for _, c := range l.clusters {
@@ -216,6 +217,14 @@ func (l *loader) backbone() Backbone {
 	l.routes = l.routesOf(n)
 	b.Egress = l.egress(n)
 	silent := b.Egress == EgressNone && !l.opened()
+	if h := n.get("host_routes"); h != nil && h.text != "auto" {
+		b.HostRoutes = strings.ToLower(h.text)
+	}
+	if h := n.get("host_access"); h.isTrue() {
+		if b.HostAccess = true; b.HostRoutes == "false" {
+			l.spoil(h, "host_access is set although host_routes is false", "without routes the machine can't answer a station: remove one of them")
+		}
+	}
 	up := n.get("upstream")
 	if up == nil {
 		if !silent && !n.spoiled("upstream") {

@@ -30,7 +30,7 @@ func (t *Topology) OneOff(of *Station, name string) (*Station, error) {
 	if of.Hostname == of.Name {
 		s.Hostname = s.Name
 	}
-	s.Aliases, s.Group, s.Profiles = nil, "", nil
+	s.Aliases, s.Group, s.Profiles, s.Ports = nil, "", nil, nil // the machine's ports are the other's
 	s.Healthcheck, s.Restart = nil, Restart{}
 	s.TTY, s.StdinOpen = false, false
 	s.MAC, s.Loopback = "", nil

@@ -28,7 +28,7 @@ clusters:
 	if first.Name != "web-run-2" || first.Hostname != first.Name || first.Rootfs != "host" {
 		t.Errorf("the copy is %+v", first)
 	}
-	if first.Aliases != nil || first.Group != "" || first.Healthcheck != nil || first.Restart != (Restart{}) {
+	if first.Aliases != nil || first.Ports != nil || first.Group != "" || first.Healthcheck != nil || first.Restart != (Restart{}) {
 		t.Errorf("the copy would be taken for the station: %+v", first)
 	}
 	more, ok := top.With(first)

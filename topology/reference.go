@@ -147,6 +147,13 @@ clusters: {lan: {stations: {a: , b: }}}
     gateway: [fibre, {station: mobile, metric: 500}]
     stations: {fibre: , mobile: , desk: }
 `},
+		{portLevel, "An entry of `ports`, long form", "The short form is `PUBLISHED:TARGET`, `ADDRESS:PUBLISHED:TARGET/udp` or `TARGET`.",
+			`clusters:
+  web:
+    stations:
+      www1: {ports: ["81:80"]}
+      www2: {ports: [{target: 80, published: "82", host_ip: 127.0.0.1}]}
+`},
 		{linkLevel, "An entry of `links`", "A wire between two stations, outside of any switch.",
 			`clusters:
   a: {stations: {router: }}

@@ -159,6 +159,8 @@ func limitExample(at level, k key, station func(string) string) string {
 	switch at {
 	case linkLevel:
 		return station("") + "\nlinks: [{" + with("endpoints: [a, db]") + "}]"
+	case portLevel:
+		return station("ports: [{" + with("target: 80") + "}]")
 	case endpointLevel:
 		return station("") + "\nlinks: [{subnets: [10.99.0.0/31, 'fd99::/127'], endpoints: [db, {" + with("station: lan/a") + "}]}]"
 	case upstreamLevel:

@@ -56,6 +56,7 @@ const (
 	interfaceLevel     level = "interface"
 	routeLevel         level = "route"
 	linkLevel          level = "link"
+	portLevel          level = "port"
 	endpointLevel      level = "endpoint"
 	gatewayLevel       level = "gateway"
 	tlsLevel           level = "tls"

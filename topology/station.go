@@ -66,6 +66,7 @@ func (l *loader) station(s *stationDraft) {
 	s.routes = l.routesOf(n)
 	l.loopback(s)
 	l.resolving(s)
+	l.ports(s)
 }
 
 const largestID = "numbers of users and groups go up to 2147483647"

@@ -37,6 +37,12 @@ type Backbone struct {
 	// Domains have resolvers of their own.
 	Domains []UpstreamDomain `json:"domains,omitempty"`
 	Routes  []Route          `json:"routes,omitempty"`
+	// HostRoutes says whether the machine gets routes to the stations: "true",
+	// "false", or "" for those to ranges that are nobody's on the internet.
+	HostRoutes string `json:"host_routes,omitempty"`
+	// HostAccess lets stations open connections to the machine's end of the
+	// uplink.
+	HostAccess bool `json:"host_access,omitempty"`
 }
 
 // Cluster is a LAN: one virtual switch with one or more subnets.
@@ -122,6 +128,7 @@ type Station struct {
 	DNSOpt     []string     `json:"dns_opt,omitempty"`
 	ExtraHosts []ExtraHost  `json:"extra_hosts,omitempty"`
 	Egress     string       `json:"egress,omitempty"` // "" is the cluster's
+	Ports      []Port       `json:"ports,omitempty"`
 
 	// Entrypoint and Command are nil where the file does not set them.
 	Entrypoint  []string `json:"entrypoint,omitempty"`

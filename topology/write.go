@@ -21,6 +21,10 @@ func (t *Topology) YAML() ([]byte, error) {
 	}
 	w.upstream(&t.Backbone)
 	w.routes(1, t.Backbone.Routes)
+	if t.Backbone.HostRoutes != "" {
+		w.line(1, "host_routes", t.Backbone.HostRoutes)
+	}
+	w.flag(1, "host_access", t.Backbone.HostAccess)
 	w.shared(t)
 	w.open(0, "clusters")
 	for i := range t.Clusters {
@@ -113,6 +117,7 @@ func (w *writer) station(s *Station) {
 	w.text(depth, "user", s.User)
 	w.line(depth, "hostname", scalarText(s.Hostname))
 	w.process(depth, s)
+	w.ports(depth, s.Ports)
 	w.volumes(depth, s.Volumes)
 	w.mounts(depth, s)
 	w.security(depth, s)

@@ -90,7 +90,7 @@ func (a *app) command() *cobra.Command {
 	add("life", a.upCommand(), a.downCommand(), a.psCommand(), a.lsCommand(), a.logsCommand(), a.execCommand(), a.runCommand(),
 		a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
 		a.scaleCommand(), a.rmCommand(), a.eventsCommand(), a.inspectCommand(), a.statsCommand(), a.topCommand(), a.shellCommand(), a.cpCommand())
-	add("network", a.netCommand(), a.caCommand())
+	add("network", a.netCommand(), a.portCommand(), a.hostsCommand(), a.caCommand())
 	add("integrity", a.sealCommand(), a.verifyCommand())
 	add("machine", a.doctorCommand(), a.versionCommand())
 	add("life")

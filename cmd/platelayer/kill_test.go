@@ -139,5 +139,14 @@ func leftOf(t testing.TB, name, root string) string {
 			left = append(left, strings.TrimSpace(line))
 		}
 	}
+	links, err := exec.Command("ip", "link").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(links)) {
+		if strings.Contains(line, "alias platelayer "+name) {
+			left = append(left, "the uplink: "+strings.TrimSpace(line))
+		}
+	}
 	return strings.Join(left, ", ")
 }

@@ -1,0 +1,160 @@
+package backbone
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// servedPort serves a socket that listens on loopback, which leads to station.
+func servedPort(t *testing.T, network string, places int, station netip.AddrPort) (*ports, string) {
+	ctx, cancel := context.WithCancel(t.Context())
+	held, tasks := new(shelf), new(sync.WaitGroup)
+	p := newPorts(held, tasks, t.Logf)
+	p.connections = make(chan struct{}, places)
+	t.Cleanup(func() {
+		cancel()
+		p.close()
+		tasks.Wait()
+	})
+	var f *os.File
+	var at string
+	if network == "udp" {
+		c, err := net.ListenPacket(network, "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		at = c.LocalAddr().String()
+		if f, err = c.(*net.UDPConn).File(); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.SetsockoptInt(int(f.Fd()), unix.SOL_IP, unix.IP_PKTINFO, 1); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		l, err := net.Listen(network, "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		at = l.Addr().String()
+		if f, err = l.(*net.TCPListener).File(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held.serve(nil, &message{Type: msgHold, Name: "p", file: f})
+	p.set(ctx, &Config{Ports: []Port{{Name: "p", Network: network, To: []netip.AddrPort{station}}}})
+	return p, at
+}
+
+// TestPortCarries moves more than any buffer holds both ways, each side's end
+// by itself, over a port that is full and then taken away.
+func TestPortCarries(t *testing.T) {
+	station, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer station.Close()
+	go func() {
+		for {
+			c, err := station.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // answers when it has all
+				defer c.Close()
+				all, _ := io.ReadAll(c)
+				c.Write(bytes.ToUpper(all))
+			}()
+		}
+	}()
+	p, at := servedPort(t, "tcp", 1, netip.MustParseAddrPort(station.Addr().String()))
+	said := strings.Repeat("all aboard ", 1<<20)
+	c, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(time.Minute))
+
+	// There is a place for one.
+	if second, err := net.Dial("tcp", at); err == nil {
+		second.SetDeadline(time.Now().Add(time.Minute))
+		if n, err := second.Read(make([]byte, 1)); n != 0 || err == nil {
+			t.Errorf("a connection too many: %d bytes, error %v", n, err)
+		}
+		second.Close()
+	}
+	// A port that is no longer wanted listens no more; its connection goes on.
+	p.held.serve(nil, &message{Type: msgDrop, Name: "p"})
+	p.set(t.Context(), &Config{})
+	if c, err := net.Dial("tcp", at); err == nil {
+		c.Close()
+		t.Error("it still listens")
+	}
+	if _, err := io.WriteString(c, said); err != nil {
+		t.Fatal(err)
+	}
+	c.(*net.TCPConn).CloseWrite()
+	got, err := io.ReadAll(c)
+	if err != nil || string(got) != strings.ToUpper(said) {
+		t.Fatalf("got %d bytes of %d, error %v", len(got), len(said), err)
+	}
+}
+
+// TestPortDatagrams has two clients, whom the station sees apart.
+func TestPortDatagrams(t *testing.T) {
+	station, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer station.Close()
+	go func() {
+		buf := make([]byte, 1<<16)
+		for {
+			n, from, err := station.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			station.WriteTo(append([]byte(from.String()+" "), buf[:n]...), from)
+		}
+	}()
+	_, at := servedPort(t, "udp", 1, netip.MustParseAddrPort(station.LocalAddr().String()))
+	seen := map[string]bool{}
+	for _, word := range []string{"one", "two"} {
+		c, err := net.Dial("udp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		var last string
+		for range 2 {
+			c.SetDeadline(time.Now().Add(time.Minute))
+			io.WriteString(c, word)
+			buf := make([]byte, 1000)
+			n, err := c.Read(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			from, said, _ := strings.Cut(string(buf[:n]), " ")
+			if said != word || last != "" && from != last {
+				t.Errorf("%q of %s, before %s", said, from, last)
+			}
+			last = from
+		}
+		seen[last] = true
+	}
+	if len(seen) != 2 {
+		t.Errorf("the station saw %v", seen)
+	}
+}
