@@ -78,6 +78,9 @@ func deviceProgram(more []device) []byte {
 	return p
 }
 
+// loadTries bounds how often signals may interrupt the loading of a program.
+const loadTries = 100
+
 // loadDeviceFilter loads the program that allows further devices too. The one
 // without is loaded once; cgroups share it.
 func (h *hierarchies) loadDeviceFilter(more []device) (int, error) {
@@ -103,6 +106,11 @@ func (h *hierarchies) loadDeviceFilter(more []device) (int, error) {
 		name:     [16]byte{'p', 'l', 'a', 't', 'e', 'l', 'a', 'y', 'e', 'r'},
 	}
 	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	// EAGAIN: the verifier gives up when a signal is pending, as the Go
+	// runtime's own often are (kernel/bpf/verifier.c, do_check).
+	for tries := 0; errno == unix.EAGAIN && tries < loadTries; tries++ {
+		fd, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	}
 	runtime.KeepAlive(&attr)
 	if errno != 0 {
 		return -1, &containers.Unsupported{Feature: "the cgroup device filter", Err: errno}
