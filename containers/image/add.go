@@ -1,0 +1,204 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Source is where an image's blobs come from: a registry, an archive.
+type Source interface {
+	// Blob opens a blob at an offset, so that a broken transfer is resumed. One
+	// that can't begin there gives the whole and from 0.
+	Blob(ctx context.Context, d v1.Descriptor, offset int64) (r io.ReadCloser, from int64, err error)
+	// Again tells whether an error may pass when it is tried again.
+	Again(err error) bool
+}
+
+// Progress is what of an image has come so far.
+type Progress struct {
+	Image  string  // its name
+	Digest v1.Hash // of the blob that this is about
+	Done   int64   // bytes of it
+	Total  int64
+	Stage  Stage
+}
+
+// Stage is what happens to a blob.
+type Stage string
+
+// The stages, in order.
+const (
+	StageWaiting   Stage = "waiting"
+	StageFetching  Stage = "fetching"
+	StageUnpacking Stage = "unpacking"
+	StageDone      Stage = "done"
+	StageHere      Stage = "here" // it was there before
+)
+
+// AddOptions say how an image is added.
+type AddOptions struct {
+	Name     string         // one more name for it; may be ""
+	Index    v1.Hash        // Image.Index
+	Progress func(Progress) // called from several goroutines; may be nil
+	Parallel int            // blobs at a time; 0 is 4
+}
+
+func (o *AddOptions) tell(p Progress) {
+	if o.Progress != nil {
+		p.Image = o.Name
+		o.Progress(p)
+	}
+}
+
+// Add brings an image into the store: its manifest, which the caller has read,
+// and whatever blobs the store lacks. Nothing has a name before all is there.
+func (s *Store) Add(ctx context.Context, manifest []byte, from Source, o AddOptions) (*Image, error) {
+	done, err := s.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	m, err := parseManifest(manifest)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fetchAll(ctx, blobsOf(m), from, &o); err != nil {
+		return nil, err
+	}
+	h, size, _ := v1.SHA256(bytes.NewReader(manifest))
+	config, err := s.document(m.Config.Digest)
+	if err != nil {
+		return nil, err
+	}
+	i, err := assemble(h, m, config)
+	if err != nil {
+		return nil, err
+	}
+	i.Index = o.Index
+	if err := s.PutBlob(ctx, h, size, bytes.NewReader(manifest)); err != nil {
+		return nil, err
+	}
+	return i, s.Name(ctx, o.Name, i)
+}
+
+// blobsOf lists what an image needs, each once: the configuration first.
+func blobsOf(m *v1.Manifest) []v1.Descriptor {
+	seen := map[v1.Hash]bool{}
+	var all []v1.Descriptor
+	for _, d := range append([]v1.Descriptor{m.Config}, m.Layers...) {
+		if !seen[d.Digest] {
+			seen[d.Digest] = true
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// fetchAll fetches what the store lacks, several at a time, and ends at the
+// first error.
+func (s *Store) fetchAll(ctx context.Context, blobs []v1.Descriptor, from Source, o *AddOptions) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	for _, d := range blobs {
+		o.tell(Progress{Digest: d.Digest, Total: d.Size, Stage: StageWaiting})
+	}
+	parallel := o.Parallel
+	if parallel <= 0 {
+		parallel = 4
+	}
+	slots := make(chan struct{}, parallel)
+	var wait sync.WaitGroup
+	for _, d := range blobs {
+		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		wait.Go(func() {
+			defer func() { <-slots }()
+			if err := s.fetch(ctx, d, from, o); err != nil {
+				cancel(fmt.Errorf("cannot fetch %s: %w", d.Digest, err))
+			}
+		})
+	}
+	wait.Wait()
+	return context.Cause(ctx)
+}
+
+// fetch fetches one blob, and goes on where a transfer broke off.
+func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddOptions) error {
+	i, err := s.Ingest(ctx, d.Digest, d.Size)
+	if err != nil {
+		return err
+	}
+	if i == nil {
+		o.tell(Progress{Digest: d.Digest, Done: d.Size, Total: d.Size, Stage: StageHere})
+		return nil
+	}
+	defer i.Close()
+	const tries = 6
+	pause := 250 * time.Millisecond
+	for try := 1; ; try++ {
+		before := i.Have()
+		err := s.transfer(ctx, d, from, i, o)
+		if err == nil {
+			break
+		}
+		if i.Have() > before { // what comes at all may take its time
+			try, pause = 1, 250*time.Millisecond
+		}
+		if ctx.Err() != nil || try == tries || !from.Again(err) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		pause *= 2
+	}
+	if err := i.Commit(); err != nil {
+		return err
+	}
+	o.tell(Progress{Digest: d.Digest, Done: d.Size, Total: d.Size, Stage: StageDone})
+	return nil
+}
+
+func (s *Store) transfer(ctx context.Context, d v1.Descriptor, from Source, to *Ingest, o *AddOptions) error {
+	if to.Have() == d.Size && d.Size > 0 {
+		return nil
+	}
+	r, at, err := from.Blob(ctx, d, to.Have())
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if at != to.Have() {
+		if at != 0 {
+			return errors.New("the source began somewhere else than it was asked to")
+		}
+		if err := to.Restart(); err != nil {
+			return err
+		}
+	}
+	const told = 1 << 20
+	for {
+		_, err := io.CopyN(to, r, told)
+		o.tell(Progress{Digest: d.Digest, Done: to.Have(), Total: d.Size, Stage: StageFetching})
+		if err == io.EOF {
+			if to.Have() < d.Size {
+				return fmt.Errorf("the transfer broke off at byte %d of %d: %w", to.Have(), d.Size, io.ErrUnexpectedEOF)
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

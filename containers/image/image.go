@@ -1,0 +1,117 @@
+package image
+
+import (
+	"bytes"
+	"fmt"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Image is an image of one platform: a manifest, its configuration and its
+// layers (OCI image manifest.md, config.md).
+type Image struct {
+	// Digest is the manifest's: what `image ls` shows and a lock pins.
+	Digest v1.Hash
+	// Index is the digest of the multi-platform index that the image was chosen
+	// from, and what its name meant where it came from; zero without one.
+	Index    v1.Hash
+	Manifest *v1.Manifest
+	Config   *v1.ConfigFile
+	Layers   []Layer // the lowest first
+}
+
+// Layer is one layer of an image.
+type Layer struct {
+	Digest  v1.Hash // of the blob, packed or not
+	Size    int64   // of the blob, in bytes
+	DiffID  v1.Hash // of the tar
+	ChainID v1.Hash // of the tar and all below (OCI config.md, "Layer ChainID")
+}
+
+// Size is what the image takes as blobs, in bytes.
+func (i *Image) Size() int64 {
+	n := i.Manifest.Config.Size
+	for _, l := range i.Layers {
+		n += l.Size
+	}
+	return n
+}
+
+// maxLayers is as many lower layers as overlayfs takes (OVL_MAX_STACK).
+const maxLayers = 500
+
+// open reads an image of the store.
+func (s *Store) open(h v1.Hash) (*Image, error) {
+	text, err := s.document(h)
+	if err != nil {
+		return nil, err
+	}
+	m, err := parseManifest(text)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", h, err)
+	}
+	if text, err = s.document(m.Config.Digest); err != nil {
+		return nil, fmt.Errorf("image %s: %w", h, err)
+	}
+	i, err := assemble(h, m, text)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", h, err)
+	}
+	return i, nil
+}
+
+// parseManifest reads a manifest that comes from outside.
+func parseManifest(text []byte) (*v1.Manifest, error) {
+	m, err := v1.ParseManifest(bytes.NewReader(text))
+	if err != nil {
+		return nil, bad("its manifest is not valid: %v", err)
+	}
+	if m.MediaType != "" && !m.MediaType.IsImage() {
+		return nil, bad("a manifest of the type %q is not an image's", shorten(string(m.MediaType)))
+	}
+	if !m.Config.MediaType.IsConfig() {
+		return nil, bad("it is not a container image: its configuration is of the type %q", shorten(string(m.Config.MediaType)))
+	}
+	if len(m.Layers) > maxLayers {
+		return nil, bad("it has %d layers; overlayfs takes %d", len(m.Layers), maxLayers)
+	}
+	for _, d := range append([]v1.Descriptor{m.Config}, m.Layers...) {
+		if err := checkHash(d.Digest); err != nil {
+			return nil, err
+		}
+		if d.Size < 0 {
+			return nil, bad("%s is said to have %d bytes", d.Digest, d.Size)
+		}
+		if len(d.URLs) > 0 {
+			return nil, bad("the layer %s lies outside the registry", d.Digest)
+		}
+	}
+	if m.Config.Size > maxDocument {
+		return nil, bad("its configuration is said to have %d bytes", m.Config.Size)
+	}
+	return m, nil
+}
+
+// assemble joins a manifest with its configuration.
+func assemble(h v1.Hash, m *v1.Manifest, config []byte) (*Image, error) {
+	c, err := v1.ParseConfigFile(bytes.NewReader(config))
+	if err != nil {
+		return nil, bad("its configuration is not valid: %v", err)
+	}
+	if len(c.RootFS.DiffIDs) != len(m.Layers) {
+		return nil, bad("its manifest has %d layers and its configuration %d", len(m.Layers), len(c.RootFS.DiffIDs))
+	}
+	i := &Image{Digest: h, Manifest: m, Config: c}
+	for n, d := range m.Layers {
+		l := Layer{Digest: d.Digest, Size: d.Size, DiffID: c.RootFS.DiffIDs[n]}
+		if err := checkHash(l.DiffID); err != nil {
+			return nil, err
+		}
+		l.ChainID = l.DiffID
+		if n > 0 {
+			l.ChainID, _, _ = v1.SHA256(bytes.NewReader([]byte(i.Layers[n-1].ChainID.String() + " " + l.DiffID.String())))
+		}
+		i.Layers = append(i.Layers, l)
+	}
+	return i, nil
+}

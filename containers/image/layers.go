@@ -1,0 +1,241 @@
+package image
+
+import (
+	"context"
+	"encoding/base32"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
+)
+
+// Key is the name of a layer's folder below `layers`: short, as the names of
+// all layers of an image go into one mount option of 4096 bytes on kernels
+// before 6.5.
+func (l *Layer) Key() string {
+	sum, _ := hex.DecodeString(l.ChainID.Hex) // checked by assemble
+	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:8])
+}
+
+// Names in a layer's folder.
+const (
+	layerTree = "fs"
+	layerInfo = "layer.json"
+)
+
+// unpacked describes an unpacked layer. The whole chain id stands here, as the
+// folder's name has a part of it.
+type unpacked struct {
+	Version int     `json:"version"`
+	ChainID v1.Hash `json:"chain_id"`
+	DiffID  v1.Hash `json:"diff_id"`
+	Entries int64   `json:"entries"`
+	Size    int64   `json:"size"`               // of the tar, in bytes
+	LeftOut int     `json:"left_out,omitempty"` // device nodes
+}
+
+const layerVersion = 1
+
+// LayersDir is the folder that holds the unpacked layers; an image's are
+// Layers(i) below it, each with its tree in "fs".
+func (s *Store) LayersDir() string { return s.path("layers") }
+
+// Tree is the folder of an unpacked layer's tree.
+func (s *Store) Tree(l *Layer) string { return s.path("layers", l.Key(), layerTree) }
+
+// isUnpacked tells whether a layer is there whole.
+func (s *Store) isUnpacked(l *Layer) (bool, error) {
+	info, err := s.readInfo(l)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if info.ChainID != l.ChainID {
+		return false, fmt.Errorf("the layers %s and %s have the same name in the store", info.ChainID, l.ChainID)
+	}
+	return info.Version == layerVersion, nil
+}
+
+func (s *Store) readInfo(l *Layer) (*unpacked, error) {
+	text, err := os.ReadFile(s.path("layers", l.Key(), layerInfo))
+	if err != nil {
+		return nil, err
+	}
+	info := new(unpacked)
+	if err := json.Unmarshal(text, info); err != nil {
+		return nil, &CorruptError{What: "layer", Digest: l.ChainID, Detail: err.Error()}
+	}
+	return info, nil
+}
+
+// Unpack makes sure that an image's layers are unpacked, each once for all
+// images that have it. Two processes that want the same layer wait for each
+// other: each locks an image's layers from the lowest up.
+func (s *Store) Unpack(ctx context.Context, i *Image, o AddOptions) error {
+	done, err := s.use(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	var fresh []string // folders to be published
+	defer func() {
+		for _, dir := range fresh {
+			os.RemoveAll(dir)
+		}
+	}()
+	var below []string // trees, the nearest first
+	for n := range i.Layers {
+		l := &i.Layers[n]
+		there, err := s.isUnpacked(l)
+		if err != nil {
+			return err
+		}
+		if !there {
+			lock, err := s.lockFile(ctx, "ingest/"+l.Key()+".lock", unix.LOCK_EX)
+			if err != nil {
+				return err
+			}
+			defer lock.Close()
+			defer os.Remove(lock.Name())
+			if there, err = s.isUnpacked(l); err != nil {
+				return err
+			}
+		}
+		tree := s.Tree(l)
+		if !there {
+			dir := s.path("ingest", l.Key()+".layer")
+			fresh = append(fresh, dir)
+			if err := s.unpackLayer(ctx, l, dir, below, &o); err != nil {
+				return fmt.Errorf("cannot unpack the layer %s: %w", l.Digest, err)
+			}
+			tree = filepath.Join(dir, layerTree)
+		}
+		below = append([]string{tree}, below...)
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	return s.publish(fresh)
+}
+
+// publish gives unpacked layers their names, after all is on the disk. A
+// damaged one that has the name moves aside; a station that runs on it keeps it.
+func (s *Store) publish(fresh []string) error {
+	if err := syncFS(s.dir); err != nil {
+		return err
+	}
+	for _, dir := range fresh {
+		key := filepath.Base(dir[:len(dir)-len(".layer")])
+		to := s.path("layers", key)
+		err := os.Rename(dir, to)
+		if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
+			aside := s.path("ingest", key+".damaged")
+			if err := errors.Join(os.RemoveAll(aside), os.Rename(to, aside)); err != nil {
+				return err
+			}
+			err = os.Rename(dir, to)
+			os.RemoveAll(aside)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return syncDir(s.path("layers"))
+}
+
+func syncFS(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("cannot write the images to disk: %w", err)
+	}
+	return nil
+}
+
+// unpackLayer unpacks a layer into a folder of its own. below are the trees of
+// the layers under it, the nearest first.
+func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []string, o *AddOptions) error {
+	blob, err := s.OpenBlob(l.Digest)
+	if err != nil {
+		return err
+	}
+	defer blob.Close()
+	if err := os.RemoveAll(dir); err != nil { // of a process that was killed
+		return err
+	}
+	tree := filepath.Join(dir, layerTree)
+	if err := os.MkdirAll(tree, 0o755); err != nil {
+		return err
+	}
+	u := &unpacker{root: -1, limits: s.limits}
+	defer u.close()
+	if u.root, err = unix.Open(tree, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
+		return err
+	}
+	for _, b := range below {
+		fd, err := unix.Open(b, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		u.parents = append(u.parents, fd)
+	}
+	if err := u.rootAsBelow(); err != nil {
+		return err
+	}
+	o.tell(Progress{Digest: l.Digest, Total: l.Size, Stage: StageUnpacking})
+	stream := openLayer(blob, l.Size, s.limits)
+	defer stream.close()
+	if err := u.unpackTar(ctx, stream); err != nil {
+		return err
+	}
+	sum, err := stream.finish()
+	if err != nil {
+		return err
+	}
+	if sum != l.DiffID {
+		return &CorruptError{What: "layer", Digest: l.Digest, Detail: fmt.Sprintf("its content has the digest %s instead of %s", sum, l.DiffID)}
+	}
+	o.tell(Progress{Digest: l.Digest, Done: l.Size, Total: l.Size, Stage: StageDone})
+	text, err := json.Marshal(unpacked{layerVersion, l.ChainID, l.DiffID, u.entries, stream.size, u.leftOut})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, layerInfo), text, 0o600)
+}
+
+func (u *unpacker) close() {
+	for _, fd := range append(u.parents, u.root) {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+// rootAsBelow gives the root folder what the layer below says of it: the
+// archive needn't have an entry for it.
+func (u *unpacker) rootAsBelow() error {
+	if len(u.parents) == 0 {
+		u.folders = append(u.folders, folderTimes{name: "."})
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(u.parents[0], &st); err != nil {
+		return err
+	}
+	if err := copyNodeAttributes(u.parents[0], u.root, &st); err != nil {
+		return err
+	}
+	u.folders = append(u.folders, timesIn(".", &st))
+	return nil
+}

@@ -1,0 +1,204 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
+)
+
+// Annotations of index.json. The first is the one of the OCI image layout, by
+// which skopeo and others find an image in the folder too.
+const (
+	nameAnnotation  = "org.opencontainers.image.ref.name"
+	indexAnnotation = "platelayer.index" // the digest of Image.Index
+)
+
+// Named is an image with one of its names.
+type Named struct {
+	Name string // Reference.String(), or "" for an image without a name
+	*Image
+}
+
+// UnknownError is an image that the store doesn't have.
+type UnknownError struct{ Name string }
+
+func (e *UnknownError) Error() string { return fmt.Sprintf("there is no image %q here", shorten(e.Name)) }
+
+// readIndex reads index.json: the names of the images.
+func (s *Store) readIndex() (*v1.IndexManifest, error) {
+	text, err := os.ReadFile(s.path("index.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return &v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the image store: %w", err)
+	}
+	index := new(v1.IndexManifest)
+	if err := json.Unmarshal(text, index); err != nil {
+		return nil, fmt.Errorf("cannot read the image store: %s: %w", s.path("index.json"), err)
+	}
+	return index, nil
+}
+
+// changeIndex changes the names, one process at a time.
+func (s *Store) changeIndex(ctx context.Context, change func(*v1.IndexManifest) error) error {
+	f, err := s.lockFile(ctx, ".index", unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	index, err := s.readIndex()
+	if err != nil {
+		return err
+	}
+	if err := change(index); err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(index, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := s.write("index.json", text); err != nil {
+		return fmt.Errorf("cannot write the image store's names: %w", err)
+	}
+	return nil
+}
+
+// Name gives an image of the store one more name, which another loses; "" only
+// keeps it from being pruned as a leftover.
+func (s *Store) Name(ctx context.Context, name string, i *Image) error {
+	return s.changeIndex(ctx, func(index *v1.IndexManifest) error {
+		had := slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == i.Digest })
+		if name == "" && had {
+			return nil
+		}
+		size, err := s.blobSize(i.Digest)
+		if err != nil {
+			return err
+		}
+		d := v1.Descriptor{MediaType: i.Manifest.MediaType, Digest: i.Digest, Size: size, Annotations: map[string]string{}}
+		if d.MediaType == "" {
+			d.MediaType = types.OCIManifestSchema1
+		}
+		if name != "" {
+			d.Annotations[nameAnnotation] = name
+		}
+		if i.Index != (v1.Hash{}) {
+			d.Annotations[indexAnnotation] = i.Index.String()
+		}
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool {
+			other := d.Annotations[nameAnnotation]
+			return name != "" && (other == name || other == "" && d.Digest == i.Digest)
+		})
+		index.Manifests = append(index.Manifests, d)
+		return nil
+	})
+}
+
+func (s *Store) blobSize(h v1.Hash) (int64, error) {
+	f, err := s.OpenBlob(h)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
+}
+
+// List gives all images under each of their names, in the order of names. One
+// that is damaged is given with an error.
+func (s *Store) List() ([]Named, error) {
+	index, err := s.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	var all []Named
+	var problems []error
+	for _, d := range index.Manifests {
+		i, err := s.described(d)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		all = append(all, Named{d.Annotations[nameAnnotation], i})
+	}
+	slices.SortFunc(all, func(a, b Named) int {
+		return strings.Compare(a.Name+"\x00"+a.Digest.Hex, b.Name+"\x00"+b.Digest.Hex)
+	})
+	return all, errors.Join(problems...)
+}
+
+func (s *Store) described(d v1.Descriptor) (*Image, error) {
+	i, err := s.open(d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	if text := d.Annotations[indexAnnotation]; text != "" {
+		if i.Index, err = v1.NewHash(text); err != nil {
+			return nil, err
+		}
+	}
+	return i, nil
+}
+
+// Find gives the image that a name means: a name as people write it, with or
+// without a digest, or the first 6 or more digits of the image's or its
+// configuration's digest, which is Docker's image id. What isn't there is an
+// UnknownError.
+func (s *Store) Find(name string) (*Image, error) {
+	index, err := s.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	if ref, err := ParseReference(name); err == nil {
+		for _, d := range index.Manifests {
+			if matches(d, ref) {
+				return s.described(d)
+			}
+		}
+	}
+	digits := strings.TrimPrefix(name, "sha256:")
+	if len(digits) < 6 || strings.Trim(digits, "0123456789abcdef") != "" {
+		return nil, &UnknownError{name}
+	}
+	found := map[v1.Hash]v1.Descriptor{}
+	for _, d := range index.Manifests {
+		i, err := s.described(d)
+		if err == nil && (strings.HasPrefix(i.Digest.Hex, digits) || strings.HasPrefix(i.Manifest.Config.Digest.Hex, digits)) {
+			found[d.Digest] = d
+		}
+	}
+	if len(found) > 1 {
+		return nil, fmt.Errorf("%d images begin with %s", len(found), digits)
+	}
+	for _, d := range found {
+		return s.described(d)
+	}
+	return nil, &UnknownError{name}
+}
+
+// matches tells whether a name of the index is meant. A digest means the image
+// itself or the index it came from, in any repository of that name.
+func matches(d v1.Descriptor, ref Reference) bool {
+	have := d.Annotations[nameAnnotation]
+	if ref.Digest == "" {
+		return have == ref.String()
+	}
+	if d.Digest.String() != ref.Digest && d.Annotations[indexAnnotation] != ref.Digest {
+		return false
+	}
+	r, err := ParseReference(have)
+	return err == nil && r.Registry == ref.Registry && r.Repository == ref.Repository
+}

@@ -1,0 +1,213 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
+)
+
+// hold is what a topology runs, so that it isn't taken from under it.
+type hold struct {
+	Version int       `json:"version"`
+	Images  []v1.Hash `json:"images"`
+}
+
+const holdVersion = 1
+
+// Hold says which images a topology runs, instead of those that it ran.
+func (s *Store) Hold(ctx context.Context, topology string, images []v1.Hash) error {
+	done, err := s.use(ctx) // no prune in between
+	if err != nil {
+		return err
+	}
+	defer done()
+	if len(images) == 0 {
+		return s.Release(topology)
+	}
+	text, err := json.Marshal(hold{holdVersion, images})
+	if err != nil {
+		return err
+	}
+	if err := s.write("holds/"+topology, text); err != nil {
+		return fmt.Errorf("cannot keep the images of %q: %w", topology, err)
+	}
+	return nil
+}
+
+// Release lets go of what a topology ran.
+func (s *Store) Release(topology string) error {
+	err := os.Remove(s.path("holds", topology))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot let go of the images of %q: %w", topology, err)
+	}
+	return nil
+}
+
+// Holders tells which topologies run which images.
+func (s *Store) Holders() (map[v1.Hash][]string, error) {
+	all := map[v1.Hash][]string{}
+	entries, err := os.ReadDir(s.path("holds"))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		text, err := os.ReadFile(s.path("holds", e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // let go of just now
+		}
+		var h hold
+		if err == nil {
+			err = json.Unmarshal(text, &h)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read what %q runs: %w", e.Name(), err)
+		}
+		for _, i := range h.Images {
+			all[i] = append(all[i], e.Name())
+		}
+	}
+	return all, nil
+}
+
+// Unname takes a name away. The image stays, without a name, until Prune or
+// Remove.
+func (s *Store) Unname(ctx context.Context, name string) error {
+	return s.changeIndex(ctx, func(index *v1.IndexManifest) error {
+		at := slices.IndexFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Annotations[nameAnnotation] == name })
+		if at < 0 {
+			return &UnknownError{name}
+		}
+		gone := index.Manifests[at]
+		index.Manifests = slices.Delete(index.Manifests, at, at+1)
+		if !slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == gone.Digest }) {
+			delete(gone.Annotations, nameAnnotation)
+			index.Manifests = append(index.Manifests, gone)
+		}
+		return nil
+	})
+}
+
+// Forget takes an image with all its names out of the index. Its blobs and
+// layers go with the next Prune.
+func (s *Store) Forget(ctx context.Context, h v1.Hash) error {
+	return s.changeIndex(ctx, func(index *v1.IndexManifest) error {
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == h })
+		return nil
+	})
+}
+
+// Pruned is what Prune took away.
+type Pruned struct {
+	Images []v1.Hash
+	Blobs  int
+	Layers int
+	Bytes  int64 // of blobs
+}
+
+// Prune takes away the images for which gone is true that no topology runs, then all
+// blobs and layers that no image has any more, and what killed processes left.
+// While another process fetches or starts something it waits.
+func (s *Store) Prune(ctx context.Context, gone func(Named) bool) (Pruned, error) {
+	var p Pruned
+	lock, err := s.lockFile(ctx, ".use", unix.LOCK_EX)
+	if err != nil {
+		return p, err
+	}
+	defer lock.Close()
+	held, err := s.Holders()
+	if err != nil {
+		return p, err
+	}
+	images, err := s.List()
+	if err != nil {
+		return p, fmt.Errorf("nothing was removed: %w", err)
+	}
+	names := map[v1.Hash]int{}
+	for _, i := range images {
+		names[i.Digest]++
+	}
+	for _, i := range images {
+		if held[i.Digest] == nil && gone(i) {
+			if names[i.Digest]--; names[i.Digest] == 0 {
+				p.Images = append(p.Images, i.Digest)
+			}
+		}
+	}
+	for _, h := range p.Images {
+		if err := s.Forget(ctx, h); err != nil {
+			return p, err
+		}
+	}
+	return p, s.sweep(&p, held)
+}
+
+// sweep removes what no image needs.
+func (s *Store) sweep(p *Pruned, held map[v1.Hash][]string) error {
+	index, err := s.readIndex()
+	if err != nil {
+		return err
+	}
+	roots := map[v1.Hash]bool{}
+	for _, d := range index.Manifests {
+		roots[d.Digest] = true
+	}
+	for h := range held {
+		roots[h] = true
+	}
+	blobs, layers := map[string]bool{}, map[string]bool{}
+	for h := range roots {
+		i, err := s.open(h)
+		var missing *MissingError
+		if errors.As(err, &missing) {
+			continue // held by a topology, and lost by other hands
+		}
+		if err != nil {
+			return err
+		}
+		blobs[h.Hex], blobs[i.Manifest.Config.Digest.Hex] = true, true
+		for n := range i.Layers {
+			blobs[i.Layers[n].Digest.Hex], layers[i.Layers[n].Key()] = true, true
+		}
+	}
+	removed, err := removeBut(s.path("layers"), layers, nil)
+	if err != nil {
+		return err
+	}
+	p.Layers = removed
+	if p.Blobs, err = removeBut(s.path("blobs", "sha256"), blobs, &p.Bytes); err != nil {
+		return err
+	}
+	_, err = removeBut(s.path("ingest"), nil, nil)
+	return err
+}
+
+// removeBut empties a folder but for some names.
+func removeBut(dir string, keep map[string]bool, bytes *int64) (n int, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range entries {
+		if keep[e.Name()] {
+			continue
+		}
+		if st, err := e.Info(); err == nil && bytes != nil {
+			*bytes += st.Size()
+		}
+		if err := os.RemoveAll(dir + "/" + e.Name()); err != nil {
+			return n, err
+		}
+		if !strings.HasSuffix(e.Name(), ".lock") {
+			n++
+		}
+	}
+	return n, nil
+}
