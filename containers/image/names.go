@@ -31,7 +31,9 @@ type Named struct {
 // UnknownError is an image that the store doesn't have.
 type UnknownError struct{ Name string }
 
-func (e *UnknownError) Error() string { return fmt.Sprintf("there is no image %q here", shorten(e.Name)) }
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("there is no image %q here", shorten(e.Name))
+}
 
 // readIndex reads index.json: the names of the images.
 func (s *Store) readIndex() (*v1.IndexManifest, error) {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
@@ -177,16 +176,33 @@ func (s *Store) sweep(p *Pruned, held map[v1.Hash][]string) error {
 			blobs[i.Layers[n].Digest.Hex], layers[i.Layers[n].Key()] = true, true
 		}
 	}
-	removed, err := removeBut(s.path("layers"), layers, nil)
-	if err != nil {
+	if p.Layers, err = s.dropLayers(layers); err != nil {
 		return err
 	}
-	p.Layers = removed
 	if p.Blobs, err = removeBut(s.path("blobs", "sha256"), blobs, &p.Bytes); err != nil {
 		return err
 	}
 	_, err = removeBut(s.path("ingest"), nil, nil)
 	return err
+}
+
+// dropLayers takes away all unpacked layers but some: by one rename each, as a
+// half layer would be taken for a whole one.
+func (s *Store) dropLayers(keep map[string]bool) (n int, err error) {
+	entries, err := os.ReadDir(s.path("layers"))
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range entries {
+		if keep[e.Name()] {
+			continue
+		}
+		if err := os.Rename(s.path("layers", e.Name()), s.path("ingest", e.Name()+".gone")); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
 }
 
 // removeBut empties a folder but for some names.
@@ -205,9 +221,7 @@ func removeBut(dir string, keep map[string]bool, bytes *int64) (n int, err error
 		if err := os.RemoveAll(dir + "/" + e.Name()); err != nil {
 			return n, err
 		}
-		if !strings.HasSuffix(e.Name(), ".lock") {
-			n++
-		}
+		n++
 	}
 	return n, nil
 }
