@@ -81,6 +81,9 @@ type Root struct {
 	Host bool `json:"host,omitempty"`
 	// Lower is the read-only folder below the writable layer; unused with Host.
 	Lower string `json:"lower,omitempty"`
+	// Layers are folders below Lower that together are what lies there, the topmost
+	// first; without any it is Lower itself.
+	Layers []string `json:"layers,omitempty"`
 	// WritableDir is a folder on the machine for what the container writes;
 	// "" keeps it in memory.
 	WritableDir string `json:"writable_dir,omitempty"`

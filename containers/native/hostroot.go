@@ -73,12 +73,12 @@ func (c *container) hostRoot(s *sources) (int, error) {
 	if err := attach(s.etc, baseEtc); err != nil {
 		return -1, err
 	}
-	usr, err := c.overlay(baseUsr, baseUpper+"/usr", disk)
+	usr, err := c.overlay([]string{baseUsr}, baseUsr, baseUpper+"/usr", disk)
 	if err != nil {
 		return -1, err
 	}
 	defer closeFD(usr)
-	etc, err := c.overlay(baseHideEtc+":"+baseEtc, baseUpper+"/etc", disk)
+	etc, err := c.overlay([]string{baseHideEtc, baseEtc}, baseEtc, baseUpper+"/etc", disk)
 	if err != nil {
 		return -1, err
 	}

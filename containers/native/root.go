@@ -152,7 +152,17 @@ func (c *container) folderRoot(s *sources) (int, error) {
 	if err := attach(s.lower, baseLower); err != nil {
 		return -1, err
 	}
-	fd, err := c.overlay(baseLower, baseUpper, s.upper >= 0)
+	lower := []string{baseLower}
+	if layers := c.spec.Root.Layers; len(layers) > 0 {
+		lower = nil
+		for _, l := range layers {
+			if !filepath.IsLocal(l) {
+				return -1, fmt.Errorf("the layer %q is not below the folder of the layers", l)
+			}
+			lower = append(lower, baseLower+"/"+l)
+		}
+	}
+	fd, err := c.overlay(lower, lower[0], baseUpper, s.upper >= 0)
 	if err != nil {
 		return -1, err
 	}
@@ -161,78 +171,6 @@ func (c *container) folderRoot(s *sources) (int, error) {
 		return -1, err
 	}
 	return fd, enterRoot(fd)
-}
-
-// overlay makes an overlay of layers attached in the base, whose names need no
-// escaping. A disk's is volatile: otherwise each end of a container would sync
-// the whole file system below (docs/decisions/0015). What machines may turn on by default is off
-// (Documentation/filesystems/overlayfs.rst): with metacopy a sealed file's
-// content would stay in the lower layer, and with index a layer of an earlier
-// run couldn't be used with the new mount of the same lower folders.
-func (c *container) overlay(lower, writable string, disk bool) (int, error) {
-	used, err := clearWork(writable + "/work")
-	if err != nil {
-		return -1, err
-	}
-	if !used {
-		// The root folder takes its mode and owner from the writable layer;
-		// later they are what the container made of them.
-		if err := copyAttributes(lower, writable+"/upper"); err != nil {
-			return -1, err
-		}
-	}
-	options := []option{{"source", "overlay"}, {"lowerdir", lower}, {"upperdir", writable + "/upper"}, {"workdir", writable + "/work"},
-		{"index", "off"}, {"metacopy", "off"}}
-	if disk {
-		options = append(options, option{"volatile", ""})
-	}
-	fd, err := newMount("overlay", unix.MOUNT_ATTR_NODEV, options...)
-	if err != nil {
-		return -1, err
-	}
-	if err := c.remember(fd); err != nil {
-		closeFD(fd)
-		return -1, err
-	}
-	return fd, nil
-}
-
-// clearWork removes what an earlier overlay left: the mark by which a volatile
-// layer is refused once it was mounted, and unfinished copies, of which the
-// kernel removes only shallow ones. It tells whether there was an earlier one.
-func clearWork(dir string) (used bool, err error) {
-	work := dir + "/work"
-	if _, err := os.Lstat(work); err != nil {
-		return false, ignoreMissing(err)
-	}
-	if err := os.RemoveAll(work); err != nil {
-		return true, fmt.Errorf("cannot reuse a writable layer: %w", err)
-	}
-	if err := os.Mkdir(work, 0o700); err != nil {
-		return true, fmt.Errorf("cannot reuse a writable layer: %w", err)
-	}
-	return true, nil
-}
-
-// copyAttributes gives a layer's root folder the first lower one's.
-func copyAttributes(lower, upper string) error {
-	for i := range len(lower) {
-		if lower[i] == ':' {
-			lower = lower[i+1:]
-			break
-		}
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(lower, &st); err != nil {
-		return fmt.Errorf("cannot inspect a lower layer: %w", err)
-	}
-	if err := unix.Chown(upper, int(st.Uid), int(st.Gid)); err != nil {
-		return fmt.Errorf("cannot prepare a writable layer: %w", err)
-	}
-	if err := unix.Chmod(upper, st.Mode&0o7777); err != nil {
-		return fmt.Errorf("cannot prepare a writable layer: %w", err)
-	}
-	return nil
 }
 
 // remember notes a mount whose files can be copied up.
