@@ -37,11 +37,15 @@ func stationFields() []field[topology.Station] {
 	type station = topology.Station
 	return append([]field[station]{
 		{"rootfs", whole, true, func(s *station) []part {
-			if s.Rootfs == "" {
+			switch {
+			case s.Image != "":
+				return single("an image")
+			case s.Rootfs == "":
 				return single("built-in")
 			}
 			return single(word(s.Rootfs))
 		}},
+		{"image", whole, true, imageParts},
 		{"writable", whole, true, func(s *station) []part { return single(word(s.Writable)) }},
 		{"address", whole, false, func(s *station) []part { return listed(s.Addresses) }},
 		{"loopback", whole, false, func(s *station) []part { return listed(s.Loopback) }},

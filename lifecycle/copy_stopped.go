@@ -51,7 +51,7 @@ func openStopped(ctx context.Context, l Layout, s CopySide, beside *copySide, no
 		return nil, err
 	}
 	side.give = append(side.give, func() { engine.Close() })
-	r := &root{spec: site{layout: l, builtin: intent.Builtin, program: "/bin/platelayer"}.station(intent.Topology, s.Station), station: s.Station}
+	r := &root{spec: site{layout: l, builtin: intent.Builtin, program: "/bin/platelayer", images: intent.Images}.station(intent.Topology, s.Station), station: s.Station}
 	if _, err := layer(l, s.Topology, name, rootOf(s.Station)); err != nil {
 		return nil, err
 	}

@@ -169,7 +169,7 @@ func dismantle(l Layout, name string) error {
 			return fmt.Errorf("cannot remove %s: %w", path, err)
 		}
 	}
-	return dropFreshVolumes(l, name)
+	return errors.Join(dropFreshVolumes(l, name), releaseImages(l, name))
 }
 
 // clear removes everything of a topology but what its stations wrote and its

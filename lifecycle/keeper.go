@@ -239,7 +239,7 @@ func (k *keeper) intend(i *Intent) error {
 	defer k.mu.Unlock()
 	k.intent, k.plan = i, plan
 	k.guard.set(newPolicy(i.Topology, plan))
-	k.site = site{layout: k.layout, builtin: i.Builtin, program: "/bin/platelayer"}
+	k.site = site{layout: k.layout, builtin: i.Builtin, program: "/bin/platelayer", images: i.Images}
 	k.reorder()
 	return nil
 }

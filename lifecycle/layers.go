@@ -30,7 +30,7 @@ func outdate(l Layout, old, new *topology.Topology) error {
 	}
 	for _, s := range stations(new) {
 		was := before[s.ID()]
-		if was == nil || (was.Rootfs == s.Rootfs && was.Writable == s.Writable) {
+		if was == nil || rootOf(was) == rootOf(s) {
 			continue
 		}
 		err := os.WriteFile(outdated(l, new.Name, new.ContainerName(s)), []byte(rootOf(s)), 0o600)
@@ -42,7 +42,7 @@ func outdate(l Layout, old, new *topology.Topology) error {
 }
 
 // rootOf tells what a layer of the station is written on.
-func rootOf(s *topology.Station) string { return s.Writable + " on " + s.Rootfs }
+func rootOf(s *topology.Station) string { return s.Writable + " on " + s.Rootfs + s.Digest }
 
 // restore takes the marks away that outdate made for a change that does not
 // come about.

@@ -54,6 +54,11 @@ func (l Layout) writable(name, container string) string {
 	return filepath.Join(l.lib(name), "stations", container)
 }
 
+func (l Layout) images() string { return filepath.Join(l.Lib, "images") }
+
+// layers is the folder that holds the unpacked layers of images.
+func (l Layout) layers() string { return filepath.Join(l.images(), "layers") }
+
 func (l Layout) authorities() string          { return filepath.Join(l.Lib, "authorities") }
 func (l Layout) authority(name string) string { return filepath.Join(l.authorities(), name+".pem") }
 

@@ -14,6 +14,7 @@ type site struct {
 	layout  Layout
 	builtin string // root folder of the built-in image
 	program string // the program's path inside it
+	images  Images
 }
 
 // station turns a station into what the engine runs.
@@ -35,10 +36,12 @@ func (w site) station(t *topology.Topology, s *topology.Station) *containers.Spe
 		Stdout:      stream(w.layout, t.Name, name, "stdout"),
 		Stderr:      stream(w.layout, t.Name, name, "stderr"),
 	}
-	switch s.Rootfs {
-	case "":
+	switch {
+	case s.Image != "":
+		spec.Root.Lower, spec.Root.Layers = w.layout.layers(), w.images[s.Digest]
+	case s.Rootfs == "":
 		spec.Root.Lower = w.builtin
-	case "host":
+	case s.Rootfs == "host":
 		spec.Root.Host = true
 	default:
 		spec.Root.Lower = s.Rootfs
@@ -76,7 +79,7 @@ func stream(l Layout, name, container, which string) string {
 // a web server of its own as its command.
 func command(s *topology.Station) []string {
 	args := append(append([]string{}, s.Entrypoint...), s.Command...)
-	if len(args) == 0 && s.Rootfs == "" {
+	if len(args) == 0 && s.Rootfs == "" && s.Image == "" {
 		args = []string{"/bin/serve"}
 	}
 	return args

@@ -44,6 +44,7 @@ type Intent struct {
 	Fingerprint string             `json:"fingerprint"`
 	Binary      string             `json:"binary"` // the program's copy in the store
 	Builtin     string             `json:"builtin"`
+	Images      Images             `json:"images,omitempty"`
 	Topology    *topology.Topology `json:"topology"`
 	// Launched tells that it has been up: its layers hold what stations wrote.
 	Launched bool `json:"launched,omitempty"`
@@ -378,6 +379,8 @@ func exists(path string) bool {
 // imageOf is how ps calls what a station's root is made from.
 func imageOf(s *topology.Station) string {
 	switch {
+	case s.Image != "":
+		return s.Image
 	case s.Rootfs == "":
 		return "builtin"
 	case s.Rootfs == "host":

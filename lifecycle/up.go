@@ -26,6 +26,7 @@ type UpOptions struct {
 	Only     []string      // of a topology that is up, touch these ("cluster/station") and what they need; nil is all
 	AtBoot   *bool         // bring it up at the machine's start too; nil leaves it as it is
 	Timeout  time.Duration // for all stations to be ready; 0 is none
+	Images   ImageOptions
 	// Progress is told each finished step and each notice.
 	Progress func(Progress)
 }
@@ -57,13 +58,18 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 		return nil, err
 	}
 	noteContents(t)
+	images, err := provideImages(ctx, l, t, o.Images)
+	if err != nil {
+		return nil, err
+	}
+	defer dropStrayHold(l, t.Name)
 	unlock, err := lock(l, t.Name)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 
-	intent, err := newIntent(l, t, o)
+	intent, err := newIntent(l, t, images, o)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +80,9 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 		err = changeRunning(ctx, l, found, intent, o, result)
 	} else if err == nil {
 		err = launchAnew(ctx, l, found, intent, o)
+	}
+	if err == nil {
+		err = holdImages(ctx, l, t.Name, images, false)
 	}
 	if err == nil {
 		err = nameStations(l, t, o.Hosts, o.Progress)
@@ -256,7 +265,7 @@ func undo(l Layout, name string, keepWritten bool) error {
 
 // newIntent puts the program into the store, from where the keeper and the
 // built-in image use it, and says what is to be made.
-func newIntent(l Layout, t *topology.Topology, o UpOptions) (*Intent, error) {
+func newIntent(l Layout, t *topology.Topology, images Images, o UpOptions) (*Intent, error) {
 	builtin, binary, err := image.Builtin(l.Lib)
 	if err != nil {
 		return nil, err
@@ -265,7 +274,7 @@ func newIntent(l Layout, t *topology.Topology, o UpOptions) (*Intent, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Intent{Version: formatVersion, File: o.File, Fingerprint: print, Binary: binary, Builtin: builtin, Topology: t}
+	i := &Intent{Version: formatVersion, File: o.File, Fingerprint: print, Binary: binary, Builtin: builtin, Images: images, Topology: t}
 	i.UID, i.GID = Invoker()
 	if before, err := readIntent(l, t.Name); err == nil {
 		i.AtBoot = before.AtBoot

@@ -30,7 +30,7 @@ type ImportOptions struct {
 // each further one. Anchors, extends and include are written out. Comments
 // stay where their keys do. What can't be carried over is left out and
 // listed, with its place in the compose file and what to do instead; so is
-// what the file asks for and `check` refuses, such as images. A file that is
+// what the file asks for and `check` refuses, such as builds. A file that is
 // no compose file is an error, Problems.
 func Import(path string, compose []byte, opt ImportOptions) (text []byte, left Problems, err error) {
 	dir, err := filepath.Abs(filepath.Dir(path))

@@ -27,7 +27,7 @@ func (c *composeFile) stationOf(s *composeService) *yaml.Node {
 		case name == "network_mode", name == "container_name", name == "links": // done by wire
 		case slices.Contains([]string{"address", "addresses", "interfaces", "aliases"}, name):
 			c.leftOut(key, whose, name, "it follows from the service's networks")
-		case name == "image", name == "build" && child(s.body, "image") == nil:
+		case name == "build" && child(s.body, "image") == nil:
 			c.problem(key, fmt.Sprintf("%s: %s is kept, but not available in this version", whose, name), c.hint(stationLevel, name))
 			put(out, key, value)
 		case name == "depends_on":

@@ -115,7 +115,7 @@ func (r *refusal) remove(n *yaml.Node, path []string) {
 }
 
 // refused tells whether a value is to go. Clusters and stations stay, so do
-// images, and what a variable can make right.
+// builds, and what a variable can make right.
 func (r *refusal) refused(key, value *yaml.Node, path []string) (Problem, bool) {
 	switch {
 	case path[0] == "backbone", path[0] == "clusters" && (len(path) < 3 || path[2] == "stations" && len(path) < 5):
@@ -153,7 +153,7 @@ func (r *refusal) another(at spot, value *yaml.Node) bool { return r.cycles[at] 
 // pending tells whether a value waits for a later version, or for a variable
 // that is set when the topology is loaded.
 func pending(path []string) bool {
-	if len(path) == 5 && path[2] == "stations" && (path[4] == "image" || path[4] == "build") {
+	if len(path) == 5 && path[2] == "stations" && path[4] == "build" {
 		return true
 	}
 	return len(path) == 3 && (path[0] == "configs" || path[0] == "secrets") && path[2] == "environment"
@@ -218,7 +218,7 @@ func (r *refusal) whose(path []string) string {
 
 // tellRest lists what check refuses and nobody has taken out.
 func (r *refusal) tellRest(tree *yaml.Node) {
-	waiting, images := map[spot]bool{}, map[spot]bool{}
+	waiting, builds := map[spot]bool{}, map[spot]bool{}
 	var walk func(n *yaml.Node, path []string)
 	walk = func(n *yaml.Node, path []string) {
 		step := 1
@@ -229,7 +229,7 @@ func (r *refusal) tellRest(tree *yaml.Node) {
 			value := n.Content[i+step-1]
 			inner := append(slices.Clone(path), n.Content[i].Value)
 			if pending(inner) {
-				images[r.spotOf(n.Content[i])] = true
+				builds[r.spotOf(n.Content[i])] = true
 			}
 			waiting[r.spotOf(value)] = pending(inner) || variable(value)
 			walk(value, inner)
@@ -239,7 +239,7 @@ func (r *refusal) tellRest(tree *yaml.Node) {
 	for at, problems := range r.at {
 		for _, p := range problems {
 			unset := strings.HasPrefix(p.Message, "variable ") && waiting[at]
-			if !unset && !(images[at] && strings.Contains(p.Message, " is not available in this version")) {
+			if !unset && !(builds[at] && strings.Contains(p.Message, " is not available in this version")) {
 				r.left = append(r.left, Problem{p.File, p.Line, p.Column, "check refuses what is written: " + p.Message, p.Hint})
 			}
 		}

@@ -68,7 +68,7 @@ func foreignKeys(at level) map[string]string {
 
 func foreignStationKeys() map[string]string {
 	const (
-		rootfs  = "use rootfs: host or rootfs: FOLDER, or leave both out for the built-in image"
+		build   = "build it with another tool, and name it: image: NAME"
 		memory  = "use mem_limit"
 		cpu     = "use cpus: 0.5, or cpuset"
 		own     = "remove it; every station has its own namespaces"
@@ -77,7 +77,7 @@ func foreignStationKeys() map[string]string {
 		network = "use clusters and interfaces: [{cluster: NAME}]"
 	)
 	return map[string]string{
-		"image": rootfs, "build": rootfs, "pull_policy": rootfs, "pull_refresh_after": rootfs, "platform": rootfs, "runtime": rootfs,
+		"build": build, "pull_refresh_after": "use pull_policy: every_12h", "runtime": remove,
 		"networks": network, "network_mode": network, "links": network, "external_links": network,
 		"expose":         "remove it; stations reach every port of each other",
 		"domainname":     "use domain in the cluster",

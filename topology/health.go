@@ -16,14 +16,17 @@ const (
 )
 
 // healthcheck reads how a station is checked; nil where it isn't.
-func (l *loader) healthcheck(n *node) *Healthcheck {
+func (l *loader) healthcheck(n *node, ofImage bool) *Healthcheck {
 	if n == nil {
 		return nil
 	}
 	if d := n.get("disable"); d != nil && strings.EqualFold(d.text, "true") {
-		return nil
+		return noHealthcheck(ofImage)
 	}
 	test := n.get("test")
+	if test == nil && ofImage {
+		return l.imageHealthcheck(n)
+	}
 	if test == nil {
 		if !n.spoiled("test") {
 			l.spoil(n, "the healthcheck has no test", `add test: [CMD, PROGRAM, ...], or disable: true for no healthcheck`)
@@ -37,6 +40,14 @@ func (l *loader) healthcheck(n *node) *Healthcheck {
 		Retries:       defaultRetries,
 		StartInterval: l.pause(n.get("start_interval"), defaultStartInterval),
 	}
+	l.healthNumbers(n, &h)
+	if len(h.Test) == 0 {
+		return noHealthcheck(ofImage)
+	}
+	return &h
+}
+
+func (l *loader) healthNumbers(n *node, h *Healthcheck) {
 	if p := n.get("start_period"); p != nil {
 		h.StartPeriod = l.duration(p, "0s gives no time to start")
 	}
@@ -49,10 +60,32 @@ func (l *loader) healthcheck(n *node) *Healthcheck {
 	if u := n.get("on_unhealthy"); u != nil {
 		h.RestartUnhealthy = u.text == "restart"
 	}
-	if len(h.Test) == 0 {
+}
+
+// noHealthcheck is that of a station that is to have none, also where its image
+// has one.
+func noHealthcheck(ofImage bool) *Healthcheck {
+	if !ofImage {
 		return nil
 	}
-	return &h
+	return &Healthcheck{Test: []string{NoHealthcheck}}
+}
+
+// imageHealthcheck reads what differs from the image's healthcheck; what is
+// zero doesn't.
+func (l *loader) imageHealthcheck(n *node) *Healthcheck {
+	h := new(Healthcheck)
+	for _, d := range []struct {
+		key   string
+		to    *time.Duration
+		usual time.Duration
+	}{{"interval", &h.Interval, defaultInterval}, {"timeout", &h.Timeout, defaultTimeout}, {"start_interval", &h.StartInterval, defaultStartInterval}} {
+		if v := n.get(d.key); v != nil {
+			*d.to = l.pause(v, d.usual)
+		}
+	}
+	l.healthNumbers(n, h)
+	return h
 }
 
 // healthTest reads the command of a healthcheck; nil is none.

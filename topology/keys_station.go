@@ -11,6 +11,13 @@ func stationKeys() []key {
 				"/etc, copy-on-write and without what others may not read; /var, /home, /root, /run and /tmp are the station's " +
 				"own and nearly empty, so that dpkg and apt find no packages there. Otherwise a folder with a " +
 				"root file system; a relative one starts at the file's folder."},
+		{name: "image", shape: text("an image's name"), example: "image: nginx:1.25", def: "the built-in image, unless `rootfs` is set",
+			doc: "The image that the station runs on, from a registry, the local Docker or Podman, or what `platelayer image load` brought. Its entrypoint, command, environment, user, " +
+				"working directory, volumes, stop signal, healthcheck and labels hold unless the station says otherwise."},
+		{name: "pull_policy", shape: text("always, missing, never, daily, weekly, or every_ and a duration"), example: "pull_policy: always", def: "`missing`",
+			doc: "When the registry is asked for the image: when the machine has none (`missing`), at each `up` (`always`), not at all (`never`), or when what is here was fetched longer ago than a day, a week or a duration."},
+		{name: "platform", shape: text("a platform"), example: "platform: linux/amd64", def: "the machine's",
+			doc: "Which of a multi-platform image's is meant."},
 		{name: "writable", shape: oneOf("disk", "memory"), example: "writable: memory", def: "`disk`",
 			doc: "Where the station's writes go. What is on `disk` outlives restarts, edits and a reboot, but not `down`; `memory` is empty at each start. The root file system itself is never written to."},
 		{name: "address", shape: address, example: "address: 10.20.0.5", def: "a stable automatic one",

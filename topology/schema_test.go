@@ -237,7 +237,7 @@ func TestSchemaRefuses(t *testing.T) {
 	schema := resolvedSchema(t)
 	for _, file := range []string{
 		"cluster: {}", "name: a", "clusters: [a]",
-		"clusters: {lan: {stations: {a: {image: x}}}}",
+		"clusters: {lan: {stations: {a: {build: x}}}}",
 		"clusters: {lan: {stations: {a: {writable: tape}}}}",
 		"clusters: {lan: {mtu: big}}",
 		"clusters: {lan: {stations: {a: {volumes: [{type: bind}]}}}}",

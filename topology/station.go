@@ -18,6 +18,7 @@ const defaultGracePeriod = 10 * time.Second
 func (l *loader) station(s *stationDraft) {
 	n, out := s.body, &s.out
 	l.rootfs(s)
+	l.image(s)
 	out.Egress = l.egress(n)
 	out.Writable = "disk"
 	if w := n.get("writable"); w != nil {
@@ -55,7 +56,7 @@ func (l *loader) station(s *stationDraft) {
 	l.security(s)
 	l.startup(s)
 	l.tls(s)
-	out.Healthcheck = l.healthcheck(n.get("healthcheck"))
+	out.Healthcheck = l.healthcheck(n.get("healthcheck"), out.Image != "")
 	out.Restart = l.restart(n.get("restart"))
 	l.stopping(s)
 	l.resources(s)
@@ -102,7 +103,7 @@ func (l *loader) rootfs(s *stationDraft) {
 	case n.text == "host":
 		s.out.Rootfs = "host"
 	case n.text == "":
-		l.spoil(n, "rootfs is empty", "write host or a folder, or remove it for the built-in image")
+		l.spoil(n, "rootfs is empty", "write host or a folder, or remove it for an image")
 	default:
 		s.out.Rootfs, _ = l.machinePath(n, n.text)
 	}
@@ -146,10 +147,17 @@ func (l *loader) absolute(n *node) (string, bool) {
 	return "", false
 }
 
+func defaultStopSignal(s *Station) string {
+	if s.Systemd {
+		return "SIGRTMIN+3" // halt (systemd(1))
+	}
+	return "SIGTERM"
+}
+
 func (l *loader) stopping(s *stationDraft) {
-	s.out.StopSignal = "SIGTERM"
-	if s.out.Systemd {
-		s.out.StopSignal = "SIGRTMIN+3" // halt (systemd(1))
+	s.out.StopSignal = defaultStopSignal(&s.out)
+	if s.out.Image != "" {
+		s.out.StopSignal = ""
 	}
 	if n := s.body.get("stop_signal"); n != nil {
 		name, ok := signalName(n.text)

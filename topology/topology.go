@@ -105,9 +105,15 @@ type Station struct {
 	Name    string `json:"name"`
 	Cluster string `json:"cluster"`
 
-	// Rootfs is "" for the built-in image, "host" for the machine's own
+	// Rootfs is "" for the built-in image or Image, "host" for the machine's own
 	// programs, or an absolute folder.
 	Rootfs string `json:"rootfs,omitempty"`
+	// Image is the name of the image that the station runs on; Digest is which
+	// one that is, once it is known (WithImages).
+	Image      string `json:"image,omitempty"`
+	Digest     string `json:"digest,omitempty"`
+	PullPolicy string `json:"pull_policy,omitempty"` // "" is missing
+	Platform   string `json:"platform,omitempty"`    // "" is the machine's
 	// Writable says where the station's writes go: "disk" or "memory".
 	Writable string `json:"writable"`
 
@@ -142,9 +148,9 @@ type Station struct {
 	Startup []string `json:"startup,omitempty"`
 	// DependsOn names the stations that this one waits for.
 	DependsOn       []Dependency  `json:"depends_on,omitempty"`
-	Healthcheck     *Healthcheck  `json:"healthcheck,omitempty"` // nil is none
+	Healthcheck     *Healthcheck  `json:"healthcheck,omitempty"` // nil is none, or the image's
 	Restart         Restart       `json:"restart,omitzero"`
-	StopSignal      string        `json:"stop_signal"` // SIGTERM unless set, SIGRTMIN+3 of a system manager
+	StopSignal      string        `json:"stop_signal"` // SIGTERM unless set, SIGRTMIN+3 of a system manager; "" is the image's
 	StopGracePeriod time.Duration `json:"stop_grace_period"`
 	MemLimit        int64         `json:"mem_limit,omitempty"`  // bytes, 0 is none
 	PidsLimit       int64         `json:"pids_limit,omitempty"` // 0 is none
@@ -208,7 +214,9 @@ func (d *Dependency) UnmarshalJSON(data []byte) error {
 
 // Healthcheck is a command run inside a station that tells whether it is well.
 type Healthcheck struct {
-	Test          []string      `json:"test"` // the command; a shell's is /bin/sh -c TEXT
+	// Test is the command; a shell's is /bin/sh -c TEXT. Until the image is known
+	// it may be missing, for the image's, or be NoHealthcheck.
+	Test          []string      `json:"test"`
 	Interval      time.Duration `json:"interval"`
 	Timeout       time.Duration `json:"timeout"`
 	Retries       int           `json:"retries"` // failures in a row that make it unhealthy

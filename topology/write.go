@@ -100,6 +100,9 @@ func (w *writer) station(s *Station) {
 	const depth = 4
 	w.open(3, scalarText(s.Name))
 	w.text(depth, "rootfs", s.Rootfs)
+	w.text(depth, "image", s.Image)
+	w.text(depth, "pull_policy", s.PullPolicy)
+	w.text(depth, "platform", s.Platform)
 	w.line(depth, "writable", s.Writable)
 	w.interfaces(depth, s)
 	w.routes(depth, s.Routes)
@@ -130,7 +133,7 @@ func (w *writer) station(s *Station) {
 	if s.Restart != (Restart{}) {
 		w.line(depth, "restart", scalarText(s.Restart.String()))
 	}
-	w.line(depth, "stop_signal", scalarText(s.StopSignal))
+	w.text(depth, "stop_signal", s.StopSignal)
 	w.line(depth, "stop_grace_period", duration(s.StopGracePeriod))
 	if s.MemLimit != 0 {
 		w.line(depth, "mem_limit", fmt.Sprint(s.MemLimit))
@@ -178,12 +181,25 @@ func (w *writer) dependencies(depth int, all []Dependency) {
 func (w *writer) healthcheck(depth int, h *Healthcheck) {
 	w.open(depth, "healthcheck")
 	depth++
-	w.list(depth, "test", append([]string{"CMD"}, h.Test...))
-	w.line(depth, "interval", duration(h.Interval))
-	w.line(depth, "timeout", duration(h.Timeout))
-	w.line(depth, "retries", fmt.Sprint(h.Retries))
-	w.line(depth, "start_period", duration(h.StartPeriod))
-	w.line(depth, "start_interval", duration(h.StartInterval))
+	switch {
+	case len(h.Test) == 1 && h.Test[0] == NoHealthcheck:
+		w.line(depth, "disable", "true")
+		return
+	case len(h.Test) > 0:
+		w.list(depth, "test", append([]string{"CMD"}, h.Test...))
+	}
+	pause := func(key string, d time.Duration) {
+		if d != 0 || len(h.Test) > 0 {
+			w.line(depth, key, duration(d))
+		}
+	}
+	pause("interval", h.Interval)
+	pause("timeout", h.Timeout)
+	if h.Retries != 0 {
+		w.line(depth, "retries", fmt.Sprint(h.Retries))
+	}
+	pause("start_period", h.StartPeriod)
+	pause("start_interval", h.StartInterval)
 	if h.RestartUnhealthy {
 		w.line(depth, "on_unhealthy", "restart")
 	}

@@ -60,7 +60,7 @@ func (o *AddOptions) tell(p Progress) {
 // Add brings an image into the store: its manifest, which the caller has read,
 // and whatever blobs the store lacks. Nothing has a name before all is there.
 func (s *Store) Add(ctx context.Context, manifest []byte, from Source, o AddOptions) (*Image, error) {
-	done, err := s.use(ctx)
+	done, err := s.Use(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -23,9 +23,10 @@ func (l *Layer) Key() string {
 	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:8])
 }
 
-// Names in a layer's folder.
+// Tree is the name of an unpacked layer's tree in the layer's folder.
+const Tree = "fs"
+
 const (
-	layerTree = "fs"
 	layerInfo = "layer.json"
 )
 
@@ -46,8 +47,8 @@ const layerVersion = 1
 // Layers(i) below it, each with its tree in "fs".
 func (s *Store) LayersDir() string { return s.path("layers") }
 
-// Tree is the folder of an unpacked layer's tree.
-func (s *Store) Tree(l *Layer) string { return s.path("layers", l.Key(), layerTree) }
+// tree is the folder of an unpacked layer's tree.
+func (s *Store) tree(l *Layer) string { return s.path("layers", l.Key(), Tree) }
 
 // isUnpacked tells whether a layer is there whole.
 func (s *Store) isUnpacked(l *Layer) (bool, error) {
@@ -80,7 +81,7 @@ func (s *Store) readInfo(l *Layer) (*unpacked, error) {
 // images that have it. Two processes that want the same layer wait for each
 // other: each locks an image's layers from the lowest up.
 func (s *Store) Unpack(ctx context.Context, i *Image, o AddOptions) error {
-	done, err := s.use(ctx)
+	done, err := s.Use(ctx)
 	if err != nil {
 		return err
 	}
@@ -109,14 +110,14 @@ func (s *Store) Unpack(ctx context.Context, i *Image, o AddOptions) error {
 				return err
 			}
 		}
-		tree := s.Tree(l)
+		tree := s.tree(l)
 		if !there {
 			dir := s.path("ingest", l.Key()+".layer")
 			fresh = append(fresh, dir)
 			if err := s.unpackLayer(ctx, l, dir, below, &o); err != nil {
 				return fmt.Errorf("cannot unpack the layer %s: %w", l.Digest, err)
 			}
-			tree = filepath.Join(dir, layerTree)
+			tree = filepath.Join(dir, Tree)
 		}
 		below = append([]string{tree}, below...)
 	}
@@ -174,7 +175,7 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 	if err := os.RemoveAll(dir); err != nil { // of a process that was killed
 		return err
 	}
-	tree := filepath.Join(dir, layerTree)
+	tree := filepath.Join(dir, Tree)
 	if err := os.MkdirAll(tree, 0o755); err != nil {
 		return err
 	}

@@ -21,13 +21,25 @@ type hold struct {
 
 const holdVersion = 1
 
-// Hold says which images a topology runs, instead of those that it ran.
-func (s *Store) Hold(ctx context.Context, topology string, images []v1.Hash) error {
-	done, err := s.use(ctx) // no prune in between
+// Hold says which images a topology runs: besides those that it ran, as long as
+// it may go back to them, or instead.
+func (s *Store) Hold(ctx context.Context, topology string, images []v1.Hash, besides bool) error {
+	done, err := s.Use(ctx) // no prune in between
 	if err != nil {
 		return err
 	}
 	defer done()
+	if besides {
+		held, err := s.Holders()
+		if err != nil {
+			return err
+		}
+		for h, by := range held {
+			if slices.Contains(by, topology) && !slices.Contains(images, h) {
+				images = append(images, h)
+			}
+		}
+	}
 	if len(images) == 0 {
 		return s.Release(topology)
 	}

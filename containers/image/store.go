@@ -116,9 +116,9 @@ func waitLock(ctx context.Context, f *os.File, how int) error {
 	}
 }
 
-// use keeps Prune away while what is fetched, or about to be run, has no name
+// Use keeps Prune away while what is fetched, or about to be run, has no name
 // and no hold yet.
-func (s *Store) use(ctx context.Context) (done func(), err error) {
+func (s *Store) Use(ctx context.Context) (done func(), err error) {
 	f, err := s.lockFile(ctx, ".use", unix.LOCK_SH)
 	if err != nil {
 		return nil, err

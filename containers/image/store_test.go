@@ -163,7 +163,7 @@ func TestAddAndUnpack(t *testing.T) {
 		{"old": "drwx------"},
 	} {
 		for name, want := range want {
-			path := filepath.Join(s.Tree(&i.Layers[n]), name)
+			path := filepath.Join(s.tree(&i.Layers[n]), name)
 			st, err := os.Lstat(path)
 			if err != nil {
 				t.Error(err)
