@@ -38,14 +38,17 @@ func stationFields() []field[topology.Station] {
 	return append([]field[station]{
 		{"rootfs", whole, true, func(s *station) []part {
 			switch {
-			case s.Image != "":
+			case s.Rootfs == "" && s.Image != "":
 				return single("an image")
 			case s.Rootfs == "":
 				return single("built-in")
 			}
 			return single(word(s.Rootfs))
 		}},
-		{"image", whole, true, imageParts},
+		{"image", whole, false, func(s *station) []part { return named(s.Image) }},
+		{"image's digest", whole, true, func(s *station) []part { return named(shortDigest(s.Digest)) }},
+		{"pull_policy", whole, false, func(s *station) []part { return named(s.PullPolicy) }},
+		{"platform", whole, false, func(s *station) []part { return named(s.Platform) }},
 		{"writable", whole, true, func(s *station) []part { return single(word(s.Writable)) }},
 		{"address", whole, false, func(s *station) []part { return listed(s.Addresses) }},
 		{"loopback", whole, false, func(s *station) []part { return listed(s.Loopback) }},

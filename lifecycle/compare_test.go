@@ -76,7 +76,7 @@ func TestCompareGolden(t *testing.T) {
 }
 
 // replacing are the fields of topology.Station that its process is made of.
-var replacing = []string{"Rootfs", "Writable", "Entrypoint", "Command", "Environment", "WorkingDir", "User", "Hostname", "Volumes",
+var replacing = []string{"Rootfs", "Digest", "Writable", "Entrypoint", "Command", "Environment", "WorkingDir", "User", "Hostname", "Volumes",
 	"Startup", "Integrity", "Ulimits", "OOMScoreAdj", "GroupAdd", "TTY", "StdinOpen", "Init", "ReadOnly", "Systemd", "Tmpfs", "Files", "Devices",
 	"CapAdd", "CapDrop", "Privileged", "Security", "Sysctls", "PID", "IPC", "TLS", "Trust"}
 

@@ -208,17 +208,12 @@ func dropStrayHold(l Layout, name string) {
 	}
 }
 
-// imageParts tells of a station's image: another digest is another image,
-// whatever its name.
-func imageParts(s *topology.Station) []part {
-	if s.Image == "" {
+// named is one value, or none.
+func named(text string) []part {
+	if text == "" {
 		return nil
 	}
-	text := s.Image
-	if s.Digest != "" {
-		text += " (" + shortDigest(s.Digest) + ")"
-	}
-	return single(text)
+	return single(word(text))
 }
 
 // shortDigest gives as much of a digest as people compare.
