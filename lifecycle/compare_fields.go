@@ -46,7 +46,7 @@ func stationFields() []field[topology.Station] {
 			return single(word(s.Rootfs))
 		}},
 		{"image", whole, false, func(s *station) []part { return named(s.Image) }},
-		{"image's digest", whole, true, func(s *station) []part { return named(shortDigest(s.Digest)) }},
+		{"image's digest", whole, true, func(s *station) []part { return named(s.Digest) }},
 		{"pull_policy", whole, false, func(s *station) []part { return named(s.PullPolicy) }},
 		{"platform", whole, false, func(s *station) []part { return named(s.Platform) }},
 		{"writable", whole, true, func(s *station) []part { return single(word(s.Writable)) }},

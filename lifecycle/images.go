@@ -26,10 +26,10 @@ func wantedBy(s *topology.Station) wantedImage {
 	return wantedImage{s.Image, s.Platform, s.PullPolicy, s.Digest}
 }
 
-// wanted lists the images of a topology, each once.
-func wanted(t *topology.Topology) []wantedImage {
+// wanted lists the images of stations, each once.
+func wanted(which []*topology.Station) []wantedImage {
 	var all []wantedImage
-	for _, s := range stations(t) {
+	for _, s := range which {
 		w := wantedBy(s)
 		if s.Image != "" && !slices.Contains(all, w) {
 			all = append(all, w)
@@ -38,10 +38,11 @@ func wanted(t *topology.Topology) []wantedImage {
 	return all
 }
 
-// provideImages makes sure that the machine has the images that stations run
-// on, each layer unpacked, and gives the stations what their images say.
-func provideImages(ctx context.Context, l Layout, t *topology.Topology, o ImageOptions) (Images, error) {
-	list := wanted(t)
+// provideImages makes sure that the machine has the images that stations of a
+// topology run on, each layer unpacked, holds them, and gives the stations what
+// their images say.
+func provideImages(ctx context.Context, l Layout, name string, which []*topology.Station, o ImageOptions) (Images, error) {
+	list := wanted(which)
 	if len(list) == 0 {
 		return nil, nil
 	}
@@ -77,7 +78,7 @@ func provideImages(ctx context.Context, l Layout, t *topology.Topology, o ImageO
 		return nil, err
 	}
 	images := Images{}
-	for _, s := range stations(t) {
+	for _, s := range which {
 		if s.Image == "" {
 			continue
 		}
@@ -94,7 +95,7 @@ func provideImages(ctx context.Context, l Layout, t *topology.Topology, o ImageO
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return images, holdImages(ctx, l, t.Name, images, true)
+	return images, holdImages(ctx, l, name, images, true)
 }
 
 // ImageOptions say how images are obtained.

@@ -179,6 +179,11 @@ func assembled(ctx context.Context, l Layout, t *topology.Topology, which []*top
 	if err != nil {
 		return err
 	}
+	images, err := provideImages(ctx, l, t.Name, which, ImageOptions{})
+	if err != nil {
+		return err
+	}
+	defer dropStrayHold(l, t.Name)
 	group := "platelayer/.assemble-" + strconv.Itoa(os.Getpid())
 	engine, err := native.New(native.Config{Cgroup: group})
 	if err != nil {
@@ -187,7 +192,7 @@ func assembled(ctx context.Context, l Layout, t *topology.Topology, which []*top
 	defer func() {
 		err = errors.Join(err, engine.Close(), native.RemoveCgroup(group))
 	}()
-	w := site{layout: l, builtin: builtin}
+	w := site{layout: l, builtin: builtin, images: images}
 	for _, s := range which {
 		spec := w.station(t, s)
 		spec.NetNSPath, spec.Root.WritableDir = "", ""

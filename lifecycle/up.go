@@ -58,7 +58,7 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 		return nil, err
 	}
 	noteContents(t)
-	images, err := provideImages(ctx, l, t, o.Images)
+	images, err := provideImages(ctx, l, t.Name, stations(t), o.Images)
 	if err != nil {
 		return nil, err
 	}

@@ -103,6 +103,8 @@ func classify(err error) (code int, hint string) {
 		wanting    *lifecycle.Wanting
 		authority  *lifecycle.NoAuthority
 		attach     *lifecycle.Unattachable
+		unfit      *topology.UnfitImage
+		noImage    *image.UnknownError
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
@@ -141,6 +143,10 @@ func classify(err error) (code int, hint string) {
 			return exitUnsupported, "modprobe -a nft_tproxy nft_socket; without them, a topology with egress: none and no published ports runs"
 		}
 		return exitUnsupported, "platelayer doctor tells what this machine can do"
+	case errors.As(err, &unfit):
+		return exitInvalid, unfit.Hint
+	case errors.As(err, &noImage):
+		return exitFailed, "platelayer image ls lists what is here; platelayer image pull and image load bring more"
 	case errors.As(err, &lost):
 		return exitFailed, "its last words are in keeper.log among the topology's logs; the next command starts another keeper"
 	case errors.As(err, &other) && other.Theirs > other.Ours:

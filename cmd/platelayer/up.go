@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,6 +46,9 @@ Stations that have stopped are started.`,
 			if f.options.Timeout < 0 {
 				return &usageError{errors.New("--timeout must not be negative")}
 			}
+			if p := f.options.Images.Pull; p != "" && !slices.Contains([]string{topology.PullAlways, topology.PullMissing, topology.PullNever}, p) {
+				return &usageError{fmt.Errorf("--pull must be always, missing or never, not %q", p)}
+			}
 			if f.marked && len(args) > 0 {
 				return &usageError{errors.New("--marked takes no file: it brings up what was recorded")}
 			}
@@ -60,6 +64,7 @@ Stations that have stopped are started.`,
 	flags.DurationVar(&f.options.Timeout, "timeout", 0, "give up when not all stations are ready after this time, like 2m")
 	flags.BoolVar(&atBoot, "at-boot", false, "have up --marked bring it up again, at the machine's start (docs/platelayer.service)")
 	flags.BoolVar(&f.options.Hosts, "hosts", false, "put the stations' names into the machine's hosts file, until down")
+	flags.StringVar(&f.options.Images.Pull, "pull", "", "when to ask the registries for images: always, missing or never, instead of the stations' pull_policy")
 	flags.BoolVar(&f.marked, "marked", false, "bring up what is marked with --at-boot and not up")
 	flags.StringToIntVar(&a.scale, "scale", nil, "run this many of a station, STATION=N")
 	flags.StringSliceVar(&f.only, "only", nil, "bring up only these stations and what they need; what runs stays")
@@ -115,6 +120,7 @@ func (a *app) upAs(ctx context.Context, t *topology.Topology, o lifecycle.UpOpti
 	view := newProgress(a, t.Name, "up")
 	defer view.done("")
 	o.Progress = view.tell
+	o.Images.Notice = func(text string) { view.tell(lifecycle.Progress{Notice: text}) }
 	if a.name == "" {
 		for _, other := range lifecycle.UpFrom(a.layout(), o.File) {
 			if other != t.Name {
