@@ -40,6 +40,10 @@ const (
 	StageUnpacking Stage = "unpacking"
 	StageDone      Stage = "done"
 	StageHere      Stage = "here" // it was there before
+
+	StagePacking Stage = "packing"
+	StageSending Stage = "sending"
+	StageMounted Stage = "mounted" // from another repository of the registry
 )
 
 // AddOptions say how an image is added.

@@ -49,9 +49,14 @@ func (b *slotBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// Again is Source's: what a registry refuses has been tried often enough.
+// Again is Source's: what a registry refuses has been tried often enough, and
+// after a mirror's failure it is another's turn.
 func (m *Remote) Again(err error) bool {
-	return isBroken(err) || errors.Is(err, io.ErrUnexpectedEOF)
+	var broken *brokenError
+	if errors.As(err, &broken) {
+		return !broken.mirror
+	}
+	return errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // Elsewhere is called when what came for a blob was wrong or did not come to
@@ -60,7 +65,7 @@ func (m *Remote) Elsewhere(d v1.Descriptor, err error) bool {
 	var wrong *BadImageError
 	m.mu.Lock()
 	s := m.served[d.Digest]
-	if s == nil || !s.mirror || !errors.As(err, &wrong) && !m.Again(err) {
+	if s == nil || !s.mirror || !errors.As(err, &wrong) && !isBroken(err) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		m.mu.Unlock()
 		return false
 	}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -32,7 +33,8 @@ type request struct {
 	size           int64 // of the body
 	ok             []int // the answers that are good
 	user, password string
-	secret         bool // the body is nobody else's to see
+	secret         bool          // the body is nobody else's to see
+	patience       time.Duration // in which nothing may move; 0 is the usual
 
 	authorization string
 }
@@ -82,8 +84,9 @@ func (e *UnreachableError) Untrusted() bool {
 
 // brokenError is a transfer that ended before its end.
 type brokenError struct {
-	what string
-	err  error
+	what   string
+	mirror bool // it came from one
+	err    error
 }
 
 func (e *brokenError) Error() string { return fmt.Sprintf("%s broke off: %v", e.what, e.err) }
@@ -195,8 +198,8 @@ func passing(err error) bool {
 // once sends a request one time.
 func (r *Registry) once(ctx context.Context, q *request) (*http.Response, error) {
 	watched, cancel := context.WithCancelCause(ctx)
-	w := &watch{after: r.stall, cancel: cancel}
-	w.timer = time.AfterFunc(r.stall, func() { cancel(errStalled) })
+	w := &watch{after: cmp.Or(q.patience, r.stall), cancel: cancel}
+	w.timer = time.AfterFunc(w.after, func() { cancel(errStalled) })
 	response, err := r.send(watched, q, w)
 	if err != nil {
 		if context.Cause(watched) == errStalled {
@@ -205,7 +208,7 @@ func (r *Registry) once(ctx context.Context, q *request) (*http.Response, error)
 		w.end()
 		return nil, err
 	}
-	response.Body = &watchedBody{response.Body, w, watched, q.what, true}
+	response.Body = &watchedBody{response.Body, w, watched, q, true}
 	if slices.Contains(q.ok, response.StatusCode) {
 		return response, nil
 	}
@@ -224,7 +227,7 @@ func (r *Registry) send(ctx context.Context, q *request, w *watch) (*http.Respon
 			if err != nil {
 				return nil, err
 			}
-			return &watchedBody{b, w, ctx, q.what, false}, nil
+			return &watchedBody{b, w, ctx, q, false}, nil
 		}
 		if h.Body, err = h.GetBody(); err != nil {
 			return nil, err
@@ -327,10 +330,10 @@ func (w *watch) end() {
 // watchedBody is a body on its way, either way.
 type watchedBody struct {
 	io.ReadCloser
-	watch  *watch
-	ctx    context.Context
-	what   string
-	answer bool // it comes, and ends the exchange
+	watch   *watch
+	ctx     context.Context
+	request *request
+	answer  bool // it comes, and ends the exchange
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
@@ -342,7 +345,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 		if cause := context.Cause(b.ctx); cause != nil {
 			err = cause
 		}
-		err = &brokenError{b.what, err}
+		err = &brokenError{b.request.what, b.request.site.mirror, err}
 	}
 	return n, err
 }
