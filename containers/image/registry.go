@@ -176,11 +176,11 @@ func (r *Registry) Resolve(ctx context.Context, ref Reference, p Platform) (*Rem
 		if depth == 0 {
 			m.Index = m.Digest
 		}
-		index, err := parseIndex(text)
+		index, err := parseRemoteIndex(text)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", ref.Short(), err)
 		}
-		chosen := choose(index, p)
+		chosen := choosePlatform(index, p)
 		if chosen == nil {
 			return nil, &NoPlatformError{Name: ref.Short(), Wanted: p, Have: platformsOf(index)}
 		}

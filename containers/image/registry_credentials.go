@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -10,7 +11,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -123,7 +126,7 @@ func (c *Credentials) read(path string) (*authFile, error) {
 		return nil, errors.New("it is not a file")
 	}
 	if st := info.Sys().(*syscall.Stat_t); int(st.Uid) != c.User.UID && info.Mode().Perm()&0o004 == 0 {
-		return nil, fmt.Errorf("it is not %s's to read", c.User.Name)
+		return nil, fmt.Errorf("it is not %s's to read", cmp.Or(c.User.Name, "the user"))
 	}
 	text, err := io.ReadAll(io.LimitReader(h, most+1))
 	if err != nil {
@@ -242,4 +245,31 @@ func normalKey(key string) string {
 		host += "/" + path
 	}
 	return host
+}
+
+// UserOf describes a user by numbers, as far as the machine knows one.
+func UserOf(uid, gid int) User {
+	u := User{UID: uid, GID: gid, Groups: []int{gid}, Name: os.Getenv("SUDO_USER"), Home: os.Getenv("SUDO_HOME")}
+	if uid == os.Getuid() {
+		u.Name, u.Home = os.Getenv("USER"), os.Getenv("HOME")
+	}
+	known, err := user.LookupId(strconv.Itoa(uid))
+	if err != nil {
+		return u
+	}
+	u.Name = known.Username
+	if uid != os.Getuid() || u.Home == "" {
+		u.Home = known.HomeDir
+	}
+	groups, err := known.GroupIds()
+	if err != nil {
+		return u
+	}
+	u.Groups = nil
+	for _, text := range groups {
+		if g, err := strconv.Atoi(text); err == nil {
+			u.Groups = append(u.Groups, g)
+		}
+	}
+	return u
 }

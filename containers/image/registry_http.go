@@ -46,7 +46,6 @@ type RegistryError struct {
 	Status      int    // of HTTP
 	Detail      string // the registry's own words
 	Credentials string // the file or program whose credentials it refuses; may be ""
-	Tag         bool   // it was asked for a name, not for content
 	Account     string // what one signs in to
 
 	challenges []string

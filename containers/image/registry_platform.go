@@ -145,8 +145,8 @@ func (e *NoPlatformError) Error() string {
 
 const maxManifests = 1000 // of an index
 
-// parseIndex reads an index that comes from outside.
-func parseIndex(text []byte) (*v1.IndexManifest, error) {
+// parseRemoteIndex reads an index that comes from outside.
+func parseRemoteIndex(text []byte) (*v1.IndexManifest, error) {
 	index, err := v1.ParseIndexManifest(bytes.NewReader(text))
 	if err != nil {
 		return nil, bad("its index is not valid: %v", err)
@@ -165,10 +165,10 @@ func parseIndex(text []byte) (*v1.IndexManifest, error) {
 	return index, nil
 }
 
-// choose finds the image of an index that fits a platform best, the first of
+// choosePlatform finds the image of an index that fits a platform best, the first of
 // equals; nil where none does. One that says no platform is taken where nothing
 // says one.
-func choose(index *v1.IndexManifest, p Platform) *v1.Descriptor {
+func choosePlatform(index *v1.IndexManifest, p Platform) *v1.Descriptor {
 	said := false
 	for _, want := range p.runs() {
 		for n := range index.Manifests {

@@ -287,7 +287,7 @@ func TestMirrors(t *testing.T) {
 			c := newTestClient(t, RegistryOptions{PlainHTTP: true, Registries: Registries{Mirrors: map[string][]string{
 				origin.host(): {dead.URL, mirror.URL + "/cache"}}}})
 			i, err := c.pull(t, newStore(t), origin.host()+"/shop/web")
-			if err != nil || i.Digest != digestOf(m.manifest) {
+			if err != nil || i.Digest != sumOf(m.manifest) {
 				t.Fatalf("got %v, %v", i, err)
 			}
 			if asked := origin.asked("/blobs/"); len(asked) != test.asked {
@@ -412,7 +412,7 @@ func TestPlatforms(t *testing.T) {
 			}
 		}
 		got := -1
-		if d := choose(index(test.have...), p); d != nil {
+		if d := choosePlatform(index(test.have...), p); d != nil {
 			got = int(d.Size)
 		}
 		if got != test.want {

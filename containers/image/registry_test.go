@@ -161,7 +161,7 @@ func (m *made) parsed(t *testing.T) *v1.Manifest {
 	return p
 }
 
-func digestOf(b []byte) v1.Hash {
+func sumOf(b []byte) v1.Hash {
 	h, _, _ := v1.SHA256(bytes.NewReader(b))
 	return h
 }
@@ -178,7 +178,7 @@ func TestPull(t *testing.T) {
 	}{{other, v1.Platform{OS: "unknown", Architecture: "unknown"}}, {other, v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}},
 		{other, v1.Platform{OS: "windows", Architecture: "amd64"}}, {ours, v1.Platform{OS: "linux", Architecture: "amd64"}}} {
 		index.Manifests = append(index.Manifests, v1.Descriptor{MediaType: types.OCIManifestSchema1, Size: int64(len(of.m.manifest)),
-			Digest: digestOf(of.m.manifest), Platform: &of.platform})
+			Digest: sumOf(of.m.manifest), Platform: &of.platform})
 	}
 	text, err := json.Marshal(index)
 	if err != nil {
@@ -191,7 +191,7 @@ func TestPull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i.Digest != digestOf(ours.manifest) || i.Index != digestOf(text) {
+	if i.Digest != sumOf(ours.manifest) || i.Index != sumOf(text) {
 		t.Errorf("got %s of %s", i.Digest, i.Index)
 	}
 	if err := s.Unpack(context.Background(), i, AddOptions{}); err != nil {
@@ -219,7 +219,7 @@ func TestPull(t *testing.T) {
 	if !errors.As(err, &none) || !strings.Contains(err.Error(), "linux/riscv64; it has linux/arm64/v8, windows/amd64, linux/amd64") {
 		t.Errorf("got %v", err)
 	}
-	if m, err := c.Resolve(context.Background(), ref, Platform{Architecture: "arm64", Exact: true}); err != nil || m.Digest != digestOf(other.manifest) {
+	if m, err := c.Resolve(context.Background(), ref, Platform{Architecture: "arm64", Exact: true}); err != nil || m.Digest != sumOf(other.manifest) {
 		t.Errorf("got %v, %v", m, err)
 	}
 }
@@ -406,7 +406,7 @@ func TestPullRefuses(t *testing.T) {
 		return text
 	}
 	nested := func(text string) string {
-		return fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":"%s","size":%d,"digest":"%s"}]}`, types.OCIImageIndex, len(text), digestOf([]byte(text)))
+		return fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":"%s","size":%d,"digest":"%s"}]}`, types.OCIImageIndex, len(text), sumOf([]byte(text)))
 	}
 	deep := []string{nested("{}")}
 	for range 5 {
@@ -423,11 +423,11 @@ func TestPullRefuses(t *testing.T) {
 		{"neither", `{"schemaVersion":2}`, "", "is not an image's"},
 		{"no JSON", `<html>`, "", "is not valid"},
 		{"huge", `{"schemaVersion":2,"x":"` + strings.Repeat("x", maxDocument) + `"}`, "", "is larger than"},
-		{"artifact", `{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"` + digestOf(nil).String() + `","size":2},"layers":[]}`, "",
+		{"artifact", `{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"` + sumOf(nil).String() + `","size":2},"layers":[]}`, "",
 			"it is not a container image"},
-		{"other digest", string(good.manifest), digestOf(nil).String(), "and calls it"},
+		{"other digest", string(good.manifest), sumOf(nil).String(), "and calls it"},
 		{"size of layer", string(change(func(m *v1.Manifest) { m.Layers[1].Size -= 10 })), "", "by its manifest"},
-		{"layer of another", string(change(func(m *v1.Manifest) { m.Layers[1].Digest = digestOf([]byte("nothing")) })), "", "answers 404"},
+		{"layer of another", string(change(func(m *v1.Manifest) { m.Layers[1].Digest = sumOf([]byte("nothing")) })), "", "answers 404"},
 		{"deep", deep[5], "", "more than 3 deep"},
 		{"empty index", `{"schemaVersion":2,"manifests":[]}`, "", "holds no image for linux/amd64"},
 		{"size of manifest", nested("{}")[:0] + strings.Replace(nested(string(good.manifest)), `"size":`, `"size":1`, 1), "", "bytes"},
@@ -437,7 +437,7 @@ func TestPullRefuses(t *testing.T) {
 			r.offer("a", "latest", good)
 			all := map[string]string{"latest": test.manifest}
 			for _, d := range append(deep, string(good.manifest)) {
-				all[digestOf([]byte(d)).String()] = d
+				all[sumOf([]byte(d)).String()] = d
 			}
 			r.on(func(w http.ResponseWriter, q *http.Request) bool {
 				_, asked, found := strings.Cut(q.URL.Path, "/manifests/")
@@ -495,7 +495,7 @@ func TestPullByDigestChecks(t *testing.T) {
 		}
 		return false
 	})
-	_, err := newTestClient(t, RegistryOptions{PlainHTTP: true}).pull(t, newStore(t), r.host()+"/a@"+digestOf(one.manifest).String())
+	_, err := newTestClient(t, RegistryOptions{PlainHTTP: true}).pull(t, newStore(t), r.host()+"/a@"+sumOf(one.manifest).String())
 	var wrong *BadImageError
 	if !errors.As(err, &wrong) || !strings.Contains(err.Error(), "gave a manifest with the digest") {
 		t.Errorf("got %v", err)
