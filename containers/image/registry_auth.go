@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -194,8 +195,11 @@ func (r *Registry) fetchToken(ctx context.Context, s *site, asked *challenge, c 
 	q.url = realm.String()
 	response, err := r.retried(ctx, q)
 	if err != nil {
-		if denied, ok := err.(*RegistryError); ok && c != nil {
-			denied.Credentials = c.from
+		if denied := new(RegistryError); errors.As(err, &denied) {
+			denied.Account = s.account
+			if c != nil {
+				denied.Credentials = c.from
+			}
 		}
 		return accessToken{}, err
 	}
