@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"path/filepath"
 	"strings"
 
@@ -105,6 +106,9 @@ func classify(err error) (code int, hint string) {
 		attach     *lifecycle.Unattachable
 		unfit      *topology.UnfitImage
 		noImage    *image.UnknownError
+		denied     *image.RegistryError
+		unreached  *image.UnreachableError
+		platform   *image.NoPlatformError
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
@@ -147,6 +151,14 @@ func classify(err error) (code int, hint string) {
 		return exitInvalid, unfit.Hint
 	case errors.As(err, &noImage):
 		return exitFailed, "platelayer image ls lists what is here; platelayer image pull and image load bring more"
+	case errors.As(err, &denied):
+		return exitFailed, registryHint(denied)
+	case errors.As(err, &unreached) && unreached.NotTLS():
+		return exitFailed, "if it is meant to be spoken to without TLS: --plain-http, or plain_http in " + image.RegistriesFile
+	case errors.As(err, &unreached) && unreached.Untrusted():
+		return exitFailed, "if it is the right one, put its authority's certificate into /etc/docker/certs.d/" + unreached.Host + "/ca.crt"
+	case errors.As(err, &platform):
+		return exitFailed, "platelayer image pull --platform takes an image of another platform"
 	case errors.As(err, &lost):
 		return exitFailed, "its last words are in keeper.log among the topology's logs; the next command starts another keeper"
 	case errors.As(err, &other) && other.Theirs > other.Ours:
@@ -172,4 +184,18 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "platelayer ls lists the topologies"
 	}
 	return exitFailed, ""
+}
+
+// registryHint is what to do about a registry's refusal.
+func registryHint(e *image.RegistryError) string {
+	switch {
+	case e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden:
+		if e.Credentials != "" {
+			return fmt.Sprintf("it refuses the credentials of %s: sign in again with docker login %s, or podman login", e.Credentials, e.Account)
+		}
+		return fmt.Sprintf("the image may be private, or not be there: sign in with docker login %s, or podman login, as the user who runs sudo", e.Account)
+	case e.Status == http.StatusNotFound:
+		return "there is no such image: check its name and its tag"
+	}
+	return ""
 }

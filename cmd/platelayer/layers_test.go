@@ -34,7 +34,7 @@ func TestLayers(t *testing.T) {
 		"github.com/spf13/cobra":           {"platelayer/cmd/platelayer"},
 		"github.com/vishvananda/netlink":   {"platelayer/netplan/kernel"},
 		"github.com/vishvananda/netns":     {"platelayer/netplan/kernel"},
-		"gopkg.in/yaml.v3":                 {"platelayer/topology"},
+		"gopkg.in/yaml.v3":                 {"platelayer/topology", "platelayer/containers/image"},
 		"github.com/moby/profiles/seccomp": {"platelayer/containers/native"},
 		"github.com/miekg/dns":             {"platelayer/backbone"},
 	}

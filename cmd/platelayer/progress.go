@@ -4,10 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -70,7 +68,7 @@ func startProgress(o progressOptions, topology, verb string) *progress {
 	if o.live != nil && !o.quiet {
 		p.area = &liveArea{out: o.out, size: o.live}
 		p.stop = make(chan struct{})
-		p.stopped.Go(p.redraw)
+		p.stopped.Go(func() { p.area.redraw(p.stop, p.draw) })
 	}
 	return p
 }
@@ -142,25 +140,6 @@ func (p *progress) finish(summary string) {
 		return
 	}
 	io.WriteString(p.out, last.String())
-}
-
-// redraw draws the tree again whenever it looks different.
-func (p *progress) redraw() {
-	resumed := make(chan os.Signal, 1)
-	signal.Notify(resumed, syscall.SIGCONT)
-	defer signal.Stop(resumed)
-	ticks := time.NewTicker(redrawEvery)
-	defer ticks.Stop()
-	for {
-		select {
-		case <-p.stop:
-			return
-		case <-resumed: // the shell has written below the tree meanwhile
-			p.area.forget()
-		case <-ticks.C:
-			p.draw()
-		}
-	}
 }
 
 func (p *progress) draw() {

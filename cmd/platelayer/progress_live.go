@@ -2,7 +2,11 @@ package main
 
 import (
 	"io"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
+	"time"
 	"unicode/utf8"
 )
 
@@ -59,6 +63,25 @@ func (l *liveArea) rows() int {
 
 // forget leaves what is drawn where it is: the next frame goes below.
 func (l *liveArea) forget() { l.drawn = nil }
+
+// redraw has the next frame drawn again and again, until stop is closed.
+func (l *liveArea) redraw(stop <-chan struct{}, draw func()) {
+	resumed := make(chan os.Signal, 1)
+	signal.Notify(resumed, syscall.SIGCONT)
+	defer signal.Stop(resumed)
+	ticks := time.NewTicker(redrawEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-resumed: // the shell has written below the lines meanwhile
+			l.forget()
+		case <-ticks.C:
+			draw()
+		}
+	}
+}
 
 // columns is how wide a line of ours is: each rune one column, colours none.
 func columns(line string) int {

@@ -40,6 +40,10 @@ const (
 	StageUnpacking Stage = "unpacking"
 	StageDone      Stage = "done"
 	StageHere      Stage = "here" // it was there before
+
+	StagePacking Stage = "packing"
+	StageSending Stage = "sending"
+	StageMounted Stage = "mounted" // from another repository of the registry
 )
 
 // AddOptions say how an image is added.
@@ -131,6 +135,13 @@ func (s *Store) fetchAll(ctx context.Context, blobs []v1.Descriptor, from Source
 	return context.Cause(ctx)
 }
 
+// Elsewhere is a Source with several places to fetch from.
+type Elsewhere interface {
+	// Elsewhere is told why a blob could not be had where it was asked for, and
+	// tells whether the next try goes to another place.
+	Elsewhere(d v1.Descriptor, err error) bool
+}
+
 // fetch fetches one blob, and goes on where a transfer broke off.
 func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddOptions) error {
 	i, err := s.Ingest(ctx, d.Digest, d.Size)
@@ -143,18 +154,41 @@ func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddO
 	}
 	defer i.Close()
 	const tries = 6
-	pause := 250 * time.Millisecond
+	const firstPause = 250 * time.Millisecond
+	pause := firstPause
+	joined := i.Have() > 0 // from what more than one transfer brought
 	for try := 1; ; try++ {
 		before := i.Have()
 		err := s.transfer(ctx, d, from, i, o)
 		if err == nil {
+			err = i.Commit()
+		}
+		if err == nil {
 			break
 		}
-		if i.Have() > before { // what comes at all may take its time
-			try, pause = 1, 250*time.Millisecond
+		var wrong *BadImageError
+		if errors.As(err, &wrong) {
+			if restartErr := i.Restart(); restartErr != nil {
+				return restartErr
+			}
+			if joined { // what was there may be what is wrong
+				joined = false
+				continue
+			}
 		}
-		if ctx.Err() != nil || try == tries || !from.Again(err) {
+		if i.Have() > before { // what comes at all may take its time
+			try, pause = 1, firstPause
+		}
+		joined = joined || i.Have() > 0
+		if ctx.Err() != nil {
 			return err
+		}
+		if try == tries || !from.Again(err) {
+			if e, ok := from.(Elsewhere); !ok || !e.Elsewhere(d, err) {
+				return err
+			}
+			try, pause = 0, firstPause
+			continue
 		}
 		select {
 		case <-time.After(pause):
@@ -162,9 +196,6 @@ func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddO
 			return ctx.Err()
 		}
 		pause *= 2
-	}
-	if err := i.Commit(); err != nil {
-		return err
 	}
 	o.tell(Progress{Digest: d.Digest, Done: d.Size, Total: d.Size, Stage: StageDone})
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -23,6 +24,7 @@ type Ingest struct {
 	file   *os.File
 	sum    hash.Hash
 	have   int64
+	stored bool
 }
 
 // Ingest begins or resumes a blob of a size in bytes, or -1. It gives nil when
@@ -80,21 +82,27 @@ func (i *Ingest) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Commit puts the blob into the store if it is what its digest says. If not,
-// nothing is kept of it.
+// Commit puts the blob into the store if it is what its digest says. If not, it
+// is a BadImageError and nothing is kept.
 func (i *Ingest) Commit() error {
 	if i.size >= 0 && i.have != i.size {
 		return fmt.Errorf("%s has %d bytes of %d: %w", i.digest, i.have, i.size, io.ErrUnexpectedEOF)
 	}
 	if sum := hex.EncodeToString(i.sum.Sum(nil)); sum != i.digest.Hex {
-		os.Remove(i.file.Name())
-		return bad("what came for %s has the digest sha256:%s", i.digest, sum)
+		return errors.Join(bad("what came for %s has the digest sha256:%s", i.digest, sum), i.Restart())
 	}
-	return os.Rename(i.file.Name(), i.store.blobPath(i.digest))
+	err := os.Rename(i.file.Name(), i.store.blobPath(i.digest))
+	i.stored = err == nil
+	return err
 }
 
 // Close ends the work; what isn't committed is left for the next.
-func (i *Ingest) Close() error { return i.file.Close() }
+func (i *Ingest) Close() error {
+	if i.have == 0 && !i.stored {
+		os.Remove(i.file.Name())
+	}
+	return i.file.Close()
+}
 
 // PutBlob stores a blob that is read whole.
 func (s *Store) PutBlob(ctx context.Context, h v1.Hash, size int64, r io.Reader) error {

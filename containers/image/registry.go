@@ -1,0 +1,321 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// RegistryOptions say how registries are reached.
+type RegistryOptions struct {
+	Registries  Registries
+	Credentials Credentials
+	PlainHTTP   bool              // no TLS for any registry that is named, though for its mirrors
+	Notice      func(text string) // called from several goroutines; may be nil
+	Agent       string            // what the program calls itself
+}
+
+// Registry pulls from registries and pushes to them (OCI distribution-spec).
+// The connections, and what registries asked for once, are shared by all that
+// it does.
+type Registry struct {
+	o      RegistryOptions
+	client *http.Client
+	slots  chan struct{} // one for each transfer
+	stall  time.Duration // in which nothing comes or goes
+	pause  func(ctx context.Context, d time.Duration) error
+
+	mu       sync.Mutex
+	sessions map[string]*session
+	failed   map[*site]bool
+}
+
+const (
+	maxTransfers = 8
+	stallTime    = 60 * time.Second
+)
+
+// NewRegistry gives access to registries. Close ends it.
+func NewRegistry(o RegistryOptions) *Registry {
+	return newRegistry(o, certificateDirs())
+}
+
+func newRegistry(o RegistryOptions, certificates []string) *Registry {
+	return &Registry{
+		o: o,
+		client: &http.Client{
+			Transport:     &hostTransport{dirs: certificates, each: map[string]*http.Transport{}},
+			CheckRedirect: checkRedirect,
+		},
+		slots:    make(chan struct{}, maxTransfers),
+		stall:    stallTime,
+		pause:    pause,
+		sessions: map[string]*session{},
+		failed:   map[*site]bool{},
+	}
+}
+
+// Close ends the connections.
+func (r *Registry) Close() { r.client.CloseIdleConnections() }
+
+func (r *Registry) notice(text string) {
+	if r.o.Notice != nil {
+		r.o.Notice(text)
+	}
+}
+
+// Pull brings an image of a registry into the store, and gives it the name by
+// which it was asked for. One that is pinned by its digest and there is not
+// asked for again.
+func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Platform, o AddOptions) (*Image, error) {
+	if ref.Digest != "" {
+		if i, err := store.Find(ref.String()); err == nil && store.whole(i) && fits(i, p) {
+			return i, nil
+		}
+	}
+	m, err := r.Resolve(ctx, ref, p)
+	if err != nil {
+		return nil, err
+	}
+	o.Name, o.Index = ref.String(), m.Index
+	i, err := store.Add(ctx, m.Manifest, m, o)
+	if err != nil {
+		return nil, err
+	}
+	if !fits(i, p) {
+		r.notice(fmt.Sprintf("%s is made for %s/%s", ref.Short(), shorten(i.Config.OS), shorten(i.Config.Architecture)))
+	}
+	return i, nil
+}
+
+// fits tells whether a machine of a platform runs the image.
+func fits(i *Image, p Platform) bool {
+	have := Platform{Architecture: i.Config.Architecture, Variant: i.Config.Variant}.normal()
+	return i.Config.OS == "linux" && slices.Contains(p.runs(), have)
+}
+
+// whole tells whether all blobs of an image are in the store.
+func (s *Store) whole(i *Image) bool {
+	return !slices.ContainsFunc(blobsOf(i.Manifest), func(d v1.Descriptor) bool { return !s.HasBlob(d.Digest) })
+}
+
+// Remote is an image in a registry.
+type Remote struct {
+	Reference Reference
+	Manifest  []byte
+	Digest    v1.Hash
+	Index     v1.Hash // that it was chosen from; zero without one
+
+	registry *Registry
+	sites    []*site
+
+	mu     sync.Mutex
+	served map[v1.Hash]*site          // who gave a blob last
+	bad    map[v1.Hash]map[*site]bool // who gave something else in its place
+}
+
+// manifestTypes are what is asked for and taken.
+func manifestTypes() []types.MediaType {
+	return []types.MediaType{types.OCIImageIndex, types.DockerManifestList, types.OCIManifestSchema1, types.DockerManifestSchema2}
+}
+
+const (
+	maxDepth   = 3  // of indexes in indexes
+	mirrorTry  = 2  // times that a mirror is asked
+	originTry  = 6  // times that a registry is asked
+	connectTry = 4  // times that one is tried to reach
+	maxAsked   = 60 // seconds that a registry may ask to wait
+	firstPause = 500 * time.Millisecond
+)
+
+// Resolve finds out what a reference means now for a platform: nothing but its
+// manifest is fetched. An image that the platform doesn't run is a
+// NoPlatformError.
+func (r *Registry) Resolve(ctx context.Context, ref Reference, p Platform) (*Remote, error) {
+	sites, err := r.o.Registries.sites(ref, r.o.PlainHTTP)
+	if err != nil {
+		return nil, err
+	}
+	m := &Remote{Reference: ref, registry: r, sites: sites, served: map[v1.Hash]*site{}, bad: map[v1.Hash]map[*site]bool{}}
+	d := v1.Descriptor{Size: -1}
+	if ref.Digest != "" {
+		if d.Digest, err = v1.NewHash(ref.Digest); err != nil {
+			return nil, fmt.Errorf("%q: %w", ref.Short(), err)
+		}
+		if err := checkHash(d.Digest); err != nil {
+			return nil, err
+		}
+	}
+	for depth := 0; ; depth++ {
+		text, err := m.manifest(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		m.Digest, _, _ = v1.SHA256(bytes.NewReader(text))
+		kind, err := manifestKind(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", ref.Short(), err)
+		}
+		if kind.IsImage() {
+			m.Manifest = text
+			return m, nil
+		}
+		if depth == maxDepth {
+			return nil, bad("%s: its indexes list indexes, more than %d deep", ref.Short(), maxDepth)
+		}
+		if depth == 0 {
+			m.Index = m.Digest
+		}
+		index, err := parseRemoteIndex(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", ref.Short(), err)
+		}
+		chosen := choosePlatform(index, p)
+		if chosen == nil {
+			return nil, &NoPlatformError{Name: ref.Short(), Wanted: p, Have: platformsOf(index)}
+		}
+		d = *chosen
+	}
+}
+
+// manifestKind tells what a document is by what it holds, which must be one
+// thing only (OCI image-spec, "mediaType" property; CVE-2021-41190).
+func manifestKind(text []byte) (types.MediaType, error) {
+	var doc struct {
+		SchemaVersion int             `json:"schemaVersion"`
+		MediaType     types.MediaType `json:"mediaType"`
+		Manifests     json.RawMessage `json:"manifests"`
+		Config        json.RawMessage `json:"config"`
+		Layers        json.RawMessage `json:"layers"`
+		FSLayers      json.RawMessage `json:"fsLayers"`
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return "", bad("its manifest is not valid: %v", err)
+	}
+	isIndex, isImage := doc.Manifests != nil, doc.Config != nil || doc.Layers != nil
+	switch {
+	case doc.SchemaVersion == 1 || doc.FSLayers != nil:
+		return "", bad("it is stored in Docker's old form (schema 1), which nobody makes any more: push it anew")
+	case doc.SchemaVersion != 2:
+		return "", bad("its manifest is of schema version %d", doc.SchemaVersion)
+	case isIndex && isImage:
+		return "", bad("its manifest is an image's and an index in one")
+	case isIndex && (doc.MediaType == "" || doc.MediaType.IsIndex()):
+		return types.OCIImageIndex, nil
+	case isImage && (doc.MediaType == "" || doc.MediaType.IsImage()):
+		return types.OCIManifestSchema1, nil
+	}
+	return "", bad("a manifest of the type %q is not an image's", shorten(string(doc.MediaType)))
+}
+
+// manifest fetches a manifest by its digest or, where that is zero, what the
+// reference's tag means.
+func (m *Remote) manifest(ctx context.Context, d v1.Descriptor) ([]byte, error) {
+	var text []byte
+	err := m.eachSite(ctx, nil, func(s *site) (err error) {
+		text, err = m.manifestFrom(ctx, s, d)
+		return err
+	})
+	return text, err
+}
+
+// eachSite asks one site after the other until one can do what is asked.
+func (m *Remote) eachSite(ctx context.Context, not map[*site]bool, try func(*site) error) error {
+	var last error
+	for _, s := range m.sites {
+		if s.mirror && (not[s] || m.registry.hasFailed(s)) {
+			continue
+		}
+		last = try(s)
+		if last == nil || ctx.Err() != nil || !s.mirror {
+			return last
+		}
+		m.registry.mirrorFailed(s, last)
+	}
+	return last
+}
+
+func (m *Remote) manifestFrom(ctx context.Context, s *site, d v1.Descriptor) ([]byte, error) {
+	wanted := m.Reference.Tag
+	if d.Digest != (v1.Hash{}) {
+		wanted = d.Digest.String()
+	}
+	var accept []string
+	for _, t := range manifestTypes() {
+		accept = append(accept, string(t))
+	}
+	q := &request{method: http.MethodGet, url: s.url("manifests/" + wanted), what: "the manifest of " + s.repository + separated(wanted),
+		site: s, scopes: []string{"repository:" + s.repository + ":pull"}, accept: strings.Join(accept, ", "), ok: []int{http.StatusOK}}
+	for try := 1; ; try++ {
+		text, said, err := m.registry.document(ctx, q)
+		if err != nil {
+			if try < 3 && isBroken(err) {
+				continue
+			}
+			return nil, err
+		}
+		sum, _, _ := v1.SHA256(bytes.NewReader(text))
+		switch {
+		case d.Digest != (v1.Hash{}) && sum != d.Digest:
+			return nil, bad("%s gave a manifest with the digest %s for %s", s, sum, d.Digest)
+		case d.Size >= 0 && int64(len(text)) != d.Size:
+			return nil, bad("the manifest %s has %d bytes, and %d by the index", sum, len(text), d.Size)
+		case strings.HasPrefix(said, "sha256:") && said != sum.String():
+			return nil, bad("%s gave a manifest with the digest %s and calls it %s", s, sum, shorten(said))
+		}
+		return text, nil
+	}
+}
+
+// separated puts what stands between a repository and a tag or a digest.
+func separated(identifier string) string {
+	if strings.Contains(identifier, ":") {
+		return "@" + identifier
+	}
+	return ":" + identifier
+}
+
+// document fetches a small document whole, with the digest that the registry
+// says it has.
+func (r *Registry) document(ctx context.Context, q *request) (text []byte, digest string, err error) {
+	response, err := r.do(ctx, q)
+	if err != nil {
+		return nil, "", err
+	}
+	defer response.Body.Close()
+	text, err = io.ReadAll(io.LimitReader(response.Body, maxDocument+1))
+	if err != nil {
+		return nil, "", err
+	}
+	if len(text) > maxDocument {
+		return nil, "", bad("%s is larger than the %d bytes that a manifest may have", q.what, maxDocument)
+	}
+	return text, response.Header.Get("Docker-Content-Digest"), nil
+}
+
+// mirrorFailed tells that a mirror could not do what it was asked; one that
+// can't be reached is not asked again.
+func (r *Registry) mirrorFailed(s *site, err error) {
+	r.notice(fmt.Sprintf("the mirror %s is passed over: %v", s, err))
+	if unreachable(err) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.failed[s] = true
+	}
+}
+
+func (r *Registry) hasFailed(s *site) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failed[s]
+}

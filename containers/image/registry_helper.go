@@ -1,0 +1,128 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const helperTime = 60 * time.Second // it may ask its user
+
+// ask runs a credential program (docker-credential-helpers: "get" with the
+// server on its input) as the user whose file names it. Nil is that it knows
+// none.
+func (c *Credentials) ask(ctx context.Context, helper, server string) (*credential, error) {
+	if helper != filepath.Base(helper) || helper == "." || helper == ".." {
+		return nil, errors.New("it is not the name of a program")
+	}
+	path, err := c.lookHelper("docker-credential-" + helper)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, helperTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "get")
+	cmd.Stdin = strings.NewReader(server)
+	var out, errOut firstBytes
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	cmd.Dir = "/"
+	cmd.Env = c.environment()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if os.Getuid() == 0 && c.User.UID != 0 {
+		groups := make([]uint32, len(c.User.Groups))
+		for i, g := range c.User.Groups {
+			groups[i] = uint32(g)
+		}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(c.User.UID), Gid: uint32(c.User.GID), Groups: groups}
+	}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		// What it says on stdout is told to nobody but for this: it may be a secret.
+		if strings.Contains(string(out), "credentials not found") {
+			return nil, nil
+		}
+		if ctx.Err() == context.DeadlineExceeded {
+			return nil, fmt.Errorf("it did not answer within %s", helperTime)
+		}
+		if text := strings.TrimSpace(string(errOut)); text != "" {
+			err = fmt.Errorf("%w: %s", err, shorten(text))
+		}
+		return nil, err
+	}
+	var answer struct{ Username, Secret string }
+	if err := json.Unmarshal(out, &answer); err != nil {
+		return nil, errors.New("its answer is not JSON")
+	}
+	found := &credential{user: answer.Username, password: answer.Secret, from: filepath.Base(path)}
+	if answer.Username == "<token>" {
+		found.user, found.password, found.refresh = "", "", answer.Secret
+	}
+	if found.empty() {
+		return nil, nil
+	}
+	return found, nil
+}
+
+// lookHelper finds a program on the PATH, and where users install programs of
+// their own: sudo puts a PATH of its own in the place of theirs.
+func (c *Credentials) lookHelper(program string) (string, error) {
+	dirs := filepath.SplitList(c.Getenv("PATH"))
+	if c.User.Home != "" {
+		dirs = append(dirs, filepath.Join(c.User.Home, ".local/bin"), filepath.Join(c.User.Home, "bin"))
+	}
+	for _, dir := range dirs {
+		if !filepath.IsAbs(dir) {
+			continue
+		}
+		path := filepath.Join(dir, program)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return "", errors.New("there is no such program on the PATH")
+}
+
+// environment is the program's, as the user's own session has it.
+func (c *Credentials) environment() []string {
+	own := map[string]string{"XDG_RUNTIME_DIR": c.runtimeDir()}
+	if c.User.Home != "" {
+		own["HOME"] = c.User.Home
+	}
+	if c.User.Name != "" {
+		own["USER"], own["LOGNAME"] = c.User.Name, c.User.Name
+	}
+	if bus := filepath.Join(c.runtimeDir(), "bus"); c.Getenv("DBUS_SESSION_BUS_ADDRESS") == "" {
+		if _, err := os.Stat(bus); err == nil {
+			own["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=" + bus
+		}
+	}
+	env := slices.DeleteFunc(os.Environ(), func(line string) bool {
+		key, _, _ := strings.Cut(line, "=")
+		_, ours := own[key]
+		return ours || key == "MAIL"
+	})
+	for key, value := range own {
+		env = append(env, key+"="+value)
+	}
+	return env
+}
+
+// firstBytes keeps the beginning of what a program writes.
+type firstBytes []byte
+
+func (f *firstBytes) Write(p []byte) (int, error) {
+	const most = 1 << 20
+	if room := most - len(*f); room > 0 {
+		*f = append(*f, p[:min(room, len(p))]...)
+	}
+	return len(p), nil
+}
