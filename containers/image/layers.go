@@ -85,6 +85,10 @@ func (s *Store) Unpack(ctx context.Context, i *Image, o AddOptions) error {
 		return err
 	}
 	defer done()
+	return s.unpack(ctx, i, &o, &batch{})
+}
+
+func (s *Store) unpack(ctx context.Context, i *Image, o *AddOptions, b *batch) error {
 	var fresh []string // folders to be published
 	defer func() {
 		for _, dir := range fresh {
@@ -112,8 +116,11 @@ func (s *Store) Unpack(ctx context.Context, i *Image, o AddOptions) error {
 		tree := s.Tree(l)
 		if !there {
 			dir := s.path("ingest", l.Key()+".layer")
-			fresh = append(fresh, dir)
-			if err := s.unpackLayer(ctx, l, dir, below, &o); err != nil {
+			fresh, b.layers = append(fresh, dir), append(b.layers, l.Key())
+			if err := s.unpackLayer(ctx, l, dir, below, o); err != nil {
+				if wrong := new(BadImageError); errors.As(err, &wrong) {
+					err = s.whoseFault(ctx, l, err)
+				}
 				return fmt.Errorf("cannot unpack the layer %s: %w", l.Digest, err)
 			}
 			tree = filepath.Join(dir, layerTree)
@@ -204,7 +211,7 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 		return err
 	}
 	if sum != l.DiffID {
-		return &CorruptError{What: "layer", Digest: l.Digest, Detail: fmt.Sprintf("its content has the digest %s instead of %s", sum, l.DiffID)}
+		return bad("its content has the digest %s; the image's configuration says %s", sum, l.DiffID)
 	}
 	o.tell(Progress{Digest: l.Digest, Done: l.Size, Total: l.Size, Stage: StageDone})
 	text, err := json.Marshal(unpacked{layerVersion, l.ChainID, l.DiffID, u.entries, stream.size, u.leftOut})
@@ -212,6 +219,15 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, layerInfo), text, 0o600)
+}
+
+// whoseFault tells an image that was made wrong from one that was damaged in
+// the store.
+func (s *Store) whoseFault(ctx context.Context, l *Layer, err error) error {
+	if damaged := s.checkBlob(ctx, l.Digest); damaged != nil {
+		return damaged
+	}
+	return err
 }
 
 func (u *unpacker) close() {

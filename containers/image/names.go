@@ -78,32 +78,53 @@ func (s *Store) changeIndex(ctx context.Context, change func(*v1.IndexManifest) 
 // Name gives an image of the store one more name, which another loses; "" only
 // keeps it from being pruned as a leftover.
 func (s *Store) Name(ctx context.Context, name string, i *Image) error {
+	return s.nameAll(ctx, []Named{{name, i}})
+}
+
+func (s *Store) nameAll(ctx context.Context, all []Named) error {
 	return s.changeIndex(ctx, func(index *v1.IndexManifest) error {
-		had := slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == i.Digest })
-		if name == "" && had {
-			return nil
+		for _, n := range all {
+			if err := s.nameIn(index, n.Name, n.Image); err != nil {
+				return err
+			}
 		}
-		size, err := s.blobSize(i.Digest)
-		if err != nil {
-			return err
-		}
-		d := v1.Descriptor{MediaType: i.Manifest.MediaType, Digest: i.Digest, Size: size, Annotations: map[string]string{}}
-		if d.MediaType == "" {
-			d.MediaType = types.OCIManifestSchema1
-		}
-		if name != "" {
-			d.Annotations[nameAnnotation] = name
-		}
-		if i.Index != (v1.Hash{}) {
-			d.Annotations[indexAnnotation] = i.Index.String()
-		}
-		index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool {
-			other := d.Annotations[nameAnnotation]
-			return name != "" && (other == name || other == "" && d.Digest == i.Digest)
-		})
-		index.Manifests = append(index.Manifests, d)
 		return nil
 	})
+}
+
+func (s *Store) nameIn(index *v1.IndexManifest, name string, i *Image) error {
+	had := slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == i.Digest })
+	if name == "" && had {
+		return nil
+	}
+	size, err := s.blobSize(i.Digest)
+	if err != nil {
+		return err
+	}
+	d := v1.Descriptor{MediaType: i.mediaType(), Digest: i.Digest, Size: size, Annotations: map[string]string{}}
+	if name != "" {
+		d.Annotations[nameAnnotation] = name
+	}
+	if i.Index != (v1.Hash{}) {
+		d.Annotations[indexAnnotation] = i.Index.String()
+	}
+	// What loses its last name stays, without one.
+	var lost []v1.Descriptor
+	index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool {
+		other := d.Annotations[nameAnnotation]
+		if other == name && d.Digest != i.Digest {
+			lost = append(lost, d)
+		}
+		return name != "" && (other == name || other == "" && d.Digest == i.Digest)
+	})
+	index.Manifests = append(index.Manifests, d)
+	for _, d := range lost {
+		if !slices.ContainsFunc(index.Manifests, func(other v1.Descriptor) bool { return other.Digest == d.Digest }) {
+			delete(d.Annotations, nameAnnotation)
+			index.Manifests = append(index.Manifests, d)
+		}
+	}
+	return nil
 }
 
 func (s *Store) blobSize(h v1.Hash) (int64, error) {

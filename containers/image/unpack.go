@@ -26,7 +26,8 @@ type unpacker struct {
 	dir     int
 	folders []folderTimes // set last, as a folder's time changes with its entries
 	entries int64
-	leftOut int // device nodes
+	content int64 // bytes of the files, holes too
+	leftOut int   // device nodes
 }
 
 type folderTimes struct {
@@ -61,7 +62,13 @@ func (u *unpacker) unpackTar(ctx context.Context, r io.Reader) error {
 		if u.entries++; u.entries > u.limits.Entries {
 			return bad("the layer has more than %d entries", u.limits.Entries)
 		}
-		if err := u.entry(h, t); err != nil {
+		if h.Size > 0 {
+			// A few bytes may stand for a file of any size that has holes.
+			if u.content += h.Size; u.content > u.limits.Bytes || u.content < 0 {
+				return fmt.Errorf("cannot unpack %q: %w", shorten(h.Name), bad("with it the layer's files have more than %d bytes", u.limits.Bytes))
+			}
+		}
+		if err := u.entry(h, &untilDone{ctx, t}); err != nil {
 			return fmt.Errorf("cannot unpack %q: %w", shorten(h.Name), err)
 		}
 	}
