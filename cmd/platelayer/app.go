@@ -69,6 +69,7 @@ func (a *app) command() *cobra.Command {
 		&cobra.Group{ID: "life", Title: "Life of a topology:"},
 		&cobra.Group{ID: "network", Title: "The network:"},
 		&cobra.Group{ID: "integrity", Title: "Integrity:"},
+		&cobra.Group{ID: "images", Title: "Images:"},
 		&cobra.Group{ID: "machine", Title: "The machine:"},
 	)
 	c.SetHelpCommandGroupID("machine")
@@ -93,7 +94,9 @@ func (a *app) command() *cobra.Command {
 	add("network", a.netCommand(), a.portCommand(), a.hostsCommand(), a.caCommand())
 	add("integrity", a.sealCommand(), a.verifyCommand())
 	add("machine", a.doctorCommand(), a.versionCommand())
-	add("life")
+	images := a.imageCommand() // whose rm has -f for --force
+	images.GroupID = "images"
+	c.AddCommand(images)
 	c.AddCommand(a.keeperCommand(), a.backboneCommand(), a.undoCommand())
 	return c
 }

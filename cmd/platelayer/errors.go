@@ -103,6 +103,12 @@ func classify(err error) (code int, hint string) {
 		wanting    *lifecycle.Wanting
 		authority  *lifecycle.NoAuthority
 		attach     *lifecycle.Unattachable
+		noImage    *image.UnknownError
+		heldImage  *image.HeldError
+		corrupt    *image.CorruptError
+		lostBlob   *image.MissingError
+		damage     *image.DamageError
+		change     *image.ChangeError
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
@@ -141,6 +147,16 @@ func classify(err error) (code int, hint string) {
 			return exitUnsupported, "modprobe -a nft_tproxy nft_socket; without them, a topology with egress: none and no published ports runs"
 		}
 		return exitUnsupported, "platelayer doctor tells what this machine can do"
+	case errors.As(err, &change):
+		return exitUsage, "platelayer image import --help says which changes there are"
+	case errors.As(err, &noImage):
+		return exitFailed, "platelayer image ls lists the images"
+	case errors.As(err, &heldImage):
+		return exitFailed, "take the topology down first; -f takes only the name away"
+	case errors.As(err, &damage):
+		return exitIntegrity, "platelayer image verify --repair unpacks damaged layers again, and takes damaged blobs away to be pulled or loaded anew"
+	case errors.As(err, &corrupt), errors.As(err, &lostBlob):
+		return exitIntegrity, "platelayer image verify --repair takes damaged blobs away; pull or load the image again then"
 	case errors.As(err, &lost):
 		return exitFailed, "its last words are in keeper.log among the topology's logs; the next command starts another keeper"
 	case errors.As(err, &other) && other.Theirs > other.Ours:

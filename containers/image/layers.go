@@ -64,6 +64,12 @@ func (s *Store) isUnpacked(l *Layer) (bool, error) {
 	return info.Version == layerVersion, nil
 }
 
+// Unpacked tells whether a layer is unpacked, by what it says of itself.
+func (s *Store) Unpacked(l *Layer) bool {
+	there, err := s.isUnpacked(l)
+	return err == nil && there
+}
+
 func (s *Store) readInfo(l *Layer) (*unpacked, error) {
 	text, err := os.ReadFile(s.path("layers", l.Key(), layerInfo))
 	if err != nil {

@@ -192,24 +192,76 @@ func (s *Store) Find(name string) (*Image, error) {
 			}
 		}
 	}
-	digits := strings.TrimPrefix(name, "sha256:")
+	d, err := s.byDigits(index, name)
+	if err != nil {
+		return nil, err
+	}
+	return s.described(d)
+}
+
+// byDigits finds an entry by the beginning of a digest. One that is damaged is
+// found by its own.
+func (s *Store) byDigits(index *v1.IndexManifest, text string) (v1.Descriptor, error) {
+	digits := strings.TrimPrefix(text, "sha256:")
 	if len(digits) < 6 || strings.Trim(digits, "0123456789abcdef") != "" {
-		return nil, &UnknownError{name}
+		return v1.Descriptor{}, &UnknownError{text}
 	}
 	found := map[v1.Hash]v1.Descriptor{}
 	for _, d := range index.Manifests {
-		i, err := s.described(d)
-		if err == nil && (strings.HasPrefix(i.Digest.Hex, digits) || strings.HasPrefix(i.Manifest.Config.Digest.Hex, digits)) {
+		if strings.HasPrefix(d.Digest.Hex, digits) {
+			found[d.Digest] = d
+		} else if i, err := s.open(d.Digest); err == nil && strings.HasPrefix(i.Manifest.Config.Digest.Hex, digits) {
 			found[d.Digest] = d
 		}
 	}
 	if len(found) > 1 {
-		return nil, fmt.Errorf("%d images begin with %s", len(found), digits)
+		return v1.Descriptor{}, fmt.Errorf("%d images begin with %s", len(found), digits)
 	}
 	for _, d := range found {
-		return s.described(d)
+		return d, nil
 	}
-	return nil, &UnknownError{name}
+	return v1.Descriptor{}, &UnknownError{text}
+}
+
+// Names are those of one image, of which some are meant.
+type Names struct {
+	Digest        v1.Hash
+	Meant, Others []string
+}
+
+// NamesOf tells which names a user's word for an image means: itself, or all for
+// a digest. The image may be damaged.
+func (s *Store) NamesOf(text string) (Names, error) {
+	index, err := s.readIndex()
+	if err != nil {
+		return Names{}, err
+	}
+	n, name := Names{}, ""
+	if ref, err := ParseReference(text); err == nil {
+		for _, d := range index.Manifests {
+			if matches(d, ref) {
+				n.Digest, name = d.Digest, d.Annotations[nameAnnotation]
+				break
+			}
+		}
+	}
+	if name == "" {
+		d, err := s.byDigits(index, text)
+		if err != nil {
+			return Names{}, err
+		}
+		n.Digest = d.Digest
+	}
+	for _, d := range index.Manifests {
+		switch other := d.Annotations[nameAnnotation]; {
+		case d.Digest != n.Digest || other == "":
+		case name == "" || other == name:
+			n.Meant = append(n.Meant, other)
+		default:
+			n.Others = append(n.Others, other)
+		}
+	}
+	return n, nil
 }
 
 // matches tells whether a name of the index is meant. A digest means the image

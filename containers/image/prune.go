@@ -106,10 +106,10 @@ func (s *Store) Forget(ctx context.Context, h v1.Hash) error {
 
 // Pruned is what Prune took away.
 type Pruned struct {
-	Images []v1.Hash
-	Blobs  int
-	Layers int
-	Bytes  int64 // of blobs, and of the unpacked layers' tars
+	Images []v1.Hash `json:"images"`
+	Blobs  int       `json:"blobs"`
+	Layers int       `json:"layers"`
+	Bytes  int64     `json:"bytes"` // of blobs, and of the unpacked layers' tars
 }
 
 // Prune takes away the images for which gone is true that no topology runs, then all
@@ -234,20 +234,23 @@ func (s *Store) discard(b *batch) {
 // Remove takes an image with all its names away, and with it what no other image
 // has. One that a topology runs is a HeldError. While other processes
 // work with the store, its files stay until the next Prune.
-func (s *Store) Remove(ctx context.Context, i *Image) error {
+func (s *Store) Remove(ctx context.Context, h v1.Hash) error {
 	held, err := s.Holders()
 	if err != nil {
 		return err
 	}
-	if by := held[i.Digest]; len(by) > 0 {
-		return &HeldError{i.Digest, by}
+	if by := held[h]; len(by) > 0 {
+		return &HeldError{h, by}
 	}
-	if err := s.Forget(ctx, i.Digest); err != nil {
+	b := batch{blobs: []v1.Hash{h}}
+	if i, err := s.open(h); err == nil { // else only it is known to go
+		b.blobs = append(b.blobs, i.Manifest.Config.Digest)
+		for n := range i.Layers {
+			b.blobs, b.layers = append(b.blobs, i.Layers[n].Digest), append(b.layers, i.Layers[n].Key())
+		}
+	}
+	if err := s.Forget(ctx, h); err != nil {
 		return err
-	}
-	b := batch{blobs: []v1.Hash{i.Digest, i.Manifest.Config.Digest}}
-	for n := range i.Layers {
-		b.blobs, b.layers = append(b.blobs, i.Layers[n].Digest), append(b.layers, i.Layers[n].Key())
 	}
 	s.discard(&b)
 	return nil
