@@ -161,6 +161,9 @@ func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddO
 		return err
 	}
 	if i == nil {
+		if size, err := s.blobSize(d.Digest); err != nil || size != d.Size {
+			return errors.Join(err, bad("%s has %d bytes and is said to have %d", d.Digest, size, d.Size))
+		}
 		o.tell(Progress{Digest: d.Digest, Done: d.Size, Total: d.Size, Stage: StageHere})
 		return nil
 	}

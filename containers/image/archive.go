@@ -161,10 +161,10 @@ func (a *tarArchive) close() error { return a.file.Close() }
 // others, too.
 type folderArchive struct{ dir *os.File }
 
-func (a folderArchive) open(name string) (*member, error) {
-	name, err := within(name)
+func (a folderArchive) open(file string) (*member, error) {
+	name, err := within(file)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("file %q: %w", shorten(file), err)
 	}
 	fd, err := openat2(int(a.dir.Fd()), name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})

@@ -112,12 +112,11 @@ func (s saved) layer(ctx context.Context, name string, diff v1.Hash) (v1.Descrip
 	}
 	defer m.Close()
 	d.Size = m.Size()
-	var head [6]byte
-	n, err := m.ReadAt(head[:], 0)
-	if err != nil && err != io.EOF {
+	how, err := packingOfFile(m)
+	if err != nil {
 		return d, err
 	}
-	switch packingOf(head[:n]) {
+	switch how {
 	case notPacked:
 		return d, checkHash(diff)
 	case gzipped:

@@ -66,14 +66,12 @@ func (s *Store) plain(ctx context.Context, r *os.File) (_ *os.File, err error) {
 			return nil, err
 		}
 	}
-	var head [6]byte
-	n, err := r.ReadAt(head[:], 0)
-	if err != nil && err != io.EOF {
-		r.Close()
-		return nil, err
-	}
-	if packingOf(head[:n]) == notPacked {
-		return r, nil
+	how, err := packingOfFile(r)
+	if err != nil || how == notPacked {
+		if err != nil {
+			r.Close()
+		}
+		return r, err
 	}
 	defer r.Close()
 	st, err := r.Stat()
@@ -82,7 +80,27 @@ func (s *Store) plain(ctx context.Context, r *os.File) (_ *os.File, err error) {
 	}
 	stream := openLayer(io.NewSectionReader(r, 0, st.Size()), st.Size(), s.limits)
 	defer stream.close()
-	return s.copyOf(ctx, stream)
+	f, err := s.copyOf(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	if how, err = packingOfFile(f); err == nil && how != notPacked {
+		err = bad("it is packed twice")
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func packingOfFile(f io.ReaderAt) (packing, error) {
+	var head [6]byte
+	n, err := f.ReadAt(head[:], 0)
+	if err != nil && err != io.EOF {
+		return notPacked, err
+	}
+	return packingOf(head[:n]), nil
 }
 
 // copyOf gives a file with all that a reader has.
