@@ -144,6 +144,9 @@ func (s *Store) OpenBlob(h v1.Hash) (*os.File, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &MissingError{h}
 	}
+	if errors.Is(err, unix.ELOOP) {
+		return nil, &CorruptError{What: "blob", Digest: h, Detail: "it is a link"}
+	}
 	return f, err
 }
 

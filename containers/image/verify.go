@@ -58,7 +58,7 @@ func (s *Store) Verify(ctx context.Context, images []Named, o VerifyOptions) (*V
 	if images == nil {
 		// What can't be read is found among the blobs.
 		images, _ = s.List()
-		if err := v.allBlobs(ctx, images); err != nil {
+		if err := v.allBlobs(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -95,25 +95,39 @@ func (v *verification) damage(d Damage) {
 }
 
 // allBlobs compares also what no image has, or none that can be read.
-func (v *verification) allBlobs(ctx context.Context, images []Named) error {
+func (v *verification) allBlobs(ctx context.Context) error {
 	index, err := v.store.readIndex()
 	if err != nil {
 		return err
 	}
+	names := map[v1.Hash]string{}
 	for _, d := range index.Manifests {
-		if err := v.blob(ctx, d.Annotations[nameAnnotation], d.Digest); err != nil {
+		name := d.Annotations[nameAnnotation]
+		if err := v.blob(ctx, name, d.Digest); err != nil {
 			return err
+		}
+		if v.blobs[d.Digest] != nil {
+			continue
+		}
+		text, err := v.store.document(d.Digest)
+		if err != nil {
+			return err
+		}
+		m, err := parseManifest(text)
+		if err != nil {
+			v.damage(Damage{Image: name, Blob: d.Digest, Problem: err.Error()})
+			continue
+		}
+		for _, b := range blobsOf(m) {
+			names[b.Digest] = name
+			if err := v.blob(ctx, name, b.Digest); err != nil {
+				return err
+			}
 		}
 	}
 	entries, err := os.ReadDir(v.store.path("blobs", "sha256"))
 	if err != nil {
 		return err
-	}
-	names := map[v1.Hash]string{}
-	for _, i := range images {
-		for _, d := range blobsOf(i.Manifest) {
-			names[d.Digest] = i.Name
-		}
 	}
 	for _, e := range entries {
 		h := v1.Hash{Algorithm: "sha256", Hex: e.Name()}
