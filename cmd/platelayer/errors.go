@@ -109,6 +109,11 @@ func classify(err error) (code int, hint string) {
 		denied     *image.RegistryError
 		unreached  *image.UnreachableError
 		platform   *image.NoPlatformError
+		heldImage  *image.HeldError
+		corrupt    *image.CorruptError
+		lostBlob   *image.MissingError
+		damage     *image.DamageError
+		change     *image.ChangeError
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
@@ -159,6 +164,14 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "if it is the right one, put its authority's certificate into /etc/docker/certs.d/" + unreached.Host + "/ca.crt"
 	case errors.As(err, &platform):
 		return exitFailed, "platelayer image pull --platform takes an image of another platform"
+	case errors.As(err, &change):
+		return exitUsage, "platelayer image import --help says which changes there are"
+	case errors.As(err, &heldImage):
+		return exitFailed, "take the topology down first; -f takes only the name away"
+	case errors.As(err, &damage):
+		return exitIntegrity, "platelayer image verify --repair unpacks damaged layers again, and takes damaged blobs away to be pulled or loaded anew"
+	case errors.As(err, &corrupt), errors.As(err, &lostBlob):
+		return exitIntegrity, "platelayer image verify --repair takes damaged blobs away; pull or load the image again then"
 	case errors.As(err, &lost):
 		return exitFailed, "its last words are in keeper.log among the topology's logs; the next command starts another keeper"
 	case errors.As(err, &other) && other.Theirs > other.Ours:

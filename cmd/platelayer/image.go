@@ -15,11 +15,12 @@ import (
 func (a *app) imageCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "image",
-		Short: "Pull and push the images that stations run",
+		Short: "Pull, load, list, check and save the images that stations run",
 		Args:  atMost(0),
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.imagePullCommand(), a.imagePushCommand())
+	c.AddCommand(a.imageLsCommand(), a.imageInspectCommand(), a.imagePullCommand(), a.imagePushCommand(), a.imageLoadCommand(), a.imageImportCommand(), a.imageSaveCommand(),
+		a.imageTagCommand(), a.imageRmCommand(), a.imagePruneCommand(), a.imageVerifyCommand())
 	return c
 }
 
@@ -39,4 +40,53 @@ func atLeast(n int, what string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// newName completes a name that an image is to get.
+func newName(text string) (string, error) {
+	ref, err := image.ParseReference(text)
+	if err != nil {
+		return "", &usageError{err}
+	}
+	if ref.Digest != "" {
+		return "", &usageError{fmt.Errorf("%s is a digest, which no image can be given", text)}
+	}
+	return ref.String(), nil
+}
+
+// shortName is an image's name as people write it.
+func shortName(name string) string {
+	if ref, err := image.ParseReference(name); err == nil {
+		return ref.Short()
+	}
+	return name
+}
+
+// imagesCalled finds images by what the user calls them. One that is called by a name
+// has it; one by its digest has all of its own.
+func imagesCalled(s *image.Store, refs []string) ([]image.Named, error) {
+	var all []image.Named
+	var list []image.Named
+	for _, text := range refs {
+		i, err := s.Find(text)
+		if err != nil {
+			return nil, err
+		}
+		if list == nil {
+			list, _ = s.List() // others that are damaged are of no matter
+		}
+		ref, parseErr := image.ParseReference(text)
+		found := false
+		for _, n := range list {
+			if n.Digest == i.Digest && parseErr == nil && ref.Digest == "" && n.Name == ref.String() {
+				all, found = append(all, n), true
+			}
+		}
+		for _, n := range list {
+			if n.Digest == i.Digest && !found {
+				all = append(all, n)
+			}
+		}
+	}
+	return all, nil
 }

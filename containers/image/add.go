@@ -52,6 +52,7 @@ type AddOptions struct {
 	Index    v1.Hash        // Image.Index
 	Progress func(Progress) // called from several goroutines; may be nil
 	Parallel int            // blobs at a time; 0 is 4
+	Unpack   bool           // its layers, too, before it gets its name
 }
 
 func (o *AddOptions) tell(p Progress) {
@@ -69,11 +70,27 @@ func (s *Store) Add(ctx context.Context, manifest []byte, from Source, o AddOpti
 		return nil, err
 	}
 	defer done()
+	i, err := s.bring(ctx, manifest, from, &o, &batch{})
+	if err != nil {
+		return nil, err
+	}
+	return i, s.Name(ctx, o.Name, i)
+}
+
+// bring does all but the naming. What it has brought stands in b, after a
+// failure too.
+func (s *Store) bring(ctx context.Context, manifest []byte, from Source, o *AddOptions, b *batch) (*Image, error) {
 	m, err := parseManifest(manifest)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.fetchAll(ctx, blobsOf(m), from, &o); err != nil {
+	blobs := blobsOf(m)
+	for _, d := range blobs {
+		if !s.HasBlob(d.Digest) {
+			b.blobs = append(b.blobs, d.Digest)
+		}
+	}
+	if err := s.fetchAll(ctx, blobs, from, o); err != nil {
 		return nil, err
 	}
 	h, size, _ := v1.SHA256(bytes.NewReader(manifest))
@@ -86,10 +103,16 @@ func (s *Store) Add(ctx context.Context, manifest []byte, from Source, o AddOpti
 		return nil, err
 	}
 	i.Index = o.Index
+	if !s.HasBlob(h) {
+		b.blobs = append(b.blobs, h)
+	}
 	if err := s.PutBlob(ctx, h, size, bytes.NewReader(manifest)); err != nil {
 		return nil, err
 	}
-	return i, s.Name(ctx, o.Name, i)
+	if o.Unpack {
+		return i, s.unpack(ctx, i, o, b)
+	}
+	return i, nil
 }
 
 // blobsOf lists what an image needs, each once: the configuration first.
@@ -149,6 +172,9 @@ func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddO
 		return err
 	}
 	if i == nil {
+		if size, err := s.blobSize(d.Digest); err != nil || size != d.Size {
+			return errors.Join(err, bad("%s has %d bytes and is said to have %d", d.Digest, size, d.Size))
+		}
 		o.tell(Progress{Digest: d.Digest, Done: d.Size, Total: d.Size, Stage: StageHere})
 		return nil
 	}

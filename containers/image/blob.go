@@ -104,6 +104,15 @@ func (i *Ingest) Close() error {
 	return i.file.Close()
 }
 
+// sum is a digest in the making.
+type sum struct{ hash.Hash }
+
+func newSum() sum { return sum{sha256.New()} }
+
+func (s sum) hash() v1.Hash {
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(s.Sum(nil))}
+}
+
 // PutBlob stores a blob that is read whole.
 func (s *Store) PutBlob(ctx context.Context, h v1.Hash, size int64, r io.Reader) error {
 	i, err := s.Ingest(ctx, h, size)

@@ -41,7 +41,11 @@ func (u *unpacker) fill(fd int, size int64, content io.Reader) error {
 	at, written := int64(0), int64(0)
 	for at < size {
 		n, err := io.ReadFull(content, u.buffer[:min(int64(len(u.buffer)), size-at)])
-		if err != nil {
+		var wrong *BadImageError
+		switch {
+		case errors.As(err, &wrong), errors.Is(err, errStopped):
+			return err
+		case err != nil:
 			return bad("the layer ends within it: %v", err)
 		}
 		for run := u.buffer[:n]; len(run) > 0; {

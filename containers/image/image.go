@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // Image is an image of one platform: a manifest, its configuration and its
@@ -35,6 +36,13 @@ func (i *Image) Size() int64 {
 		n += l.Size
 	}
 	return n
+}
+
+func (i *Image) mediaType() types.MediaType {
+	if i.Manifest.MediaType == "" {
+		return types.OCIManifestSchema1
+	}
+	return i.Manifest.MediaType
 }
 
 // maxLayers is as many lower layers as overlayfs takes (OVL_MAX_STACK).

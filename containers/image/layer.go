@@ -174,6 +174,7 @@ const (
 	gzipped
 	zstandard
 	bzipped
+	xzPacked // which nothing here unpacks
 )
 
 // packingOf looks at the first bytes (RFC 1952, RFC 8878, bzip2).
@@ -181,7 +182,7 @@ func packingOf(head []byte) packing {
 	for _, k := range []struct {
 		magic string
 		is    packing
-	}{{"\x1f\x8b\x08", gzipped}, {"\x28\xb5\x2f\xfd", zstandard}, {"BZh", bzipped}} {
+	}{{"\x1f\x8b\x08", gzipped}, {"\x28\xb5\x2f\xfd", zstandard}, {"BZh", bzipped}, {"\xfd7zXZ\x00", xzPacked}} {
 		if bytes.HasPrefix(head, []byte(k.magic)) {
 			return k.is
 		}
@@ -195,7 +196,7 @@ func packingOf(head []byte) packing {
 
 func decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, chunkSize)
-	head, err := b.Peek(4)
+	head, err := b.Peek(6)
 	if err != nil && err != io.EOF {
 		return nil, fmt.Errorf("cannot read the layer: %w", err)
 	}
@@ -215,6 +216,8 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 		return z.IOReadCloser(), nil
 	case bzipped:
 		return io.NopCloser(bzip2.NewReader(b)), nil
+	case xzPacked:
+		return nil, bad("it is packed with xz, which is not supported: unpack it with xz -d first")
 	}
 	return io.NopCloser(b), nil
 }

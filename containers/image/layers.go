@@ -47,8 +47,8 @@ const layerVersion = 1
 // Layers(i) below it, each with its tree in "fs".
 func (s *Store) LayersDir() string { return s.path("layers") }
 
-// tree is the folder of an unpacked layer's tree.
-func (s *Store) tree(l *Layer) string { return s.path("layers", l.Key(), Tree) }
+// Tree is the folder of an unpacked layer's tree.
+func (s *Store) Tree(l *Layer) string { return s.path("layers", l.Key(), Tree) }
 
 // isUnpacked tells whether a layer is there whole.
 func (s *Store) isUnpacked(l *Layer) (bool, error) {
@@ -63,6 +63,12 @@ func (s *Store) isUnpacked(l *Layer) (bool, error) {
 		return false, fmt.Errorf("the layers %s and %s have the same name in the store", info.ChainID, l.ChainID)
 	}
 	return info.Version == layerVersion, nil
+}
+
+// Unpacked tells whether a layer is unpacked, by what it says of itself.
+func (s *Store) Unpacked(l *Layer) bool {
+	there, err := s.isUnpacked(l)
+	return err == nil && there
 }
 
 func (s *Store) readInfo(l *Layer) (*unpacked, error) {
@@ -86,6 +92,10 @@ func (s *Store) Unpack(ctx context.Context, i *Image, o AddOptions) error {
 		return err
 	}
 	defer done()
+	return s.unpack(ctx, i, &o, &batch{})
+}
+
+func (s *Store) unpack(ctx context.Context, i *Image, o *AddOptions, b *batch) error {
 	var fresh []string // folders to be published
 	defer func() {
 		for _, dir := range fresh {
@@ -110,11 +120,14 @@ func (s *Store) Unpack(ctx context.Context, i *Image, o AddOptions) error {
 				return err
 			}
 		}
-		tree := s.tree(l)
+		tree := s.Tree(l)
 		if !there {
 			dir := s.path("ingest", l.Key()+".layer")
-			fresh = append(fresh, dir)
-			if err := s.unpackLayer(ctx, l, dir, below, &o); err != nil {
+			fresh, b.layers = append(fresh, dir), append(b.layers, l.Key())
+			if err := s.unpackLayer(ctx, l, dir, below, o); err != nil {
+				if wrong := new(BadImageError); errors.As(err, &wrong) {
+					err = s.whoseFault(ctx, l, err)
+				}
 				return fmt.Errorf("cannot unpack the layer %s: %w", l.Digest, err)
 			}
 			tree = filepath.Join(dir, Tree)
@@ -205,7 +218,7 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 		return err
 	}
 	if sum != l.DiffID {
-		return &CorruptError{What: "layer", Digest: l.Digest, Detail: fmt.Sprintf("its content has the digest %s instead of %s", sum, l.DiffID)}
+		return bad("its content has the digest %s; the image's configuration says %s", sum, l.DiffID)
 	}
 	o.tell(Progress{Digest: l.Digest, Done: l.Size, Total: l.Size, Stage: StageDone})
 	text, err := json.Marshal(unpacked{layerVersion, l.ChainID, l.DiffID, u.entries, stream.size, u.leftOut})
@@ -213,6 +226,15 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, layerInfo), text, 0o600)
+}
+
+// whoseFault tells an image that was made wrong from one that was damaged in
+// the store.
+func (s *Store) whoseFault(ctx context.Context, l *Layer, err error) error {
+	if damaged := s.checkBlob(ctx, l.Digest); damaged != nil {
+		return damaged
+	}
+	return err
 }
 
 func (u *unpacker) close() {

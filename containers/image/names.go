@@ -78,32 +78,53 @@ func (s *Store) changeIndex(ctx context.Context, change func(*v1.IndexManifest) 
 // Name gives an image of the store one more name, which another loses; "" only
 // keeps it from being pruned as a leftover.
 func (s *Store) Name(ctx context.Context, name string, i *Image) error {
+	return s.nameAll(ctx, []Named{{name, i}})
+}
+
+func (s *Store) nameAll(ctx context.Context, all []Named) error {
 	return s.changeIndex(ctx, func(index *v1.IndexManifest) error {
-		had := slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == i.Digest })
-		if name == "" && had {
-			return nil
+		for _, n := range all {
+			if err := s.nameIn(index, n.Name, n.Image); err != nil {
+				return err
+			}
 		}
-		size, err := s.blobSize(i.Digest)
-		if err != nil {
-			return err
-		}
-		d := v1.Descriptor{MediaType: i.Manifest.MediaType, Digest: i.Digest, Size: size, Annotations: map[string]string{}}
-		if d.MediaType == "" {
-			d.MediaType = types.OCIManifestSchema1
-		}
-		if name != "" {
-			d.Annotations[nameAnnotation] = name
-		}
-		if i.Index != (v1.Hash{}) {
-			d.Annotations[indexAnnotation] = i.Index.String()
-		}
-		index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool {
-			other := d.Annotations[nameAnnotation]
-			return name != "" && (other == name || other == "" && d.Digest == i.Digest)
-		})
-		index.Manifests = append(index.Manifests, d)
 		return nil
 	})
+}
+
+func (s *Store) nameIn(index *v1.IndexManifest, name string, i *Image) error {
+	had := slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == i.Digest })
+	if name == "" && had {
+		return nil
+	}
+	size, err := s.blobSize(i.Digest)
+	if err != nil {
+		return err
+	}
+	d := v1.Descriptor{MediaType: i.mediaType(), Digest: i.Digest, Size: size, Annotations: map[string]string{}}
+	if name != "" {
+		d.Annotations[nameAnnotation] = name
+	}
+	if i.Index != (v1.Hash{}) {
+		d.Annotations[indexAnnotation] = i.Index.String()
+	}
+	// What loses its last name stays, without one.
+	var lost []v1.Descriptor
+	index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool {
+		other := d.Annotations[nameAnnotation]
+		if other == name && d.Digest != i.Digest {
+			lost = append(lost, d)
+		}
+		return name != "" && (other == name || other == "" && d.Digest == i.Digest)
+	})
+	index.Manifests = append(index.Manifests, d)
+	for _, d := range lost {
+		if !slices.ContainsFunc(index.Manifests, func(other v1.Descriptor) bool { return other.Digest == d.Digest }) {
+			delete(d.Annotations, nameAnnotation)
+			index.Manifests = append(index.Manifests, d)
+		}
+	}
+	return nil
 }
 
 func (s *Store) blobSize(h v1.Hash) (int64, error) {
@@ -171,24 +192,76 @@ func (s *Store) Find(name string) (*Image, error) {
 			}
 		}
 	}
-	digits := strings.TrimPrefix(name, "sha256:")
+	d, err := s.byDigits(index, name)
+	if err != nil {
+		return nil, err
+	}
+	return s.described(d)
+}
+
+// byDigits finds an entry by the beginning of a digest. One that is damaged is
+// found by its own.
+func (s *Store) byDigits(index *v1.IndexManifest, text string) (v1.Descriptor, error) {
+	digits := strings.TrimPrefix(text, "sha256:")
 	if len(digits) < 6 || strings.Trim(digits, "0123456789abcdef") != "" {
-		return nil, &UnknownError{name}
+		return v1.Descriptor{}, &UnknownError{text}
 	}
 	found := map[v1.Hash]v1.Descriptor{}
 	for _, d := range index.Manifests {
-		i, err := s.described(d)
-		if err == nil && (strings.HasPrefix(i.Digest.Hex, digits) || strings.HasPrefix(i.Manifest.Config.Digest.Hex, digits)) {
+		if strings.HasPrefix(d.Digest.Hex, digits) {
+			found[d.Digest] = d
+		} else if i, err := s.open(d.Digest); err == nil && strings.HasPrefix(i.Manifest.Config.Digest.Hex, digits) {
 			found[d.Digest] = d
 		}
 	}
 	if len(found) > 1 {
-		return nil, fmt.Errorf("%d images begin with %s", len(found), digits)
+		return v1.Descriptor{}, fmt.Errorf("%d images begin with %s", len(found), digits)
 	}
 	for _, d := range found {
-		return s.described(d)
+		return d, nil
 	}
-	return nil, &UnknownError{name}
+	return v1.Descriptor{}, &UnknownError{text}
+}
+
+// Names are those of one image, of which some are meant.
+type Names struct {
+	Digest        v1.Hash
+	Meant, Others []string
+}
+
+// NamesOf tells which names a user's word for an image means: itself, or all for
+// a digest. The image may be damaged.
+func (s *Store) NamesOf(text string) (Names, error) {
+	index, err := s.readIndex()
+	if err != nil {
+		return Names{}, err
+	}
+	n, name := Names{}, ""
+	if ref, err := ParseReference(text); err == nil {
+		for _, d := range index.Manifests {
+			if matches(d, ref) {
+				n.Digest, name = d.Digest, d.Annotations[nameAnnotation]
+				break
+			}
+		}
+	}
+	if name == "" {
+		d, err := s.byDigits(index, text)
+		if err != nil {
+			return Names{}, err
+		}
+		n.Digest = d.Digest
+	}
+	for _, d := range index.Manifests {
+		switch other := d.Annotations[nameAnnotation]; {
+		case d.Digest != n.Digest || other == "":
+		case name == "" || other == name:
+			n.Meant = append(n.Meant, other)
+		default:
+			n.Others = append(n.Others, other)
+		}
+	}
+	return n, nil
 }
 
 // matches tells whether a name of the index is meant. A digest means the image

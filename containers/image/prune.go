@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
@@ -117,10 +118,10 @@ func (s *Store) Forget(ctx context.Context, h v1.Hash) error {
 
 // Pruned is what Prune took away.
 type Pruned struct {
-	Images []v1.Hash
-	Blobs  int
-	Layers int
-	Bytes  int64 // of blobs
+	Images []v1.Hash `json:"images"`
+	Blobs  int       `json:"blobs"`
+	Layers int       `json:"layers"`
+	Bytes  int64     `json:"bytes"` // of blobs, and of the unpacked layers' tars
 }
 
 // Prune takes away the images for which gone is true that no topology runs, then all
@@ -162,33 +163,11 @@ func (s *Store) Prune(ctx context.Context, gone func(Named) bool) (Pruned, error
 
 // sweep removes what no image needs.
 func (s *Store) sweep(p *Pruned, held map[v1.Hash][]string) error {
-	index, err := s.readIndex()
+	blobs, layers, err := s.needed(held)
 	if err != nil {
 		return err
 	}
-	roots := map[v1.Hash]bool{}
-	for _, d := range index.Manifests {
-		roots[d.Digest] = true
-	}
-	for h := range held {
-		roots[h] = true
-	}
-	blobs, layers := map[string]bool{}, map[string]bool{}
-	for h := range roots {
-		i, err := s.open(h)
-		var missing *MissingError
-		if errors.As(err, &missing) {
-			continue // held by a topology, and lost by other hands
-		}
-		if err != nil {
-			return err
-		}
-		blobs[h.Hex], blobs[i.Manifest.Config.Digest.Hex] = true, true
-		for n := range i.Layers {
-			blobs[i.Layers[n].Digest.Hex], layers[i.Layers[n].Key()] = true, true
-		}
-	}
-	if p.Layers, err = s.dropLayers(layers); err != nil {
+	if p.Layers, err = s.dropLayers(func(key string) bool { return !layers[key] }, &p.Bytes); err != nil {
 		return err
 	}
 	if p.Blobs, err = removeBut(s.path("blobs", "sha256"), blobs, &p.Bytes); err != nil {
@@ -198,16 +177,121 @@ func (s *Store) sweep(p *Pruned, held map[v1.Hash][]string) error {
 	return err
 }
 
-// dropLayers takes away all unpacked layers but some: by one rename each, as a
-// half layer would be taken for a whole one.
-func (s *Store) dropLayers(keep map[string]bool) (n int, err error) {
+// needed lists the blobs, by their hex digits, and the layers, by their keys,
+// that an image has or a topology runs.
+func (s *Store) needed(held map[v1.Hash][]string) (blobs, layers map[string]bool, err error) {
+	index, err := s.readIndex()
+	if err != nil {
+		return nil, nil, err
+	}
+	roots := map[v1.Hash]bool{}
+	for _, d := range index.Manifests {
+		roots[d.Digest] = true
+	}
+	for h := range held {
+		roots[h] = true
+	}
+	blobs, layers = map[string]bool{}, map[string]bool{}
+	for h := range roots {
+		i, err := s.open(h)
+		var missing *MissingError
+		if errors.As(err, &missing) {
+			continue // held by a topology, and lost by other hands
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		blobs[h.Hex], blobs[i.Manifest.Config.Digest.Hex] = true, true
+		for n := range i.Layers {
+			blobs[i.Layers[n].Digest.Hex], layers[i.Layers[n].Key()] = true, true
+		}
+	}
+	return blobs, layers, nil
+}
+
+// discard takes away what a piece of work that failed had brought, unless an
+// image has it by now. While other processes work with the store it leaves that
+// to the next Prune: they may be about to use it.
+func (s *Store) discard(b *batch) {
+	lock, err := os.OpenFile(s.path(".use"), os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return
+	}
+	defer lock.Close()
+	if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return
+	}
+	held, err := s.Holders()
+	if err != nil {
+		return
+	}
+	blobs, layers, err := s.needed(held)
+	if err != nil {
+		return
+	}
+	if _, err := s.dropLayers(func(key string) bool { return slices.Contains(b.layers, key) && !layers[key] }, nil); err != nil {
+		return
+	}
+	for _, key := range b.layers {
+		os.RemoveAll(s.path("ingest", key+".gone"))
+	}
+	for _, h := range b.blobs {
+		if !blobs[h.Hex] {
+			os.Remove(s.blobPath(h))
+			os.Remove(s.path("ingest", h.Hex))
+		}
+	}
+}
+
+// Remove takes an image with all its names away, and with it what no other image
+// has. One that a topology runs is a HeldError. While other processes
+// work with the store, its files stay until the next Prune.
+func (s *Store) Remove(ctx context.Context, h v1.Hash) error {
+	held, err := s.Holders()
+	if err != nil {
+		return err
+	}
+	if by := held[h]; len(by) > 0 {
+		return &HeldError{h, by}
+	}
+	b := batch{blobs: []v1.Hash{h}}
+	if i, err := s.open(h); err == nil { // else only it is known to go
+		b.blobs = append(b.blobs, i.Manifest.Config.Digest)
+		for n := range i.Layers {
+			b.blobs, b.layers = append(b.blobs, i.Layers[n].Digest), append(b.layers, i.Layers[n].Key())
+		}
+	}
+	if err := s.Forget(ctx, h); err != nil {
+		return err
+	}
+	s.discard(&b)
+	return nil
+}
+
+// HeldError is an image that topologies run.
+type HeldError struct {
+	Digest     v1.Hash
+	Topologies []string
+}
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("%s runs it", strings.Join(e.Topologies, ", "))
+}
+
+// dropLayers takes unpacked layers away: by one rename each, as a half layer
+// would be taken for a whole one.
+func (s *Store) dropLayers(gone func(key string) bool, bytes *int64) (n int, err error) {
 	entries, err := os.ReadDir(s.path("layers"))
 	if err != nil {
 		return 0, err
 	}
 	for _, e := range entries {
-		if keep[e.Name()] {
+		if !gone(e.Name()) {
 			continue
+		}
+		var info unpacked
+		if text, err := os.ReadFile(s.path("layers", e.Name(), layerInfo)); err == nil && json.Unmarshal(text, &info) == nil && bytes != nil {
+			*bytes += info.Size
 		}
 		if err := os.Rename(s.path("layers", e.Name()), s.path("ingest", e.Name()+".gone")); err != nil {
 			return n, err

@@ -16,6 +16,27 @@ type Reference struct {
 	Digest     string // sha256:HEX, or ""
 }
 
+// strict refuses what go-containerregistry takes and no registry does: parts
+// that begin or end with a dot or another sign (distribution/reference).
+func strict(r Reference) bool {
+	alone := func(part string) bool { return part != "" && strings.Trim(part, ".-_") == part }
+	host, port, _ := strings.Cut(r.Registry, ":")
+	if strings.HasPrefix(host, "[") { // IPv6, whose address it has read
+		host, port = "ip", ""
+	}
+	for part := range strings.SplitSeq(host, ".") {
+		if !alone(part) {
+			return false
+		}
+	}
+	for part := range strings.SplitSeq(r.Repository, "/") {
+		if !alone(part) {
+			return false
+		}
+	}
+	return strings.Trim(port, "0123456789") == ""
+}
+
 // dockerHub is how people, and the names of images, call the registry that
 // go-containerregistry knows by its address.
 const dockerHub = "docker.io"
@@ -25,11 +46,14 @@ const dockerHub = "docker.io"
 func ParseReference(text string) (Reference, error) {
 	r, err := name.ParseReference(text, name.WeakValidation)
 	if err != nil {
-		return Reference{}, fmt.Errorf("%q is not an image's name: %w", shorten(text), err)
+		return Reference{}, fmt.Errorf("%q is not an image's name: %s", shorten(text), shorten(err.Error()))
 	}
 	ref := Reference{Registry: r.Context().RegistryStr(), Repository: r.Context().RepositoryStr()}
 	if ref.Registry == name.DefaultRegistry {
 		ref.Registry = dockerHub
+	}
+	if !strict(ref) {
+		return Reference{}, fmt.Errorf("%q is not an image's name", shorten(text))
 	}
 	if id := r.Identifier(); strings.Contains(id, ":") {
 		ref.Digest = id

@@ -40,7 +40,7 @@ func OpenStore(dir string) (*Store, error) {
 	}
 	s := &Store{dir: dir, limits: DefaultLimits()}
 	if _, err := os.Lstat(s.path("oci-layout")); errors.Is(err, fs.ErrNotExist) {
-		if err := s.write("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
+		if err := s.write("oci-layout", []byte(layoutVersion)); err != nil {
 			return nil, fmt.Errorf("cannot make the image store: %w", err)
 		}
 	}
@@ -144,6 +144,9 @@ func (s *Store) OpenBlob(h v1.Hash) (*os.File, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &MissingError{h}
 	}
+	if errors.Is(err, unix.ELOOP) {
+		return nil, &CorruptError{What: "blob", Digest: h, Detail: "it is a link"}
+	}
 	return f, err
 }
 
@@ -167,6 +170,26 @@ func (e *CorruptError) Error() string {
 		text += ": " + e.Detail
 	}
 	return text
+}
+
+// checkBlob compares a blob with its digest.
+func (s *Store) checkBlob(ctx context.Context, h v1.Hash) error {
+	f, err := s.OpenBlob(h)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return &CorruptError{What: "blob", Digest: h, Detail: "it is not a file"}
+	}
+	sum, _, err := v1.SHA256(&untilDone{ctx, f})
+	if err != nil {
+		return fmt.Errorf("cannot read %s: %w", h, err)
+	}
+	if sum != h {
+		return &CorruptError{What: "blob", Digest: h, Detail: "it has the digest " + sum.String()}
+	}
+	return nil
 }
 
 // maxDocument bounds manifests and configurations; registries take no more

@@ -26,7 +26,8 @@ type unpacker struct {
 	dir     int
 	folders []folderTimes // set last, as a folder's time changes with its entries
 	entries int64
-	leftOut int // device nodes
+	content int64 // bytes of the files, holes too
+	leftOut int   // device nodes
 }
 
 type folderTimes struct {
@@ -61,11 +62,27 @@ func (u *unpacker) unpackTar(ctx context.Context, r io.Reader) error {
 		if u.entries++; u.entries > u.limits.Entries {
 			return bad("the layer has more than %d entries", u.limits.Entries)
 		}
-		if err := u.entry(h, t); err != nil {
-			return fmt.Errorf("cannot unpack %q: %w", shorten(h.Name), err)
+		if h.Size > 0 {
+			// A few bytes may stand for a file of any size that has holes.
+			if u.content += h.Size; u.content > u.limits.Bytes || u.content < 0 {
+				return fmt.Errorf("cannot unpack %q: %w", shorten(h.Name), bad("with it the layer's files have more than %d bytes", u.limits.Bytes))
+			}
+		}
+		if err := u.entry(h, &untilDone{ctx, t}); err != nil {
+			return fmt.Errorf("cannot unpack %q: %w", shorten(h.Name), blame(err))
 		}
 	}
 	return u.setTimes()
+}
+
+// blame tells what no file system would take from what this machine failed at.
+func blame(err error) error {
+	for _, errno := range []unix.Errno{unix.ENAMETOOLONG, unix.ENOTDIR, unix.EISDIR, unix.ELOOP, unix.EMLINK, unix.ERANGE, unix.E2BIG, unix.EINVAL} {
+		if errors.Is(err, errno) {
+			return bad("%v", err)
+		}
+	}
+	return err
 }
 
 // shorten keeps a hostile name from filling the screen.
@@ -99,11 +116,19 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	if h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock {
 		return u.device(name)
 	}
+	base := path.Base(name)
+	for part := range strings.SplitSeq(path.Dir(name), "/") {
+		switch {
+		case strings.HasPrefix(part, whiteoutMeta):
+			return nil
+		case strings.HasPrefix(part, whiteout):
+			return bad("it is below %q, which deletes a file", shorten(part))
+		}
+	}
 	dir, err := u.enter(path.Dir(name))
 	if err != nil {
 		return err
 	}
-	base := path.Base(name)
 	switch {
 	case base == whiteoutOpaque:
 		return opaque(dir)
@@ -203,7 +228,9 @@ func (u *unpacker) enter(name string) (int, error) {
 	fd, err := openFolder(u.root, name)
 	if errors.Is(err, unix.ENOENT) {
 		if err = u.imply(name); err == nil {
-			fd, err = openFolder(u.root, name)
+			if fd, err = openFolder(u.root, name); errors.Is(err, unix.ENOENT) {
+				err = bad("the folder %q is a link that leads nowhere", shorten(name))
+			}
 		}
 	}
 	if err != nil {
@@ -213,40 +240,15 @@ func (u *unpacker) enter(name string) (int, error) {
 	return fd, nil
 }
 
-// openFolder opens a folder below another. Links in its name that the archive
-// has made are followed as long as they stay below.
-func openFolder(root int, name string) (int, error) {
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := openat2(root, name, &how)
-	switch err {
-	case nil:
-		return fd, nil
-	case unix.EXDEV:
-		return -1, bad("the folder %q is behind a link that leads out of the image", shorten(name))
-	case unix.ENOTDIR:
-		return -1, bad("%q is not a folder", shorten(name))
-	case unix.ELOOP:
-		return -1, bad("the links of %q lead in a circle", shorten(name))
-	}
-	return -1, fmt.Errorf("cannot open the folder %q: %w", shorten(name), err)
-}
-
-func openat2(dir int, name string, how *unix.OpenHow) (int, error) {
-	for {
-		fd, err := unix.Openat2(dir, name, how)
-		// EAGAIN: a rename somewhere raced with a ".." of the path (openat2(2)).
-		if err != unix.EINTR && err != unix.EAGAIN {
-			return fd, err
-		}
-	}
-}
-
 // imply makes folders that the archive only mentions; they are as the layers
 // below have them.
 func (u *unpacker) imply(name string) error {
 	done := "."
 	for part := range strings.SplitSeq(name, "/") {
 		parent, err := openFolder(u.root, done)
+		if errors.Is(err, unix.ENOENT) {
+			return bad("the folder %q is a link that leads nowhere", shorten(done))
+		}
 		if err != nil {
 			return err
 		}
@@ -352,6 +354,9 @@ func (u *unpacker) whiteout(dir int, base string) error {
 		return bad("it deletes nothing that can be named")
 	}
 	err := unix.Mknodat(dir, base, unix.S_IFCHR, 0)
+	if err == nil {
+		return unix.UtimesNanoAt(dir, base, make([]unix.Timespec, 2), unix.AT_SYMLINK_NOFOLLOW)
+	}
 	if err != unix.EEXIST {
 		return err
 	}

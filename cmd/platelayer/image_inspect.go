@@ -1,0 +1,80 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"platelayer/containers/image"
+)
+
+// inspectedImage is what `image inspect` prints: the image's own documents, and
+// what the store knows.
+type inspectedImage struct {
+	Names    []string         `json:"names"`
+	Digest   string           `json:"digest"`
+	Index    string           `json:"index,omitempty"`
+	ID       string           `json:"id"`
+	Size     int64            `json:"size"`
+	UsedBy   []string         `json:"used_by"`
+	Layers   []inspectedLayer `json:"layers"`
+	Manifest any              `json:"manifest"`
+	Config   any              `json:"config"` // with the history
+}
+
+type inspectedLayer struct {
+	Digest   string `json:"digest"`
+	Size     int64  `json:"size"`
+	DiffID   string `json:"diff_id"`
+	ChainID  string `json:"chain_id"`
+	Unpacked string `json:"unpacked,omitempty"` // its folder
+}
+
+func (a *app) imageInspectCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect IMAGE...",
+		Short: "Print all about images as JSON: manifest, configuration with history, layers",
+		Args:  atLeast(1, "image inspect needs an image"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := a.images("see the images of this machine")
+			if err != nil {
+				return err
+			}
+			held, err := s.Holders()
+			if err != nil {
+				return err
+			}
+			var all []inspectedImage
+			for _, text := range args {
+				i, err := s.Find(text)
+				if err != nil {
+					return err
+				}
+				names, err := s.NamesOf(i.Digest.Hex)
+				if err != nil {
+					return err
+				}
+				one := inspected(s, i)
+				one.Names = append(one.Names, names.Meant...)
+				one.UsedBy = append(one.UsedBy, held[i.Digest]...)
+				all = append(all, one)
+			}
+			return a.printJSON(all)
+		},
+	}
+}
+
+func inspected(s *image.Store, i *image.Image) inspectedImage {
+	one := inspectedImage{Names: []string{}, Digest: i.Digest.String(), ID: i.Manifest.Config.Digest.String(), Size: i.Size(),
+		UsedBy: []string{}, Layers: []inspectedLayer{}, Manifest: i.Manifest, Config: i.Config}
+	if i.Index.Hex != "" {
+		one.Index = i.Index.String()
+	}
+	for n := range i.Layers {
+		l := &i.Layers[n]
+		layer := inspectedLayer{Digest: l.Digest.String(), Size: l.Size, DiffID: l.DiffID.String(), ChainID: l.ChainID.String()}
+		if s.Unpacked(l) {
+			layer.Unpacked = s.Tree(l)
+		}
+		one.Layers = append(one.Layers, layer)
+	}
+	return one
+}

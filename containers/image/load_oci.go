@@ -1,0 +1,216 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"runtime"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// layout is an OCI image layout in an archive (OCI image-layout.md), and a
+// Source of its blobs.
+type layout struct{ archive }
+
+func blobName(h v1.Hash) string { return "blobs/" + h.Algorithm + "/" + h.Hex }
+
+func (l layout) Blob(_ context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
+	m, err := l.blob(d)
+	if err != nil {
+		return nil, 0, err
+	}
+	if _, err := m.Seek(offset, io.SeekStart); err != nil {
+		m.Close()
+		return nil, 0, err
+	}
+	return m, offset, nil
+}
+
+func (layout) Again(error) bool { return false }
+
+// blob opens a blob that has the size which is said.
+func (l layout) blob(d v1.Descriptor) (*member, error) {
+	if err := checkHash(d.Digest); err != nil {
+		return nil, err
+	}
+	m, err := l.open(blobName(d.Digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, bad("the archive lacks %s", blobName(d.Digest))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if m.Size() != d.Size {
+		m.Close()
+		return nil, bad("%s has %d bytes and is said to have %d", blobName(d.Digest), m.Size(), d.Size)
+	}
+	return m, nil
+}
+
+// document reads a manifest or an index.
+func (l layout) document(d v1.Descriptor) ([]byte, error) {
+	m, err := l.blob(d)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	if m.Size() > maxDocument {
+		return nil, bad("%s has %d bytes, more than a manifest may have", blobName(d.Digest), m.Size())
+	}
+	text, err := io.ReadAll(m)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", blobName(d.Digest), err)
+	}
+	if sum, _, _ := v1.SHA256(bytes.NewReader(text)); sum != d.Digest {
+		return nil, bad("%s has the digest %s", blobName(d.Digest), sum)
+	}
+	return text, nil
+}
+
+// What an index may be like; registries' have one level.
+const (
+	maxIndexDepth   = 8
+	maxIndexEntries = 1000
+)
+
+// found is an image of an archive that hasn't been brought yet.
+type found struct {
+	names    []string // Reference.String()
+	manifest []byte
+	digest   v1.Hash
+	config   v1.Hash
+	index    v1.Hash // Image.Index
+	source   Source
+}
+
+// images lists the layout's images with the names that it gives them.
+func (l layout) images() ([]found, error) {
+	text, err := read(l.archive, "index.json")
+	if err != nil {
+		return nil, fmt.Errorf("cannot read index.json: %w", err)
+	}
+	top, err := parseIndex("index.json", text)
+	if err != nil {
+		return nil, err
+	}
+	var all []found
+	foreign := ""
+	for _, d := range top.Manifests {
+		names, err := namesOf(d)
+		if err != nil {
+			return nil, err
+		}
+		if d.Annotations["vnd.docker.reference.type"] != "" {
+			continue
+		}
+		if platformRank(d.Platform) < 0 {
+			foreign = d.Platform.String()
+			continue
+		}
+		f, err := l.resolve(d, map[v1.Hash]bool{}, 0)
+		if err != nil {
+			return nil, fmt.Errorf("%s in index.json: %w", shorten(d.Digest.String()), err)
+		}
+		if f == nil {
+			continue // no image, but a signature or the like
+		}
+		f.names = names
+		all = append(all, *f)
+	}
+	if len(all) == 0 && foreign != "" {
+		return nil, bad("it has images for %s only; this machine is linux/%s", foreign, runtime.GOARCH)
+	}
+	return all, nil
+}
+
+// resolve finds the image of this machine's platform that a descriptor means,
+// or nil if it means something else than an image. above are the indexes that
+// led here.
+func (l layout) resolve(d v1.Descriptor, above map[v1.Hash]bool, depth int) (*found, error) {
+	text, err := l.document(d)
+	if err != nil {
+		return nil, err
+	}
+	if !isIndex(d, text) {
+		if isArtifact(text) {
+			return nil, nil
+		}
+		m, err := parseManifest(text)
+		if err != nil {
+			return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+		}
+		return &found{manifest: text, digest: d.Digest, config: m.Config.Digest, source: l}, nil
+	}
+	if above[d.Digest] {
+		return nil, bad("the index %s contains itself", d.Digest)
+	}
+	if depth == maxIndexDepth {
+		return nil, bad("its indexes are more than %d deep", maxIndexDepth)
+	}
+	above[d.Digest] = true
+	index, err := parseIndex(d.Digest.String(), text)
+	if err != nil {
+		return nil, err
+	}
+	next, ok := bestOf(index.Manifests)
+	if !ok {
+		return nil, bad("the index %s has no image for linux/%s", d.Digest, runtime.GOARCH)
+	}
+	f, err := l.resolve(next, above, depth+1)
+	if f != nil {
+		f.index = d.Digest
+	}
+	return f, err
+}
+
+func parseIndex(what string, text []byte) (*v1.IndexManifest, error) {
+	index, err := v1.ParseIndexManifest(bytes.NewReader(text))
+	if err != nil {
+		return nil, bad("%s is not a valid index: %v", what, err)
+	}
+	if len(index.Manifests) > maxIndexEntries {
+		return nil, bad("%s has more than %d entries", what, maxIndexEntries)
+	}
+	return index, nil
+}
+
+// isIndex believes the document first, as its digest covers it.
+func isIndex(d v1.Descriptor, text []byte) bool {
+	var head struct {
+		MediaType string            `json:"mediaType"`
+		Manifests []json.RawMessage `json:"manifests"`
+	}
+	if json.Unmarshal(text, &head) == nil && head.MediaType == "" {
+		return d.MediaType.IsIndex() || head.Manifests != nil && !d.MediaType.IsImage()
+	}
+	return v1Type(head.MediaType).IsIndex()
+}
+
+// isArtifact: signatures and other things lie beside images.
+func isArtifact(text []byte) bool {
+	var head struct {
+		ArtifactType string `json:"artifactType"`
+		Config       struct {
+			MediaType string `json:"mediaType"`
+		} `json:"config"`
+	}
+	return json.Unmarshal(text, &head) == nil && head.Config.MediaType != "" && !v1Type(head.Config.MediaType).IsConfig()
+}
+
+// namesOf reads the names that a layout gives an image: containerd and Docker
+// have the whole one beside a tag, others have one of both as OCI's annotation.
+func namesOf(d v1.Descriptor) ([]string, error) {
+	text := d.Annotations["io.containerd.image.name"]
+	if text == "" {
+		text = d.Annotations[nameAnnotation]
+		if !looksWhole(text) {
+			return nil, nil
+		}
+	}
+	return wholeNames([]string{text})
+}

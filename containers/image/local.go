@@ -1,0 +1,229 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Local says which Docker and Podman of the machine are asked for images, and on
+// whose behalf.
+type Local struct {
+	Sockets  []string // unix sockets with Docker's API, which Podman's services have too
+	Podman   string   // the program, "" for none
+	UID, GID int      // the user's, for whom the program runs
+	Home     string
+	Notice   func(text string) // an engine that is there and fails; may be nil
+}
+
+// LocalEngines gives those of a user and of root, by getenv's DOCKER_HOST and at
+// their usual places. It asks nobody.
+func LocalEngines(uid, gid int, home string, getenv func(string) string) Local {
+	l := Local{UID: uid, GID: gid, Home: home}
+	if path, ok := strings.CutPrefix(getenv("DOCKER_HOST"), "unix://"); ok {
+		l.Sockets = append(l.Sockets, path)
+	}
+	l.Sockets = append(l.Sockets, "/run/docker.sock")
+	if uid != 0 {
+		l.Sockets = append(l.Sockets, fmt.Sprintf("/run/user/%d/docker.sock", uid))
+	}
+	l.Sockets = append(l.Sockets, "/run/podman/podman.sock")
+	if path, err := exec.LookPath("podman"); err == nil {
+		l.Podman = path
+	}
+	return l
+}
+
+// FromLocal brings an image from the machine's own Docker or Podman, and tells
+// whose it is. One that none of them has is an UnknownError.
+func FromLocal(ctx context.Context, s *Store, ref Reference, l Local, o LoadOptions) (*Image, string, error) {
+	if l.Notice == nil {
+		l.Notice = func(string) {}
+	}
+	for _, name := range localNames(ref) {
+		for _, socket := range l.Sockets {
+			if !l.trusts(socket) {
+				continue
+			}
+			i, err := fromSocket(ctx, s, socket, name, ref, o)
+			if i != nil || ctx.Err() != nil {
+				return i, socket, err
+			}
+			if err != nil {
+				l.Notice(fmt.Sprintf("cannot take %s from %s: %v", ref.Short(), socket, err))
+			}
+		}
+		if l.Podman == "" || ref.Digest != "" {
+			continue
+		}
+		i, err := l.fromPodman(ctx, s, name, ref, o)
+		if i != nil || ctx.Err() != nil {
+			return i, "podman", err
+		}
+		if err != nil {
+			l.Notice(fmt.Sprintf("cannot take %s from podman: %v", ref.Short(), err))
+		}
+	}
+	return nil, "", &UnknownError{ref.Short()}
+}
+
+// localNames: Podman calls what it built itself localhost's.
+func localNames(ref Reference) []string {
+	names := []string{ref.String()}
+	if base, ok := strings.CutPrefix(ref.Repository, "library/"); ok && ref.Registry == dockerHub && ref.Digest == "" {
+		names = append(names, "localhost/"+base+ref.suffix())
+	}
+	return names
+}
+
+// trusts: whoever owns the socket says what an image is.
+func (l *Local) trusts(socket string) bool {
+	var st unix.Stat_t
+	return unix.Stat(socket, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK && (st.Uid == 0 || int(st.Uid) == l.UID)
+}
+
+// fromSocket asks one; nil without an error: it doesn't have the image, or isn't
+// there (Docker Engine API, ImageInspect and ImageGet).
+func fromSocket(ctx context.Context, s *Store, socket, name string, ref Reference, o LoadOptions) (*Image, error) {
+	client := &http.Client{Transport: &http.Transport{
+		DisableCompression: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+	defer client.CloseIdleConnections()
+	id, err := inspectLocal(ctx, client, name)
+	if err != nil || id == "" {
+		return nil, err
+	}
+	// A digest is the manifest's. Where Docker keeps none, no archive can show it.
+	if ref.Digest != "" && id != ref.Digest {
+		return nil, nil
+	}
+	body, err := get(ctx, client, "/images/"+name+"/get")
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return loadOne(ctx, s, body, ref, o)
+}
+
+func inspectLocal(ctx context.Context, client *http.Client, name string) (id string, err error) {
+	const patience = 10 * time.Second // an engine that hangs must not
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	body, err := get(ctx, client, "/images/"+name+"/json")
+	switch {
+	case errors.Is(err, errNotThere), errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	defer body.Close()
+	var answer struct{ ID string }
+	if err := json.NewDecoder(io.LimitReader(body, maxDocument)).Decode(&answer); err != nil {
+		return "", fmt.Errorf("it answers what is no image: %w", err)
+	}
+	return answer.ID, nil
+}
+
+var errNotThere = errors.New("not there")
+
+func get(ctx context.Context, client *http.Client, path string) (io.ReadCloser, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if answer.StatusCode == http.StatusOK {
+		return answer.Body, nil
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusNotFound {
+		return nil, errNotThere
+	}
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, 300))
+	return nil, fmt.Errorf("it answers %s: %s", answer.Status, bytes.TrimSpace(text))
+}
+
+// loadOne loads an archive that holds one image under the name that was asked for.
+func loadOne(ctx context.Context, s *Store, r io.Reader, ref Reference, o LoadOptions) (*Image, error) {
+	f, err := s.copyOf(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	o.Name, o.Only = ref.String(), ref.Digest
+	loaded, err := s.Load(ctx, f, o)
+	if err != nil {
+		return nil, err
+	}
+	return loaded[0].Image, nil
+}
+
+// fromPodman runs the program for the user: nobody else reads the store of a
+// Podman without root.
+func (l *Local) fromPodman(ctx context.Context, s *Store, name string, ref Reference, o LoadOptions) (*Image, error) {
+	if err := l.podman(ctx, "image", "exists", name).Run(); err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && exit.ExitCode() == 1 {
+			return nil, nil
+		}
+		return nil, err
+	}
+	c := l.podman(ctx, "image", "save", "--quiet", name)
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	var said bytes.Buffer
+	c.Stderr = &said
+	if err := c.Start(); err != nil {
+		return nil, err
+	}
+	f, err := s.copyOf(ctx, out)
+	if err != nil {
+		c.Process.Kill()
+		c.Wait()
+		return nil, err
+	}
+	if err := c.Wait(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%w: %s", err, shorten(strings.TrimSpace(said.String())))
+	}
+	o.Name, o.Only = ref.String(), ""
+	loaded, err := s.Load(ctx, f, o)
+	if err != nil {
+		return nil, err
+	}
+	return loaded[0].Image, nil
+}
+
+func (l *Local) podman(ctx context.Context, args ...string) *exec.Cmd {
+	c := exec.CommandContext(ctx, l.Podman, args...)
+	c.Dir = "/"
+	c.Env = []string{"HOME=" + l.Home, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	if dir := fmt.Sprintf("/run/user/%d", l.UID); l.UID != 0 {
+		if _, err := os.Stat(dir); err == nil {
+			c.Env = append(c.Env, "XDG_RUNTIME_DIR="+dir)
+		}
+	}
+	if l.UID != os.Getuid() {
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(l.UID), Gid: uint32(l.GID)}}
+	}
+	return c
+}

@@ -1,0 +1,234 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// SaveOptions say how images are saved.
+type SaveOptions struct {
+	// Docker adds the manifest.json that `docker load` wants before Docker 25,
+	// as newer ones' own `docker save` does.
+	Docker bool
+}
+
+// Save writes images under names to an OCI archive: blobs as they are, and
+// nothing that depends on when or where, so that the same images give the same
+// archive. Each blob is compared with its digest on the way.
+func (s *Store) Save(ctx context.Context, w io.Writer, images []Named, o SaveOptions) error {
+	done, err := s.Use(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	t := tar.NewWriter(w)
+	if err := s.writeLayout(ctx, images, o, tarLayout{t}); err != nil {
+		return err
+	}
+	return t.Close()
+}
+
+// SaveFolder writes them as an OCI layout into a folder, which is new or empty.
+func (s *Store) SaveFolder(ctx context.Context, dir string, images []Named, o SaveOptions) error {
+	done, err := s.Use(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		return errors.Join(err, fmt.Errorf("the folder %s is not empty", dir))
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return s.writeLayout(ctx, images, o, folderLayout{root})
+}
+
+// layoutWriter is where an OCI layout is written to.
+type layoutWriter interface {
+	folder(name string) error
+	file(name string, size int64, content io.Reader) error
+}
+
+type tarLayout struct{ *tar.Writer }
+
+func (t tarLayout) folder(name string) error {
+	return t.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, Format: tar.FormatUSTAR})
+}
+
+func (t tarLayout) file(name string, size int64, content io.Reader) error {
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size, Format: tar.FormatUSTAR}
+	if size >= 8<<30 { // octal digits end here
+		h.Format = tar.FormatPAX
+	}
+	if err := t.WriteHeader(h); err != nil {
+		return err
+	}
+	_, err := io.Copy(t, content)
+	return err
+}
+
+type folderLayout struct{ *os.Root }
+
+func (f folderLayout) folder(name string) error { return f.MkdirAll(name, 0o755) }
+
+func (f folderLayout) file(name string, _ int64, content io.Reader) error {
+	file, err := f.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, content)
+	return errors.Join(err, file.Close())
+}
+
+func (s *Store) writeLayout(ctx context.Context, images []Named, o SaveOptions, to layoutWriter) error {
+	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
+	blobs := map[v1.Hash]bool{}
+	for _, i := range images {
+		size, err := s.blobSize(i.Digest)
+		if err != nil {
+			return err
+		}
+		d := v1.Descriptor{MediaType: i.mediaType(), Digest: i.Digest, Size: size}
+		d.Platform = &v1.Platform{OS: i.Config.OS, Architecture: i.Config.Architecture, Variant: i.Config.Variant}
+		if i.Name != "" {
+			_, tag, _ := strings.Cut(i.Name[strings.LastIndexByte(i.Name, '/')+1:], ":")
+			d.Annotations = map[string]string{nameAnnotation: i.Name, "io.containerd.image.name": i.Name}
+			if o.Docker { // as Docker's own
+				d.Annotations[nameAnnotation] = tag
+			}
+		}
+		index.Manifests = append(index.Manifests, d)
+		blobs[i.Digest], blobs[i.Manifest.Config.Digest] = true, true
+		for n := range i.Layers {
+			blobs[i.Layers[n].Digest] = true
+		}
+	}
+	for _, dir := range []string{"blobs", "blobs/sha256"} {
+		if err := to.folder(dir); err != nil {
+			return err
+		}
+	}
+	var names []v1.Hash
+	for h := range blobs {
+		names = append(names, h)
+	}
+	slices.SortFunc(names, func(a, b v1.Hash) int { return strings.Compare(a.Hex, b.Hex) })
+	for _, h := range names {
+		if err := s.saveBlob(ctx, h, to); err != nil {
+			return err
+		}
+	}
+	return writeHeads(index, images, o, to)
+}
+
+type head struct {
+	name string
+	text []byte
+}
+
+const layoutVersion = `{"imageLayoutVersion":"1.0.0"}`
+
+// writeHeads writes what names the blobs, last: a cut archive has no images.
+func writeHeads(index v1.IndexManifest, images []Named, o SaveOptions, to layoutWriter) error {
+	text, err := json.Marshal(index)
+	if err != nil {
+		return err
+	}
+	heads := []head{{"index.json", text}}
+	if o.Docker {
+		if text, err = json.Marshal(dockerHead(images)); err != nil {
+			return err
+		}
+		heads = append(heads, head{"manifest.json", text})
+	}
+	heads = append(heads, head{"oci-layout", []byte(layoutVersion)})
+	for _, h := range heads {
+		if err := to.file(h.name, int64(len(h.text)), bytes.NewReader(h.text)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dockerHead is manifest.json: each image once, with all its names.
+func dockerHead(images []Named) []savedImage {
+	var list []savedImage
+	at := map[v1.Hash]int{}
+	for _, i := range images {
+		n, ok := at[i.Digest]
+		if !ok {
+			n = len(list)
+			at[i.Digest] = n
+			one := savedImage{Config: blobName(i.Manifest.Config.Digest), Layers: []string{}}
+			for k := range i.Layers {
+				one.Layers = append(one.Layers, blobName(i.Layers[k].Digest))
+			}
+			list = append(list, one)
+		}
+		if ref, err := ParseReference(i.Name); err == nil {
+			list[n].RepoTags = append(list[n].RepoTags, ref.Short())
+		}
+	}
+	return list
+}
+
+func (s *Store) saveBlob(ctx context.Context, h v1.Hash, to layoutWriter) error {
+	f, err := s.OpenBlob(h)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	sum := newSum()
+	if err := to.file(blobName(h), st.Size(), io.TeeReader(&untilDone{ctx, f}, sum)); err != nil {
+		return fmt.Errorf("cannot save %s: %w", h, err)
+	}
+	if got := sum.hash(); got != h {
+		return &CorruptError{What: "blob", Digest: h, Detail: "it has the digest " + got.String()}
+	}
+	return nil
+}
+
+// SaveFile is Save into a file that is there whole or not at all. A pipe or a
+// device is written as it is.
+func (s *Store) SaveFile(ctx context.Context, name string, images []Named, o SaveOptions) (err error) {
+	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(s.Save(ctx, f, images, o), f.Close())
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+path.Base(name)+"-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	err = s.Save(ctx, f, images, o)
+	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
