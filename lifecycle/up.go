@@ -58,16 +58,21 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 		return nil, err
 	}
 	noteContents(t)
-	images, err := provideImages(ctx, l, t.Name, stations(t), o.Images)
+	images, provided, err := provideImages(ctx, l, stations(t), o.Images)
 	if err != nil {
 		return nil, err
 	}
-	defer dropStrayHold(l, t.Name)
+	defer provided()
 	unlock, err := lock(l, t.Name)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+	if err := holdImages(ctx, l, t.Name, images, true); err != nil {
+		return nil, err
+	}
+	provided()
+	defer dropStrayHold(l, t.Name)
 
 	intent, err := newIntent(l, t, images, o)
 	if err != nil {
@@ -424,6 +429,9 @@ func Pending(l Layout, t *topology.Topology, recreate bool, only []string) (chan
 		return nil, false, err
 	}
 	noteContents(t)
+	if err := noteImages(l, stations(t)); err != nil {
+		return nil, false, err
+	}
 	wanted := (&Intent{Topology: t}).withOneOffs(found.intent).Topology
 	return pending(found.intent, found.state, wanted, choose(t, recreate, only)), true, nil
 }

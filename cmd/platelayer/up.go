@@ -120,7 +120,9 @@ func (a *app) upAs(ctx context.Context, t *topology.Topology, o lifecycle.UpOpti
 	view := newProgress(a, t.Name, "up")
 	defer view.done("")
 	o.Progress = view.tell
-	o.Images.Notice = func(text string) { view.tell(lifecycle.Progress{Notice: text}) }
+	pull := o.Images.Pull
+	o.Images = a.imageOptions(view)
+	o.Images.Pull = pull
 	if a.name == "" {
 		for _, other := range lifecycle.UpFrom(a.layout(), o.File) {
 			if other != t.Name {

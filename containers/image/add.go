@@ -50,6 +50,7 @@ const (
 type AddOptions struct {
 	Name     string         // one more name for it; may be ""
 	Index    v1.Hash        // Image.Index
+	Asked    time.Time      // Image.Asked
 	Progress func(Progress) // called from several goroutines; may be nil
 	Parallel int            // blobs at a time; 0 is 4
 	Unpack   bool           // its layers, too, before it gets its name
@@ -102,7 +103,7 @@ func (s *Store) bring(ctx context.Context, manifest []byte, from Source, o *AddO
 	if err != nil {
 		return nil, err
 	}
-	i.Index = o.Index
+	i.Index, i.Asked = o.Index, o.Asked
 	if !s.HasBlob(h) {
 		b.blobs = append(b.blobs, h)
 	}

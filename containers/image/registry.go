@@ -87,19 +87,23 @@ func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Plat
 	if err != nil {
 		return nil, err
 	}
-	o.Name, o.Index = ref.String(), m.Index
+	o.Name, o.Index, o.Asked = ref.String(), m.Index, time.Now()
 	i, err := store.Add(ctx, m.Manifest, m, o)
 	if err != nil {
 		return nil, err
 	}
 	if !fits(i, p) {
-		r.notice(fmt.Sprintf("%s is made for %s/%s", ref.Short(), shorten(i.Config.OS), shorten(i.Config.Architecture)))
+		r.notice(fmt.Sprintf("%s is made for %s", ref.Short(), i.MadeFor()))
 	}
 	return i, nil
 }
 
-// fits tells whether a machine of a platform runs the image.
+// fits tells whether a machine of a platform runs the image, for all that the image
+// says.
 func fits(i *Image, p Platform) bool {
+	if i.Config.OS == "" && i.Config.Architecture == "" {
+		return true
+	}
 	have := Platform{Architecture: i.Config.Architecture, Variant: i.Config.Variant}.normal()
 	return i.Config.OS == "linux" && slices.Contains(p.runs(), have)
 }
