@@ -125,7 +125,7 @@ func (s *Store) room(blobs []v1.Descriptor) error {
 	if err := unix.Statfs(s.dir, &st); err != nil {
 		return fmt.Errorf("cannot see how much space %s has: %w", s.dir, err)
 	}
-	free := int64(st.Bavail) * st.Bsize
+	free := int64(st.Bavail) * int64(st.Bsize)
 	var need int64
 	for _, d := range blobs {
 		if !s.HasBlob(d.Digest) {

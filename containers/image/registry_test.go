@@ -232,6 +232,32 @@ func TestPull(t *testing.T) {
 	}
 }
 
+// TestPullTogether pulls two images at once that have a layer in common.
+func TestPullTogether(t *testing.T) {
+	r := newTestRegistry(t)
+	common := makeTar(t, file("big", strings.Repeat("common", 1<<20)))
+	one, two := makeImage(t, v1.Config{}, common, makeTar(t, file("a", "one"))), makeImage(t, v1.Config{}, common, makeTar(t, file("a", "two")))
+	r.offer("one", "latest", one)
+	r.offer("two", "latest", two)
+	s, c := newStore(t), newTestClient(t, RegistryOptions{PlainHTTP: true})
+	var wait sync.WaitGroup
+	for _, name := range []string{"/one", "/two", "/one"} {
+		wait.Go(func() {
+			i, err := c.pull(t, s, r.host()+name)
+			if err == nil {
+				err = s.Unpack(context.Background(), i, AddOptions{})
+			}
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	wait.Wait()
+	if asked := r.asked("blobs/" + sumOf(common).String()); len(asked) != 1 {
+		t.Errorf("asked %q", asked)
+	}
+}
+
 // TestNoPlainHTTP wants TLS even from the machine itself: nobody asked for less.
 func TestNoPlainHTTP(t *testing.T) {
 	r := newTestRegistry(t)
