@@ -78,12 +78,12 @@ func (r *Registry) notice(text string) {
 }
 
 // Pull brings an image of a registry into the store, and gives it the name by
-// which it was asked for. One that is pinned by its digest and there is not
-// asked for again.
+// which it was asked for. The registry isn't asked for one that is there and
+// pinned by its digest, and only for the digest where the name is known here.
 func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Platform, o AddOptions) (*Image, error) {
-	if ref.Digest != "" {
-		if i, err := store.Find(ref.String()); err == nil && store.whole(i) && fits(i, p) {
-			return i, nil
+	if i, err := store.Find(ref.String()); err == nil && store.whole(i) && fits(i, p) {
+		if same, err := r.means(ctx, ref, i); same || err != nil {
+			return i, err
 		}
 	}
 	m, err := r.Resolve(ctx, ref, p)
@@ -106,6 +106,44 @@ func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Plat
 		r.notice(fmt.Sprintf("%s is made for %s/%s", ref.Short(), shorten(i.Config.OS), shorten(i.Config.Architecture)))
 	}
 	return i, nil
+}
+
+// means asks whether a reference still means an image: registries that count
+// what is pulled don't count that. An error is that nobody can be asked.
+func (r *Registry) means(ctx context.Context, ref Reference, i *Image) (bool, error) {
+	if ref.Digest != "" {
+		return true, nil
+	}
+	sites, err := r.o.Registries.sites(ref, r.o.PlainHTTP)
+	if err != nil {
+		return false, err
+	}
+	s := sites[0]
+	q := manifestRequest(s, ref.Tag)
+	q.method = http.MethodHead
+	response, err := r.do(ctx, q)
+	if err != nil {
+		if len(sites) == 1 && unreachable(err) {
+			return false, err
+		}
+		return false, nil // to be told when it is asked for
+	}
+	response.Body.Close()
+	digest := i.Digest
+	if i.Index != (v1.Hash{}) {
+		digest = i.Index
+	}
+	return response.Header.Get("Docker-Content-Digest") == digest.String(), nil
+}
+
+// manifestRequest asks for what a tag or a digest means.
+func manifestRequest(s *site, wanted string) *request {
+	var accept []string
+	for _, t := range manifestTypes() {
+		accept = append(accept, string(t))
+	}
+	return &request{method: http.MethodGet, url: s.url("manifests/" + wanted), what: "the manifest of " + s.repository + separated(wanted),
+		site: s, scopes: []string{"repository:" + s.repository + ":pull"}, accept: strings.Join(accept, ", "), ok: []int{http.StatusOK}}
 }
 
 // fits tells whether a machine of a platform runs the image.
@@ -282,12 +320,7 @@ func (m *Remote) manifestFrom(ctx context.Context, s *site, d v1.Descriptor) ([]
 	if d.Digest != (v1.Hash{}) {
 		wanted = d.Digest.String()
 	}
-	var accept []string
-	for _, t := range manifestTypes() {
-		accept = append(accept, string(t))
-	}
-	q := &request{method: http.MethodGet, url: s.url("manifests/" + wanted), what: "the manifest of " + s.repository + separated(wanted),
-		site: s, scopes: []string{"repository:" + s.repository + ":pull"}, accept: strings.Join(accept, ", "), ok: []int{http.StatusOK}}
+	q := manifestRequest(s, wanted)
 	for try := 1; ; try++ {
 		text, said, err := m.registry.document(ctx, q)
 		if err != nil {
