@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -120,6 +121,31 @@ func TestPullWrongContent(t *testing.T) {
 		if err == nil || s.HasBlob(big) {
 			t.Errorf("%d bytes are taken: %v", len(body), err)
 		}
+	}
+}
+
+// TestPullWrongPieces ends although each broken transfer brings something.
+func TestPullWrongPieces(t *testing.T) {
+	r, m := newTestRegistry(t), bigImage(t, 1)
+	r.offer("a", "latest", m)
+	big := m.parsed(t).Layers[1].Digest
+	wrong := &made{blobs: map[v1.Hash][]byte{big: bytes.Clone(m.blobs[big])}}
+	wrong.blobs[big][5] ^= 1
+	n := 0
+	r.on(func(w http.ResponseWriter, q *http.Request) bool {
+		if !strings.HasSuffix(q.URL.Path, big.String()) {
+			return false
+		}
+		if n++; n%2 == 1 {
+			return cutting(wrong, 1, 1<<20, true)(w, q)
+		}
+		http.ServeContent(w, q, "", time.Time{}, bytes.NewReader(wrong.blobs[big]))
+		return true
+	})
+	s := newStore(t)
+	_, err := newTestClient(t, RegistryOptions{PlainHTTP: true}).pull(t, s, r.host()+"/a")
+	if err == nil || !strings.Contains(err.Error(), "has the digest") || n != 4 || s.HasBlob(big) {
+		t.Errorf("asked %d times, %v", n, err)
 	}
 }
 
