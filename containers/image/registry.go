@@ -203,7 +203,7 @@ const (
 	maxDepth   = 3  // of indexes in indexes
 	mirrorTry  = 2  // times that a mirror is asked
 	originTry  = 6  // times that a registry is asked
-	connectTry = 4  // times that one is tried to reach
+	connectTry = 3  // times that one is tried to reach
 	maxAsked   = 60 // seconds that a registry may ask to wait
 	firstPause = 500 * time.Millisecond
 )
@@ -321,6 +321,8 @@ func (m *Remote) manifestFrom(ctx context.Context, s *site, d v1.Descriptor) ([]
 		wanted = d.Digest.String()
 	}
 	q := manifestRequest(s, wanted)
+	ctx, cancel := context.WithTimeout(ctx, documentTime)
+	defer cancel()
 	for try := 1; ; try++ {
 		text, said, err := m.registry.document(ctx, q)
 		if err != nil {
@@ -353,8 +355,6 @@ func separated(identifier string) string {
 // document fetches a small document whole, with the digest that the registry
 // says it has.
 func (r *Registry) document(ctx context.Context, q *request) (text []byte, digest string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, documentTime)
-	defer cancel()
 	response, err := r.do(ctx, q)
 	if err != nil {
 		return nil, "", err
