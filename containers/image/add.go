@@ -184,6 +184,7 @@ func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddO
 	const firstPause = 250 * time.Millisecond
 	pause := firstPause
 	joined := i.Have() > 0 // from what more than one transfer brought
+	doubted := false
 	for try := 1; ; try++ {
 		before := i.Have()
 		err := s.transfer(ctx, d, from, i, o)
@@ -198,8 +199,8 @@ func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddO
 			if restartErr := i.Restart(); restartErr != nil {
 				return restartErr
 			}
-			if joined { // what was there may be what is wrong
-				joined = false
+			if joined && !doubted { // what was there may be what is wrong
+				joined, doubted = false, true
 				continue
 			}
 		}

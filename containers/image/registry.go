@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 )
 
 // RegistryOptions say how registries are reached.
@@ -43,6 +44,7 @@ type Registry struct {
 const (
 	maxTransfers = 8
 	stallTime    = 60 * time.Second
+	documentTime = 5 * time.Minute // for a manifest or a token, with all tries
 )
 
 // NewRegistry gives access to registries. Close ends it.
@@ -51,6 +53,7 @@ func NewRegistry(o RegistryOptions) *Registry {
 }
 
 func newRegistry(o RegistryOptions, certificates []string) *Registry {
+	o.Credentials.answers = &helperAnswers{known: map[string]*credential{}}
 	return &Registry{
 		o: o,
 		client: &http.Client{
@@ -75,16 +78,23 @@ func (r *Registry) notice(text string) {
 }
 
 // Pull brings an image of a registry into the store, and gives it the name by
-// which it was asked for. One that is pinned by its digest and there is not
-// asked for again.
+// which it was asked for. The registry isn't asked for one that is there and
+// pinned by its digest, and only for the digest where the name is known here.
 func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Platform, o AddOptions) (*Image, error) {
-	if ref.Digest != "" {
-		if i, err := store.Find(ref.String()); err == nil && store.whole(i) && fits(i, p) {
-			return i, nil
+	if i, err := store.Find(ref.String()); err == nil && store.whole(i) && fits(i, p) {
+		if same, err := r.means(ctx, ref, i); same || err != nil {
+			return i, err
 		}
 	}
 	m, err := r.Resolve(ctx, ref, p)
 	if err != nil {
+		return nil, err
+	}
+	parsed, err := parseManifest(m.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.room(blobsOf(parsed)); err != nil {
 		return nil, err
 	}
 	o.Name, o.Index, o.Asked = ref.String(), m.Index, time.Now()
@@ -96,6 +106,44 @@ func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Plat
 		r.notice(fmt.Sprintf("%s is made for %s", ref.Short(), i.MadeFor()))
 	}
 	return i, nil
+}
+
+// means asks whether a reference still means an image: registries that count
+// what is pulled don't count that. An error is that nobody can be asked.
+func (r *Registry) means(ctx context.Context, ref Reference, i *Image) (bool, error) {
+	if ref.Digest != "" {
+		return true, nil
+	}
+	sites, err := r.o.Registries.sites(ref, r.o.PlainHTTP)
+	if err != nil {
+		return false, err
+	}
+	s := sites[0]
+	q := manifestRequest(s, ref.Tag)
+	q.method = http.MethodHead
+	response, err := r.do(ctx, q)
+	if err != nil {
+		if len(sites) == 1 && unreachable(err) {
+			return false, err
+		}
+		return false, nil // to be told when it is asked for
+	}
+	response.Body.Close()
+	digest := i.Digest
+	if i.Index != (v1.Hash{}) {
+		digest = i.Index
+	}
+	return response.Header.Get("Docker-Content-Digest") == digest.String(), nil
+}
+
+// manifestRequest asks for what a tag or a digest means.
+func manifestRequest(s *site, wanted string) *request {
+	var accept []string
+	for _, t := range manifestTypes() {
+		accept = append(accept, string(t))
+	}
+	return &request{method: http.MethodGet, url: s.url("manifests/" + wanted), what: "the manifest of " + s.repository + separated(wanted),
+		site: s, scopes: []string{"repository:" + s.repository + ":pull"}, accept: strings.Join(accept, ", "), ok: []int{http.StatusOK}}
 }
 
 // fits tells whether a machine of a platform runs the image, for all that the image
@@ -111,6 +159,28 @@ func fits(i *Image, p Platform) bool {
 // whole tells whether all blobs of an image are in the store.
 func (s *Store) whole(i *Image) bool {
 	return !slices.ContainsFunc(blobsOf(i.Manifest), func(d v1.Descriptor) bool { return !s.HasBlob(d.Digest) })
+}
+
+// room tells whether there is space for the blobs that the store lacks.
+func (s *Store) room(blobs []v1.Descriptor) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.dir, &st); err != nil {
+		return fmt.Errorf("cannot see how much space %s has: %w", s.dir, err)
+	}
+	free := int64(st.Bavail) * int64(st.Bsize)
+	var need int64
+	for _, d := range blobs {
+		if !s.HasBlob(d.Digest) {
+			need += min(d.Size, s.limits.Bytes+1)
+		}
+		if d.Size > s.limits.Bytes {
+			return bad("%s is said to have %d bytes; %d are taken", d.Digest, d.Size, s.limits.Bytes)
+		}
+	}
+	if need > free {
+		return fmt.Errorf("it has %d bytes that are not here, and %s has %d free", need, s.dir, free)
+	}
+	return nil
 }
 
 // Remote is an image in a registry.
@@ -137,7 +207,7 @@ const (
 	maxDepth   = 3  // of indexes in indexes
 	mirrorTry  = 2  // times that a mirror is asked
 	originTry  = 6  // times that a registry is asked
-	connectTry = 4  // times that one is tried to reach
+	connectTry = 3  // times that one is tried to reach
 	maxAsked   = 60 // seconds that a registry may ask to wait
 	firstPause = 500 * time.Millisecond
 )
@@ -254,12 +324,9 @@ func (m *Remote) manifestFrom(ctx context.Context, s *site, d v1.Descriptor) ([]
 	if d.Digest != (v1.Hash{}) {
 		wanted = d.Digest.String()
 	}
-	var accept []string
-	for _, t := range manifestTypes() {
-		accept = append(accept, string(t))
-	}
-	q := &request{method: http.MethodGet, url: s.url("manifests/" + wanted), what: "the manifest of " + s.repository + separated(wanted),
-		site: s, scopes: []string{"repository:" + s.repository + ":pull"}, accept: strings.Join(accept, ", "), ok: []int{http.StatusOK}}
+	q := manifestRequest(s, wanted)
+	ctx, cancel := context.WithTimeout(ctx, documentTime)
+	defer cancel()
 	for try := 1; ; try++ {
 		text, said, err := m.registry.document(ctx, q)
 		if err != nil {

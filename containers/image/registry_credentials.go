@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // credential is what signs a user in to a registry.
@@ -33,6 +34,9 @@ func (c *credential) empty() bool { return c.user == "" && c.refresh == "" && c.
 type Credentials struct {
 	User   User
 	Getenv func(string) string
+
+	answers    *helperAnswers
+	helperTime time.Duration // 0: the usual
 }
 
 // User is on whose behalf the program runs.
@@ -155,7 +159,7 @@ func (c *Credentials) findIn(ctx context.Context, f *authFile, registry, reposit
 		}
 	}
 	if helper != "" {
-		found, err := c.ask(ctx, helper, server)
+		found, err := c.askOnce(ctx, helper, server)
 		if err != nil {
 			notice(fmt.Sprintf("docker-credential-%s, which %s names, gives no credentials for %s: %v", shorten(helper), f.path, server, err))
 		}

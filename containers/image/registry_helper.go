@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,11 +11,36 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
 
 const helperTime = 60 * time.Second // it may ask its user
+
+// helperAnswers are what credential programs have said: they may ask the user,
+// who is asked once and one thing at a time.
+type helperAnswers struct {
+	mu    sync.Mutex
+	known map[string]*credential
+}
+
+func (c *Credentials) askOnce(ctx context.Context, helper, server string) (*credential, error) {
+	if c.answers == nil {
+		return c.ask(ctx, helper, server)
+	}
+	c.answers.mu.Lock()
+	defer c.answers.mu.Unlock()
+	key := helper + " " + server
+	if known, ok := c.answers.known[key]; ok {
+		return known, nil
+	}
+	found, err := c.ask(ctx, helper, server)
+	if ctx.Err() == nil {
+		c.answers.known[key] = found // after a failure none: it would fail again
+	}
+	return found, err
+}
 
 // ask runs a credential program (docker-credential-helpers: "get" with the
 // server on its input) as the user whose file names it. Nil is that it knows
@@ -27,7 +53,8 @@ func (c *Credentials) ask(ctx context.Context, helper, server string) (*credenti
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, helperTime)
+	limit := cmp.Or(c.helperTime, helperTime)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "get")
 	cmd.Stdin = strings.NewReader(server)
@@ -45,13 +72,13 @@ func (c *Credentials) ask(ctx context.Context, helper, server string) (*credenti
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) { // an agent that it began may still have its streams
 		// What it says on stdout is told to nobody but for this: it may be a secret.
 		if strings.Contains(string(out), "credentials not found") {
 			return nil, nil
 		}
 		if ctx.Err() == context.DeadlineExceeded {
-			return nil, fmt.Errorf("it did not answer within %s", helperTime)
+			return nil, fmt.Errorf("it did not answer within %s", limit)
 		}
 		if text := strings.TrimSpace(string(errOut)); text != "" {
 			err = fmt.Errorf("%w: %s", err, shorten(text))
