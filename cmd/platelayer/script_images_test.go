@@ -20,20 +20,19 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/rogpeppe/go-internal/testscript"
 	"gopkg.in/yaml.v3"
+
+	"platelayer/containers/image"
 )
 
 // scriptRegistry is a registry of a script's own on loopback, with TLS.
 type scriptRegistry struct {
 	server *httptest.Server
+	inner  http.Handler
 	log    *os.File
 	mu     sync.Mutex
 	broken atomic.Bool
@@ -74,8 +73,7 @@ func startRegistry(ts *testscript.TestScript) error {
 	if err != nil {
 		return err
 	}
-	r := &scriptRegistry{log: asked}
-	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	r := &scriptRegistry{log: asked, inner: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if r.broken.Load() {
 			panic(http.ErrAbortHandler)
@@ -83,7 +81,7 @@ func startRegistry(ts *testscript.TestScript) error {
 		r.mu.Lock()
 		fmt.Fprintln(r.log, q.Method, q.URL.Path)
 		r.mu.Unlock()
-		inner.ServeHTTP(w, q)
+		r.inner.ServeHTTP(w, q)
 	}))
 	r.server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	r.server.StartTLS()
@@ -122,7 +120,7 @@ func (s *stuff) UnmarshalYAML(n *yaml.Node) error {
 	return n.Decode((*plain)(s))
 }
 
-// publishCommand: `publish RECIPE NAME...` makes an image, pushes it to the
+// publishCommand: `publish RECIPE NAME...` makes an image, puts it into the
 // script's registry, and sets DIGEST to its digest.
 func publishCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
@@ -133,57 +131,79 @@ func publishCommand(ts *testscript.TestScript, neg bool, args []string) {
 	d.KnownFields(true)
 	var of recipe
 	ts.Check(d.Decode(&of))
-	image, err := of.make()
-	ts.Check(err)
 	for _, text := range args[1:] {
-		ref, err := name.ParseReference(text)
+		ref, err := image.ParseReference(text)
 		ts.Check(err)
-		ts.Check(remote.Write(ref, image, remote.WithTransport(r.server.Client().Transport)))
+		digest, err := r.publish(ref, &of)
+		ts.Check(err)
+		ts.Setenv("DIGEST", digest)
 	}
-	digest, err := image.Digest()
-	ts.Check(err)
-	ts.Setenv("DIGEST", digest.String())
 }
 
-func (r *recipe) make() (v1.Image, error) {
-	image := empty.Image
-	for n := range r.Many {
-		r.Layers = append(r.Layers, map[string]stuff{fmt.Sprintf("many/%d", n): {Text: fmt.Sprint(n)}})
+func (r *scriptRegistry) publish(ref image.Reference, of *recipe) (digest string, err error) {
+	platform, err := v1.ParsePlatform(cmp.Or(of.Platform, "linux/amd64"))
+	if err != nil {
+		return "", err
 	}
-	var adds []v1.Layer
-	for _, files := range r.Layers {
-		text, err := layerTar(files)
+	config := v1.ConfigFile{OS: platform.OS, Architecture: platform.Architecture, Variant: platform.Variant, RootFS: v1.RootFS{Type: "layers"}}
+	text, err := json.Marshal(of.Config)
+	if err == nil {
+		err = json.Unmarshal(text, &config.Config)
+	}
+	if err != nil {
+		return "", err
+	}
+	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Layers: []v1.Descriptor{}}
+	layers := slices.Clone(of.Layers)
+	for n := range of.Many {
+		layers = append(layers, map[string]stuff{fmt.Sprintf("many/%d", n): {Text: fmt.Sprint(n)}})
+	}
+	for _, files := range layers {
+		content, err := layerTar(files)
 		if err != nil {
-			return nil, err
+			return "", err
 		}
-		l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil })
+		d, err := r.blob(ref, types.OCIUncompressedLayer, content)
 		if err != nil {
-			return nil, err
+			return "", err
 		}
-		adds = append(adds, l)
+		manifest.Layers = append(manifest.Layers, d)
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, d.Digest)
 	}
-	image, err := mutate.AppendLayers(image, adds...)
+	if text, err = json.Marshal(config); err != nil {
+		return "", err
+	}
+	if manifest.Config, err = r.blob(ref, types.OCIConfigJSON, text); err != nil {
+		return "", err
+	}
+	if text, err = json.Marshal(manifest); err != nil {
+		return "", err
+	}
+	h, _, err := v1.SHA256(bytes.NewReader(text))
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	config, err := image.ConfigFile()
+	return h.String(), r.put(http.MethodPut, ref, "manifests/"+ref.Tag, string(manifest.MediaType), text)
+}
+
+func (r *scriptRegistry) blob(ref image.Reference, kind types.MediaType, content []byte) (v1.Descriptor, error) {
+	h, size, err := v1.SHA256(bytes.NewReader(content))
 	if err != nil {
-		return nil, err
+		return v1.Descriptor{}, err
 	}
-	config = config.DeepCopy()
-	platform, err := v1.ParsePlatform(cmp.Or(r.Platform, "linux/amd64"))
-	if err != nil {
-		return nil, err
+	return v1.Descriptor{MediaType: kind, Digest: h, Size: size}, r.put(http.MethodPost, ref, "blobs/uploads/?digest="+h.String(), "application/octet-stream", content)
+}
+
+// put stores something past the network and the log.
+func (r *scriptRegistry) put(method string, ref image.Reference, path, kind string, content []byte) error {
+	q := httptest.NewRequest(method, "/v2/"+ref.Repository+"/"+path, bytes.NewReader(content))
+	q.Header.Set("Content-Type", kind)
+	w := httptest.NewRecorder()
+	r.inner.ServeHTTP(w, q)
+	if w.Code != http.StatusCreated {
+		return fmt.Errorf("cannot put %s: %d %s", path, w.Code, w.Body)
 	}
-	config.OS, config.Architecture, config.Variant = platform.OS, platform.Architecture, platform.Variant
-	text, err := json.Marshal(r.Config)
-	if err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(text, &config.Config); err != nil {
-		return nil, err
-	}
-	return mutate.ConfigFile(image, config)
+	return nil
 }
 
 func layerTar(files map[string]stuff) ([]byte, error) {

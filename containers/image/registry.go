@@ -82,8 +82,13 @@ func (r *Registry) notice(text string) {
 // pinned by its digest, and only for the digest where the name is known here.
 func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Platform, o AddOptions) (*Image, error) {
 	if i, err := store.Find(ref.String()); err == nil && store.whole(i) && fits(i, p) {
-		if same, err := r.means(ctx, ref, i); same || err != nil {
+		same, err := r.means(ctx, ref, i)
+		if err != nil || same && ref.Digest != "" {
 			return i, err
+		}
+		if same {
+			i.Asked = time.Now()
+			return i, store.Name(ctx, ref.String(), i)
 		}
 	}
 	m, err := r.Resolve(ctx, ref, p)
