@@ -190,6 +190,11 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 	}
 	result.Changed = len(result.Changes) > 0 || !same
 	result.Unchanged = !result.Changed
+	for _, c := range result.Changes {
+		if slices.Contains(c.Reasons, layerLost) {
+			o.Progress(Progress{Notice: c.Name + ": " + layerLost})
+		}
+	}
 	r := request{Op: opChange, Intent: intent, Recreate: o.Recreate, Only: o.Only, Timeout: o.Timeout}
 	err = ask(ctx, l, intent.Topology.Name, r, o.Progress)
 	if ctx.Err() != nil && err != nil {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -33,7 +34,7 @@ import (
 type scriptRegistry struct {
 	server *httptest.Server
 	inner  http.Handler
-	log    *os.File
+	log    string // a file
 	mu     sync.Mutex
 	broken atomic.Bool
 }
@@ -69,31 +70,33 @@ func registryOf(ts *testscript.TestScript) *scriptRegistry {
 }
 
 func startRegistry(ts *testscript.TestScript) error {
-	asked, err := os.Create(ts.MkAbs("registry.log"))
-	if err != nil {
-		return err
-	}
-	r := &scriptRegistry{log: asked, inner: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	r := &scriptRegistry{inner: registry.New(registry.Logger(log.New(io.Discard, "", 0))), log: ts.MkAbs("registry.log")}
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		if r.broken.Load() {
+		if r.broken.Load() || r.note(q) != nil {
 			panic(http.ErrAbortHandler)
 		}
-		r.mu.Lock()
-		fmt.Fprintln(r.log, q.Method, q.URL.Path)
-		r.mu.Unlock()
 		r.inner.ServeHTTP(w, q)
 	}))
 	r.server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	r.server.StartTLS()
-	ts.Defer(func() {
-		r.server.Close()
-		asked.Close()
-	})
+	ts.Defer(r.server.Close)
 	*ts.Value(registryKey{}).(**scriptRegistry) = r
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.server.Certificate().Raw})
 	ts.Setenv("REGISTRY", r.server.Listener.Addr().String())
 	ts.Setenv("SSL_CERT_FILE", ts.MkAbs("registry.pem"))
 	return os.WriteFile(ts.MkAbs("registry.pem"), certificate, 0o644)
+}
+
+// note writes down what is asked; a script may remove the file.
+func (r *scriptRegistry) note(q *http.Request) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f, err := os.OpenFile(r.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, q.Method, q.URL.Path)
+	return errors.Join(err, f.Close())
 }
 
 // recipe says what an image is made of.

@@ -70,6 +70,7 @@ Stations that have stopped are started.`,
 	flags.StringSliceVar(&f.only, "only", nil, "bring up only these stations and what they need; what runs stays")
 	c.MarkFlagsMutuallyExclusive("marked", "at-boot")
 	c.MarkFlagsMutuallyExclusive("marked", "only")
+	c.MarkFlagsMutuallyExclusive("marked", "pull")
 	flags.BoolVar(&f.attach, "attach", false, "follow the logs; Ctrl-C takes the topology down")
 	return c
 }

@@ -124,7 +124,9 @@ func (s *Store) here(ref Reference, p Platform) (*Image, error) {
 	}
 	var found *Image
 	for _, d := range index.Manifests {
-		if !matches(d, ref) {
+		// A digest says what the image is, by whatever name it came.
+		pinned := ref.Digest != "" && (d.Digest.String() == ref.Digest || d.Annotations[indexAnnotation] == ref.Digest)
+		if !pinned && !matches(d, ref) {
 			continue
 		}
 		i, err := s.described(d)
