@@ -249,7 +249,7 @@ func (u *unpacker) close() {
 func (u *unpacker) rootAsBelow() error {
 	if len(u.parents) == 0 {
 		u.folders = append(u.folders, folderTimes{name: "."})
-		return nil
+		return unix.Fchmod(u.root, 0o755) // whatever the umask is
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(u.parents[0], &st); err != nil {
