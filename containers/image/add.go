@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -190,8 +191,20 @@ func (s *Store) fetchAll(ctx context.Context, blobs []v1.Descriptor, from Source
 	return context.Cause(ctx)
 }
 
+// keeper is a Source that may have a blob as a file of the store without a name,
+// read and compared with the digest already.
+type keeper interface {
+	kept(d v1.Descriptor) *os.File
+}
+
 // fetch fetches one blob, and goes on where a transfer broke off.
 func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddOptions) error {
+	if k, ok := from.(keeper); ok && !s.HasBlob(d.Digest) {
+		if f := k.kept(d); f != nil {
+			o.tell(Progress{Digest: d.Digest, Done: d.Size, Total: d.Size, Stage: StageDone})
+			return s.adopt(ctx, f, d.Digest)
+		}
+	}
 	i, err := s.Ingest(ctx, d.Digest, d.Size)
 	if err != nil {
 		return err
