@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -115,6 +116,37 @@ func noteImages(l Layout, which []*topology.Station) error {
 	return nil
 }
 
+// PlannedImage is an image that `up` needs.
+type PlannedImage struct {
+	Name     string   `json:"name"`
+	Digest   string   `json:"digest,omitempty"` // "" where it isn't here
+	Stations []string `json:"stations"`         // ids
+}
+
+// PlannedImages lists the images of a topology as they are here now; nobody but
+// root can see which.
+func PlannedImages(l Layout, t *topology.Topology) ([]PlannedImage, error) {
+	all := stations(t)
+	if os.Geteuid() == 0 {
+		if err := noteImages(l, all); err != nil {
+			return nil, err
+		}
+	}
+	var list []PlannedImage
+	for _, s := range all {
+		if s.Image == "" {
+			continue
+		}
+		n := slices.IndexFunc(list, func(p PlannedImage) bool { return p.Name == s.Image && p.Digest == s.Digest })
+		if n < 0 {
+			n = len(list)
+			list = append(list, PlannedImage{Name: s.Image, Digest: s.Digest})
+		}
+		list[n].Stations = append(list[n].Stations, s.ID())
+	}
+	return list, nil
+}
+
 // settleImages finds out which image each station runs on, and gives it what the
 // image says.
 func settleImages(ctx context.Context, store *image.Store, which []*topology.Station, o ImageOptions) (Images, error) {
@@ -138,7 +170,7 @@ func settleImages(ctx context.Context, store *image.Store, which []*topology.Sta
 			images[i.Digest.String()] = folders(i)
 		}
 	}
-	return images, errors.Join(errs...)
+	return images, errors.Join(errors.Join(errs...), topology.CheckHealth(which))
 }
 
 // obtainAll obtains several at a time, and tells of all that can't be.

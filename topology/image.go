@@ -2,6 +2,7 @@ package topology
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -172,6 +173,25 @@ func (s *Station) WithImage(c *ImageConfig) error {
 		}
 	}
 	return nil
+}
+
+// CheckHealth finds a station that waits for the health of another, whose image,
+// as it has shown, brings no healthcheck.
+func CheckHealth(which []*Station) error {
+	byID := map[string]*Station{}
+	for _, s := range which {
+		byID[s.ID()] = s
+	}
+	var errs []error
+	for _, s := range which {
+		for _, d := range s.DependsOn {
+			if on := byID[d.Station]; d.Condition == Healthy && on != nil && on.Digest != "" && on.Healthcheck == nil {
+				errs = append(errs, &UnfitImage{on.ID(), on.Image, fmt.Sprintf("it has no healthcheck, and station %q waits for its health", s.ID()),
+					"give it a healthcheck, or write condition: " + Started})
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // hasZero tells whether a word that a program is started with can't be handed over.
