@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
 
@@ -185,7 +184,7 @@ func (s *Store) fetchAll(ctx context.Context, blobs []v1.Descriptor, from Source
 		}
 		wait.Go(func() {
 			defer func() { <-slots }()
-			if err := s.fetch(ctx, d, from, o); err != nil {
+			if err := s.obtain(ctx, d, from, o); err != nil {
 				cancel(fmt.Errorf("cannot fetch %s: %w", d.Digest, err))
 			} else if here != nil {
 				here(d.Digest)
@@ -203,20 +202,8 @@ type Elsewhere interface {
 	Elsewhere(d v1.Descriptor, err error) bool
 }
 
-// keeper is a Source that may have a blob as a file of the store without a name,
-// read and compared with the digest already.
-type keeper interface {
-	kept(d v1.Descriptor) *os.File
-}
-
 // fetch fetches one blob, and goes on where a transfer broke off.
 func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddOptions) error {
-	if k, ok := from.(keeper); ok && !s.HasBlob(d.Digest) {
-		if f := k.kept(d); f != nil {
-			o.tell(Progress{Digest: d.Digest, Done: d.Size, Total: d.Size, Stage: StageDone})
-			return s.adopt(ctx, f, d.Digest)
-		}
-	}
 	i, err := s.Ingest(ctx, d.Digest, d.Size)
 	if err != nil {
 		return err

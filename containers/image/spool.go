@@ -265,6 +265,23 @@ func (u *untilDone) Read(p []byte) (int, error) {
 	return u.r.Read(p)
 }
 
+// keeper is a Source that may have a blob as a spooled file, read and compared
+// with the digest already.
+type keeper interface {
+	kept(d v1.Descriptor) *os.File
+}
+
+// obtain fetches a blob, unless it has come before the store asked for it.
+func (s *Store) obtain(ctx context.Context, d v1.Descriptor, from Source, o *AddOptions) error {
+	if k, ok := from.(keeper); ok && !s.HasBlob(d.Digest) {
+		if f := k.kept(d); f != nil {
+			o.tell(Progress{Digest: d.Digest, Done: d.Size, Total: d.Size, Stage: StageDone})
+			return s.adopt(ctx, f, d.Digest)
+		}
+	}
+	return s.fetch(ctx, d, from, o)
+}
+
 // adopt makes a spooled file, whose content has a digest, a blob of the store.
 func (s *Store) adopt(ctx context.Context, f *os.File, h v1.Hash) error {
 	if s.HasBlob(h) {
