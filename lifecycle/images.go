@@ -267,18 +267,21 @@ func imageConfig(i *image.Image) *topology.ImageConfig {
 		out.Volumes = append(out.Volumes, v)
 	}
 	if h := c.Healthcheck; h != nil && len(h.Test) > 0 {
-		out.Healthcheck = &topology.Healthcheck{Test: healthTest(h.Test), Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, Retries: h.Retries}
+		out.Healthcheck = &topology.Healthcheck{Test: healthTest(h.Test, c.Shell), Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, Retries: h.Retries}
 	}
 	return out
 }
 
-// healthTest gives the command of Docker's form of it.
-func healthTest(test []string) []string {
+// healthTest gives the command of Docker's form of it; nil is none.
+func healthTest(test, shell []string) []string {
 	switch {
 	case test[0] == "CMD":
 		return test[1:]
 	case test[0] == "CMD-SHELL" && len(test) > 1:
-		return []string{"/bin/sh", "-c", test[1]}
+		if len(shell) == 0 {
+			shell = []string{"/bin/sh", "-c"}
+		}
+		return append(slices.Clone(shell), test[1])
 	}
 	return nil
 }

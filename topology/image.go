@@ -162,10 +162,18 @@ func (s *Station) WithImage(c *ImageConfig) error {
 	}
 	s.StopSignal = cmp.Or(s.StopSignal, defaultStopSignal(s))
 	s.Healthcheck = mergeHealthcheck(c.Healthcheck, s.Healthcheck)
+	if h := s.Healthcheck; h != nil && (h.Interval < time.Millisecond || h.Timeout < time.Millisecond || h.StartPeriod < 0 || h.Retries < 0) {
+		return unfit(fmt.Sprintf("its healthcheck has an interval of %s, a timeout of %s, a start period of %s and %d retries", h.Interval, h.Timeout, h.StartPeriod, h.Retries),
+			"set what is too small in healthcheck, or disable: true")
+	}
 	if len(c.Labels) > 0 {
 		labels := maps.Clone(c.Labels)
 		maps.Copy(labels, s.Labels)
 		s.Labels = labels
+	}
+	const mostVolumes = 256 // each is a mount
+	if len(c.Volumes) > mostVolumes {
+		return unfit(fmt.Sprintf("it has %d volumes; %d are taken", len(c.Volumes), mostVolumes), "have it built anew")
 	}
 	for _, path := range slices.Sorted(slices.Values(c.Volumes)) {
 		if err := s.imageVolume(path); err != "" {

@@ -77,6 +77,10 @@ func TestUnfitImage(t *testing.T) {
 		"stop signal": {Cmd: []string{"x"}, StopSignal: "SIGNONE"},
 		"volume":      {Cmd: []string{"x"}, Volumes: []string{"/../x"}},
 		"volume /":    {Cmd: []string{"x"}, Volumes: []string{"/"}},
+		"negative":    {Cmd: []string{"x"}, Healthcheck: &Healthcheck{Test: []string{"x"}, Interval: -1}},
+		"restless":    {Cmd: []string{"x"}, Healthcheck: &Healthcheck{Test: []string{"x"}, Timeout: 1}},
+		"tireless":    {Cmd: []string{"x"}, Healthcheck: &Healthcheck{Test: []string{"x"}, Retries: -1}},
+		"volumes":     {Cmd: []string{"x"}, Volumes: strings.Split(strings.Repeat("/a ", 257), " ")[:257]},
 		"zero byte":   {Cmd: []string{"x"}, Env: []string{"A=b\x00c"}},
 	} {
 		var unfit *UnfitImage
