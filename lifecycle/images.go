@@ -195,6 +195,9 @@ func obtainAll(ctx context.Context, store *image.Store, list []wantedImage, o Im
 		})
 	}
 	wait.Wait()
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("interrupted while images came, and nothing was touched: the next one goes on from there: %w", context.Cause(ctx))
+	}
 	return found, errors.Join(failed...)
 }
 

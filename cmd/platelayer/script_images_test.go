@@ -38,19 +38,22 @@ type scriptRegistry struct {
 	log    string // a file
 	mu     sync.Mutex
 	broken atomic.Bool
+	stalls atomic.Bool
 }
 
 // registryCommand: `registry start` sets REGISTRY to the address of a registry
 // whose certificate the program trusts, and writes what it is asked to
-// registry.log. With `registry break` it answers nobody until `registry mend`.
+// registry.log. With `registry break` it answers nobody until `registry mend`, with
+// `registry stall` it has everybody wait.
 func registryCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: registry start|break|mend")
+		ts.Fatalf("usage: registry start|break|mend|stall")
 	}
 	switch args[0] {
 	case "start":
 		ts.Check(startRegistry(ts))
-	case "break", "mend":
+	case "break", "mend", "stall":
+		registryOf(ts).stalls.Store(args[0] == "stall")
 		if args[0] == "break" {
 			registryOf(ts).server.CloseClientConnections()
 		}
@@ -75,6 +78,9 @@ func startRegistry(ts *testscript.TestScript) error {
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if r.broken.Load() || r.note(q) != nil {
 			panic(http.ErrAbortHandler)
+		}
+		if r.stalls.Load() {
+			<-q.Context().Done()
 		}
 		r.inner.ServeHTTP(w, q)
 	}))
