@@ -336,9 +336,3 @@ func named(text string) []part {
 	}
 	return single(word(text))
 }
-
-// shortDigest gives as much of a digest as people compare.
-func shortDigest(d string) string {
-	const shown = len("sha256:") + 12
-	return d[:min(shown, len(d))]
-}
