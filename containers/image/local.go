@@ -190,8 +190,8 @@ func (l *Local) fromPodman(ctx context.Context, s *Store, name string, ref Refer
 	if err != nil {
 		return nil, err
 	}
-	var said bytes.Buffer
-	c.Stderr = &said
+	said := new(head1k)
+	c.Stderr = said
 	if err := c.Start(); err != nil {
 		return nil, err
 	}
@@ -203,7 +203,7 @@ func (l *Local) fromPodman(ctx context.Context, s *Store, name string, ref Refer
 	}
 	if err := c.Wait(); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%w: %s", err, shorten(strings.TrimSpace(said.String())))
+		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(*said))
 	}
 	o.Name, o.Only = ref.String(), ""
 	loaded, err := s.Load(ctx, f, o)
@@ -211,6 +211,14 @@ func (l *Local) fromPodman(ctx context.Context, s *Store, name string, ref Refer
 		return nil, err
 	}
 	return loaded[0].Image, nil
+}
+
+// head1k keeps the first of what is written to it.
+type head1k []byte
+
+func (h *head1k) Write(p []byte) (int, error) {
+	*h = append(*h, p[:min(len(p), 1024-len(*h))]...)
+	return len(p), nil
 }
 
 func (l *Local) podman(ctx context.Context, args ...string) *exec.Cmd {
