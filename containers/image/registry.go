@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 )
 
 // RegistryOptions say how registries are reached.
@@ -43,6 +44,7 @@ type Registry struct {
 const (
 	maxTransfers = 8
 	stallTime    = 60 * time.Second
+	documentTime = 5 * time.Minute // for a manifest or a token, with all tries
 )
 
 // NewRegistry gives access to registries. Close ends it.
@@ -51,6 +53,7 @@ func NewRegistry(o RegistryOptions) *Registry {
 }
 
 func newRegistry(o RegistryOptions, certificates []string) *Registry {
+	o.Credentials.answers = &helperAnswers{known: map[string]*credential{}}
 	return &Registry{
 		o: o,
 		client: &http.Client{
@@ -87,6 +90,13 @@ func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Plat
 	if err != nil {
 		return nil, err
 	}
+	parsed, err := parseManifest(m.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.room(blobsOf(parsed)); err != nil {
+		return nil, err
+	}
 	o.Name, o.Index = ref.String(), m.Index
 	i, err := store.Add(ctx, m.Manifest, m, o)
 	if err != nil {
@@ -107,6 +117,28 @@ func fits(i *Image, p Platform) bool {
 // whole tells whether all blobs of an image are in the store.
 func (s *Store) whole(i *Image) bool {
 	return !slices.ContainsFunc(blobsOf(i.Manifest), func(d v1.Descriptor) bool { return !s.HasBlob(d.Digest) })
+}
+
+// room tells whether there is space for the blobs that the store lacks.
+func (s *Store) room(blobs []v1.Descriptor) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.dir, &st); err != nil {
+		return fmt.Errorf("cannot see how much space %s has: %w", s.dir, err)
+	}
+	free := int64(st.Bavail) * st.Bsize
+	var need int64
+	for _, d := range blobs {
+		if !s.HasBlob(d.Digest) {
+			need += min(d.Size, s.limits.Bytes+1)
+		}
+		if d.Size > s.limits.Bytes {
+			return bad("%s is said to have %d bytes; %d are taken", d.Digest, d.Size, s.limits.Bytes)
+		}
+	}
+	if need > free {
+		return fmt.Errorf("it has %d bytes that are not here, and %s has %d free", need, s.dir, free)
+	}
+	return nil
 }
 
 // Remote is an image in a registry.
@@ -288,6 +320,8 @@ func separated(identifier string) string {
 // document fetches a small document whole, with the digest that the registry
 // says it has.
 func (r *Registry) document(ctx context.Context, q *request) (text []byte, digest string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, documentTime)
+	defer cancel()
 	response, err := r.do(ctx, q)
 	if err != nil {
 		return nil, "", err

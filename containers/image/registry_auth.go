@@ -193,6 +193,8 @@ func (r *Registry) fetchToken(ctx context.Context, s *site, asked *challenge, c 
 		realm.RawQuery = values.Encode()
 	}
 	q.url = realm.String()
+	ctx, cancel := context.WithTimeout(ctx, documentTime)
+	defer cancel()
 	response, err := r.retried(ctx, q)
 	if err != nil {
 		if denied := new(RegistryError); errors.As(err, &denied) {

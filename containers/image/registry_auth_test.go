@@ -49,6 +49,17 @@ func TestParseChallenges(t *testing.T) {
 	}
 }
 
+func FuzzParseChallenges(f *testing.F) {
+	f.Add(`Bearer realm="https://a.example/token",service=x, Basic realm="y\"`)
+	f.Fuzz(func(t *testing.T, header string) {
+		for _, c := range parseChallenges([]string{header}) {
+			if c.scheme == "" || c.scheme != token(c.scheme) {
+				t.Errorf("the scheme %q", c.scheme)
+			}
+		}
+	})
+}
+
 // asUser gives credentials as docker login writes them.
 func asUser(t *testing.T, files map[string]string) Credentials {
 	t.Helper()

@@ -33,6 +33,8 @@ func (c *credential) empty() bool { return c.user == "" && c.refresh == "" && c.
 type Credentials struct {
 	User   User
 	Getenv func(string) string
+
+	answers *helperAnswers
 }
 
 // User is on whose behalf the program runs.
@@ -155,7 +157,7 @@ func (c *Credentials) findIn(ctx context.Context, f *authFile, registry, reposit
 		}
 	}
 	if helper != "" {
-		found, err := c.ask(ctx, helper, server)
+		found, err := c.askOnce(ctx, helper, server)
 		if err != nil {
 			notice(fmt.Sprintf("docker-credential-%s, which %s names, gives no credentials for %s: %v", shorten(helper), f.path, server, err))
 		}

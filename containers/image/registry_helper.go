@@ -10,11 +10,36 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
 
 const helperTime = 60 * time.Second // it may ask its user
+
+// helperAnswers are what credential programs have said: they may ask the user,
+// who is asked once and one thing at a time.
+type helperAnswers struct {
+	mu    sync.Mutex
+	known map[string]*credential
+}
+
+func (c *Credentials) askOnce(ctx context.Context, helper, server string) (*credential, error) {
+	if c.answers == nil {
+		return c.ask(ctx, helper, server)
+	}
+	c.answers.mu.Lock()
+	defer c.answers.mu.Unlock()
+	key := helper + " " + server
+	if known, ok := c.answers.known[key]; ok {
+		return known, nil
+	}
+	found, err := c.ask(ctx, helper, server)
+	if ctx.Err() == nil {
+		c.answers.known[key] = found // after a failure none: it would fail again
+	}
+	return found, err
+}
 
 // ask runs a credential program (docker-credential-helpers: "get" with the
 // server on its input) as the user whose file names it. Nil is that it knows

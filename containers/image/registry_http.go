@@ -207,10 +207,11 @@ func (r *Registry) once(ctx context.Context, q *request) (*http.Response, error)
 		w.end()
 		return nil, err
 	}
-	response.Body = &watchedBody{response.Body, w, watched, q, true}
 	if slices.Contains(q.ok, response.StatusCode) {
+		response.Body = &watchedBody{response.Body, w, watched, q, true}
 		return response, nil
 	}
+	defer w.end()
 	defer response.Body.Close()
 	return nil, refusal(q, response)
 }

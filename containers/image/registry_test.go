@@ -213,7 +213,15 @@ func TestPull(t *testing.T) {
 	if asked := r.asked("blobs"); len(asked) > 0 {
 		t.Errorf("asked for what is there: %q", asked)
 	}
-	ref, _ := ParseReference(r.host() + "/shop/web")
+	if _, err := c.pull(t, s, r.host()+"/shop/web:two"); err != nil || c.noticed() != "" {
+		t.Errorf("got %v, notices %s", err, c.noticed())
+	}
+	ref, _ := ParseReference(r.host() + "/shop/web:two")
+	if _, err := c.Pull(t.Context(), s, ref, Platform{Architecture: "arm64", Exact: true}, AddOptions{}); err != nil ||
+		c.noticed() != ref.Short()+" is made for linux/amd64" {
+		t.Errorf("got %v, notices %s", err, c.noticed())
+	}
+	ref, _ = ParseReference(r.host() + "/shop/web")
 	_, err = c.Resolve(context.Background(), ref, Platform{Architecture: "riscv64"})
 	var none *NoPlatformError
 	if !errors.As(err, &none) || !strings.Contains(err.Error(), "linux/riscv64; it has linux/arm64/v8, windows/amd64, linux/amd64") {
@@ -427,6 +435,7 @@ func TestPullRefuses(t *testing.T) {
 			"it is not a container image"},
 		{"other digest", string(good.manifest), sumOf(nil).String(), "and calls it"},
 		{"size of layer", string(change(func(m *v1.Manifest) { m.Layers[1].Size -= 10 })), "", "by its manifest"},
+		{"enormous layer", string(change(func(m *v1.Manifest) { m.Layers[1].Size = 1 << 60 })), "", "bytes; 274877906944 are taken"},
 		{"layer of another", string(change(func(m *v1.Manifest) { m.Layers[1].Digest = sumOf([]byte("nothing")) })), "", "answers 404"},
 		{"deep", deep[5], "", "more than 3 deep"},
 		{"empty index", `{"schemaVersion":2,"manifests":[]}`, "", "holds no image for linux/amd64"},
@@ -459,6 +468,22 @@ func TestPullRefuses(t *testing.T) {
 				t.Errorf("the store has %v, %v", all, err)
 			}
 		})
+	}
+}
+
+// TestRoom refuses what there is no space for before it is fetched.
+func TestRoom(t *testing.T) {
+	s := newStore(t)
+	s.limits.Bytes = 1 << 60
+	d := v1.Descriptor{Digest: sumOf(nil), Size: 1 << 59}
+	if err := s.room([]v1.Descriptor{d}); err == nil || !strings.Contains(err.Error(), "are not here, and") {
+		t.Errorf("got %v", err)
+	}
+	if err := s.PutBlob(t.Context(), d.Digest, 0, strings.NewReader("")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.room([]v1.Descriptor{d, {Digest: sumOf([]byte("x")), Size: 1}}); err != nil {
+		t.Error(err)
 	}
 }
 
