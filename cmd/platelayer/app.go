@@ -94,6 +94,7 @@ func (a *app) command() *cobra.Command {
 	add("network", a.netCommand(), a.portCommand(), a.hostsCommand(), a.caCommand())
 	add("integrity", a.sealCommand(), a.verifyCommand())
 	add("machine", a.doctorCommand(), a.versionCommand())
+	add("images", a.commitCommand())
 	images := a.imageCommand() // whose rm has -f for --force
 	images.GroupID = "images"
 	c.AddCommand(images)

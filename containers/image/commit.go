@@ -31,6 +31,7 @@ type CommitOptions struct {
 	Skip     []string // names in the root of what is not part of it
 	Progress func(Progress)
 	Notice   func(text string) // what is left out; may be nil
+	Check    func() error      // whether all was read as it should be; may be nil
 }
 
 // Commit makes an image of what a container wrote: a layer above those of the
@@ -135,6 +136,11 @@ func (s *Store) writeLayer(ctx context.Context, from *containers.Written, o *Com
 	}
 	if err := file.finish(); err != nil {
 		return d, err
+	}
+	if o.Check != nil {
+		if err := o.Check(); err != nil {
+			return d, err
+		}
 	}
 	d.Digest, d.Size = sum.hash(), file.at
 	if s.HasBlob(d.Digest) {

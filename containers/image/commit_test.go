@@ -230,6 +230,42 @@ func TestCommit(t *testing.T) {
 	}
 }
 
+// A root of several parts, as that of the machine's own programs.
+func TestCommitParts(t *testing.T) {
+	s, ctx := newStore(t), context.Background()
+	w := &containers.Written{}
+	for _, p := range []struct{ at, file string }{{"", "top"}, {"usr", "bin"}, {"etc", "conf"}} {
+		dir := t.TempDir()
+		for name, content := range map[string]string{p.file: p.at + "!", "usr/hidden": "x"} {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755), os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		w.Whole = append(w.Whole, containers.Part{At: p.at, Dir: f})
+	}
+	i, err := s.Commit(ctx, w, CommitOptions{Created: time.Unix(1, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.SplitSeq(treeOf(t, s.Tree(&i.Layers[0])), "\n") {
+		name, _, _ := strings.Cut(line, " ")
+		got = append(got, name)
+	}
+	if want := ". etc etc/conf etc/usr etc/usr/hidden top usr usr/bin usr/usr usr/usr/hidden"; strings.Join(got, " ") != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+	w.Changes = w.Whole[0].Dir
+	if _, err := s.Commit(ctx, w, CommitOptions{Check: func() error { return errors.New("it went on") }}); err == nil || !strings.Contains(err.Error(), "it went on") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // withoutTimes leaves out the times of the two folders that the test itself
 // wrote to after it had looked, and what it put there.
 func withoutTimes(tree string) string {
