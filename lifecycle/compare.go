@@ -113,6 +113,9 @@ func (o *objects) compareCluster(old, new *topology.Cluster) *Change {
 	return c
 }
 
+// layerLost is a reason that is told before it happens.
+const layerLost = "it gets another root: what it wrote is thrown away"
+
 func (o *objects) compareStation(old, new *topology.Station) *Change {
 	c := &Change{Object: "station", Name: new.ID(), Action: ActionCreate}
 	if old == nil {
@@ -126,6 +129,9 @@ func (o *objects) compareStation(old, new *topology.Station) *Change {
 	if replaced {
 		c.Action = ActionRecreate
 		c.Restarts = o.dependents(new.ID())
+	}
+	if rootOf(old) != rootOf(new) {
+		c.Reasons = append(c.Reasons, layerLost)
 	}
 	moved := !slices.Equal(addresses(old), addresses(new))
 	c.Neighbours = o.choose(func(s *topology.Station) bool {

@@ -59,6 +59,7 @@ func stationFields() []field[topology.Station] {
 		{"interfaces", elements, false, func(s *station) []part { return partsOf(s.Interfaces, interfacePart) }},
 		{"routes", elements, false, func(s *station) []part { return partsOf(s.Routes, routePart) }},
 		{"ports", elements, false, func(s *station) []part { return partsOf(s.Ports, portPart) }},
+		{"exposed ports", elements, false, func(s *station) []part { return partsOf(s.Exposed, alone) }},
 		{"aliases", elements, false, func(s *station) []part { return partsOf(s.Aliases, alone) }},
 		{"tls", elements, true, tlsParts},
 		{"dns", whole, false, func(s *station) []part { return listed(s.DNS) }},

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"platelayer/containers/image"
+	"platelayer/containers/native"
 	"platelayer/topology"
 )
 
@@ -38,51 +40,95 @@ func wanted(which []*topology.Station) []wantedImage {
 	return all
 }
 
-// provideImages makes sure that the machine has the images that stations of a
-// topology run on, each layer unpacked, holds them, and gives the stations what
-// their images say.
-func provideImages(ctx context.Context, l Layout, name string, which []*topology.Station, o ImageOptions) (Images, error) {
-	list := wanted(which)
-	if len(list) == 0 {
-		return nil, nil
+// ImageOptions say how images are obtained, and from whom.
+type ImageOptions struct {
+	Pull     string // instead of the stations' own pull_policy; may be ""
+	Registry func() (*image.Registry, error)
+	Local    image.Local
+	Progress func(image.Progress)         // called from several goroutines; may be nil
+	Finished func(name string, err error) // an image is there, or isn't; the same
+	Notice   func(string)                 // the same
+}
+
+// ForeignImage is an image for machines of another kind.
+type ForeignImage struct{ Image, MadeFor, Machine string }
+
+func (e *ForeignImage) Error() string {
+	return fmt.Sprintf("cannot run the image %s: it is made for %s, and this machine is %s", e.Image, e.MadeFor, e.Machine)
+}
+
+// provideImages makes sure that the machine has the images that stations run on,
+// each layer unpacked, and gives the stations what their images say. Nothing of
+// them is pruned until done is called; by then they are to be held.
+func provideImages(ctx context.Context, l Layout, which []*topology.Station, o ImageOptions) (images Images, done func(), err error) {
+	done = func() {}
+	if len(wanted(which)) == 0 {
+		return nil, done, nil
 	}
 	store, err := image.OpenStore(l.images())
 	if err != nil {
-		return nil, err
+		return nil, done, err
 	}
-	done, err := store.Use(ctx) // until they are held
+	used, err := store.Use(ctx)
+	if err != nil {
+		return nil, done, err
+	}
+	done = sync.OnceFunc(used)
+	if images, err = settleImages(ctx, store, which, o); err != nil {
+		done()
+	}
+	return images, done, err
+}
+
+// noteImages gives stations what the images say that are here under their names
+// now, for a look at what `up` would do. One whose image isn't here is left
+// without.
+func noteImages(l Layout, which []*topology.Station) error {
+	if len(wanted(which)) == 0 || !exists(l.images()) {
+		return nil
+	}
+	store, err := image.OpenStore(l.images())
+	if err != nil {
+		return err
+	}
+	for _, s := range which {
+		if s.Image == "" || s.Digest != "" {
+			continue
+		}
+		p := image.MachinePlatform()
+		if s.Platform != "" {
+			if p, err = image.ParsePlatform(s.Platform); err != nil {
+				return err
+			}
+		}
+		i, err := store.Here(s.Image, p)
+		if err != nil {
+			return err
+		}
+		if i == nil {
+			continue
+		}
+		if err := s.WithImage(imageConfig(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settleImages finds out which image each station runs on, and gives it what the
+// image says.
+func settleImages(ctx context.Context, store *image.Store, which []*topology.Station, o ImageOptions) (Images, error) {
+	found, err := obtainAll(ctx, store, wanted(which), o)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
-	found := make(map[wantedImage]*image.Image, len(list))
-	var mu sync.Mutex
-	var errs []error
-	var wait sync.WaitGroup
-	slots := make(chan struct{}, 4)
-	for _, w := range list {
-		wait.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			i, err := obtain(ctx, store, w, o)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				errs = append(errs, fmt.Errorf("cannot provide the image %s: %w", w.name, err))
-			}
-			found[w] = i
-		})
-	}
-	wait.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
 	images := Images{}
+	var errs []error
 	for _, s := range which {
-		if s.Image == "" {
+		i := found[wantedBy(s)]
+		if i == nil {
 			continue
 		}
-		i := found[wantedBy(s)]
 		if s.Digest == "" {
 			if err := s.WithImage(imageConfig(i)); err != nil {
 				errs = append(errs, err)
@@ -92,21 +138,52 @@ func provideImages(ctx context.Context, l Layout, name string, which []*topology
 			images[i.Digest.String()] = folders(i)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return images, holdImages(ctx, l, name, images, true)
+	return images, errors.Join(errs...)
 }
 
-// ImageOptions say how images are obtained.
-type ImageOptions struct {
-	Pull     string // instead of the stations' own pull_policy; may be ""
-	Progress func(image.Progress)
-	Notice   func(string)
+// obtainAll obtains several at a time, and tells of all that can't be.
+func obtainAll(ctx context.Context, store *image.Store, list []wantedImage, o ImageOptions) (map[wantedImage]*image.Image, error) {
+	found := make(map[wantedImage]*image.Image, len(list))
+	var mu sync.Mutex
+	failed := make([]error, len(list))
+	var wait sync.WaitGroup
+	const atOnce = 4
+	slots := make(chan struct{}, atOnce)
+	for n, w := range list {
+		slots <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-slots }()
+			i, err := obtain(ctx, store, w, o)
+			if o.Finished != nil {
+				o.Finished(w.name, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			found[w], failed[n] = i, err
+		})
+	}
+	wait.Wait()
+	return found, errors.Join(failed...)
 }
 
 // obtain finds an image, or fetches it as its policy says, and unpacks it.
 func obtain(ctx context.Context, store *image.Store, w wantedImage, o ImageOptions) (*image.Image, error) {
+	i, err := findOrFetch(ctx, store, w, o)
+	var none *image.NoPlatformError
+	switch {
+	case errors.As(err, &none) && len(none.Have) > 0 && w.platform == "":
+		return nil, &ForeignImage{w.name, strings.Join(none.Have, ", "), none.Wanted.String()}
+	case err != nil:
+		return nil, fmt.Errorf("cannot provide the image %s: %w", w.name, err)
+	}
+	machine := image.MachinePlatform()
+	if !i.Fits(machine) && !native.Emulates(i.Config.Architecture) {
+		return nil, &ForeignImage{w.name, i.MadeFor(), machine.String()}
+	}
+	return i, nil
+}
+
+func findOrFetch(ctx context.Context, store *image.Store, w wantedImage, o ImageOptions) (*image.Image, error) {
 	if w.digest != "" { // it has been up with that one, and is brought up again as it was
 		i, err := store.Find(w.digest)
 		if err != nil {
@@ -114,7 +191,13 @@ func obtain(ctx context.Context, store *image.Store, w wantedImage, o ImageOptio
 		}
 		return i, store.Unpack(ctx, i, image.AddOptions{Name: w.name, Progress: o.Progress})
 	}
-	how := image.ObtainOptions{Platform: w.platform, Progress: o.Progress, Notice: o.Notice}
+	how := image.ObtainOptions{Registry: o.Registry, Local: o.Local, Progress: o.Progress, Notice: o.Notice}
+	var err error
+	if w.platform != "" {
+		if how.Platform, err = image.ParsePlatform(w.platform); err != nil {
+			return nil, err
+		}
+	}
 	switch policy := cmp.Or(o.Pull, w.policy); policy {
 	case "", topology.PullMissing:
 	case topology.PullNever:
@@ -122,16 +205,12 @@ func obtain(ctx context.Context, store *image.Store, w wantedImage, o ImageOptio
 	case topology.PullAlways:
 		how.Always = true
 	default:
-		var err error
-		if how.Age, err = topology.PullAge(policy); err != nil {
+		if how.MaxAge, err = topology.PullAge(policy); err != nil {
 			return nil, err
 		}
+		how.MaxAge = max(how.MaxAge, 1) // every_0s is always, but for a registry that doesn't answer
 	}
-	i, err := image.Obtain(ctx, store, w.name, how)
-	if err != nil {
-		return nil, err
-	}
-	return i, store.Unpack(ctx, i, image.AddOptions{Name: w.name, Progress: o.Progress})
+	return image.Obtain(ctx, store, w.name, how)
 }
 
 // folders lists where an image's layers are, the topmost first.
@@ -149,6 +228,9 @@ func imageConfig(i *image.Image) *topology.ImageConfig {
 	c := &i.Config.Config
 	out := &topology.ImageConfig{Digest: i.Digest.String(), Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, User: c.User, WorkingDir: c.WorkingDir,
 		StopSignal: c.StopSignal, Labels: c.Labels}
+	for p := range c.ExposedPorts {
+		out.Exposed = append(out.Exposed, p)
+	}
 	for v := range c.Volumes {
 		out.Volumes = append(out.Volumes, v)
 	}

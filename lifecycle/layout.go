@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 
+	"platelayer/containers/image"
 	"platelayer/netplan/kernel"
 	"platelayer/topology"
 )
@@ -58,6 +59,9 @@ func (l Layout) images() string { return filepath.Join(l.Lib, "images") }
 
 // layers is the folder that holds the unpacked layers of images.
 func (l Layout) layers() string { return filepath.Join(l.images(), "layers") }
+
+// noLayers is the root folder of images that have none.
+func (l Layout) noLayers() string { return filepath.Join(l.images(), image.NoLayers) }
 
 func (l Layout) authorities() string          { return filepath.Join(l.Lib, "authorities") }
 func (l Layout) authority(name string) string { return filepath.Join(l.authorities(), name+".pem") }

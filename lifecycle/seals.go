@@ -83,10 +83,10 @@ type Sealed struct {
 
 // Seal writes the manifests of the given stations, or of all that have a seal,
 // from the same assembled roots that up will see.
-func Seal(ctx context.Context, l Layout, t *topology.Topology, which []*topology.Station) ([]Sealed, error) {
+func Seal(ctx context.Context, l Layout, t *topology.Topology, which []*topology.Station, o ImageOptions) ([]Sealed, error) {
 	var done []Sealed
 	uid, gid := Invoker()
-	err := assembled(ctx, l, t, which, func(s *topology.Station, root *os.File) error {
+	err := assembled(ctx, l, t, which, o, func(s *topology.Station, root *os.File) error {
 		manifest, err := integrity.Make(ctx, root, s.Integrity.Paths)
 		if err != nil {
 			return fmt.Errorf("cannot seal %q: %w", t.ContainerName(s), err)
@@ -102,7 +102,7 @@ func Seal(ctx context.Context, l Layout, t *topology.Topology, which []*topology
 
 // Verify checks the seals of the given stations, on the running containers
 // where the topology runs and on newly assembled roots otherwise.
-func Verify(ctx context.Context, l Layout, t *topology.Topology, which []*topology.Station) (checked int, err error) {
+func Verify(ctx context.Context, l Layout, t *topology.Topology, which []*topology.Station, o ImageOptions) (checked int, err error) {
 	var bad []BadFile
 	verify := func(s *topology.Station, root *os.File) error {
 		found, err := check(ctx, t.ContainerName(s), s, root)
@@ -139,7 +139,7 @@ func Verify(ctx context.Context, l Layout, t *topology.Topology, which []*topolo
 	for _, b := range bad {
 		seen[b.Container+b.Path] = true
 	}
-	err = assembled(ctx, l, t, which, func(s *topology.Station, root *os.File) error {
+	err = assembled(ctx, l, t, which, o, func(s *topology.Station, root *os.File) error {
 		container := t.ContainerName(s)
 		_, runs := running[container]
 		if !runs {
@@ -165,7 +165,7 @@ func Verify(ctx context.Context, l Layout, t *topology.Topology, which []*topolo
 
 // assembled calls do with the assembled root of each station in turn; nothing
 // of it is left, and no command runs.
-func assembled(ctx context.Context, l Layout, t *topology.Topology, which []*topology.Station, do func(*topology.Station, *os.File) error) (err error) {
+func assembled(ctx context.Context, l Layout, t *topology.Topology, which []*topology.Station, o ImageOptions, do func(*topology.Station, *os.File) error) (err error) {
 	if len(which) == 0 {
 		return nil
 	}
@@ -179,11 +179,11 @@ func assembled(ctx context.Context, l Layout, t *topology.Topology, which []*top
 	if err != nil {
 		return err
 	}
-	images, err := provideImages(ctx, l, t.Name, which, ImageOptions{})
+	images, provided, err := provideImages(ctx, l, which, o)
 	if err != nil {
 		return err
 	}
-	defer dropStrayHold(l, t.Name)
+	defer provided()
 	group := "platelayer/.assemble-" + strconv.Itoa(os.Getpid())
 	engine, err := native.New(native.Config{Cgroup: group})
 	if err != nil {

@@ -37,6 +37,8 @@ func (w site) station(t *topology.Topology, s *topology.Station) *containers.Spe
 		Stderr:      stream(w.layout, t.Name, name, "stderr"),
 	}
 	switch {
+	case s.Image != "" && len(w.images[s.Digest]) == 0:
+		spec.Root.Lower = w.layout.noLayers()
 	case s.Image != "":
 		spec.Root.Lower, spec.Root.Layers = w.layout.layers(), w.images[s.Digest]
 	case s.Rootfs == "":

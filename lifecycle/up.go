@@ -58,16 +58,21 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 		return nil, err
 	}
 	noteContents(t)
-	images, err := provideImages(ctx, l, t.Name, stations(t), o.Images)
+	images, provided, err := provideImages(ctx, l, stations(t), o.Images)
 	if err != nil {
 		return nil, err
 	}
-	defer dropStrayHold(l, t.Name)
+	defer provided()
 	unlock, err := lock(l, t.Name)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+	if err := holdImages(ctx, l, t.Name, images, true); err != nil {
+		return nil, err
+	}
+	provided()
+	defer dropStrayHold(l, t.Name)
 
 	intent, err := newIntent(l, t, images, o)
 	if err != nil {
@@ -185,6 +190,11 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 	}
 	result.Changed = len(result.Changes) > 0 || !same
 	result.Unchanged = !result.Changed
+	for _, c := range result.Changes {
+		if slices.Contains(c.Reasons, layerLost) {
+			o.Progress(Progress{Notice: c.Name + ": " + layerLost})
+		}
+	}
 	r := request{Op: opChange, Intent: intent, Recreate: o.Recreate, Only: o.Only, Timeout: o.Timeout}
 	err = ask(ctx, l, intent.Topology.Name, r, o.Progress)
 	if ctx.Err() != nil && err != nil {
@@ -424,6 +434,9 @@ func Pending(l Layout, t *topology.Topology, recreate bool, only []string) (chan
 		return nil, false, err
 	}
 	noteContents(t)
+	if err := noteImages(l, stations(t)); err != nil {
+		return nil, false, err
+	}
 	wanted := (&Intent{Topology: t}).withOneOffs(found.intent).Topology
 	return pending(found.intent, found.state, wanted, choose(t, recreate, only)), true, nil
 }

@@ -121,6 +121,7 @@ type ImageConfig struct {
 	WorkingDir  string
 	StopSignal  string
 	Volumes     []string // paths
+	Exposed     []string // "80/tcp"
 	Labels      map[string]string
 	Healthcheck *Healthcheck // with zeros for what it doesn't say
 }
@@ -136,7 +137,11 @@ func (e *UnfitImage) Error() string {
 // compose has it, an entrypoint of its own leaves the image's command out, too.
 func (s *Station) WithImage(c *ImageConfig) error {
 	s.Digest = c.Digest
+	s.Exposed = slices.Sorted(slices.Values(c.Exposed))
 	unfit := func(problem, hint string) error { return &UnfitImage{s.ID(), s.Image, problem, hint} }
+	if c.hasZero() {
+		return unfit("its configuration has a zero byte, which no program can be given", "have it built anew")
+	}
 	if s.Entrypoint == nil {
 		s.Entrypoint = slices.Clone(c.Entrypoint)
 		if s.Command == nil {
@@ -169,20 +174,29 @@ func (s *Station) WithImage(c *ImageConfig) error {
 	return nil
 }
 
+// hasZero tells whether a word that a program is started with can't be handed over.
+func (c *ImageConfig) hasZero() bool {
+	all := slices.Concat(c.Entrypoint, c.Cmd, c.Env, []string{c.User, c.WorkingDir})
+	if c.Healthcheck != nil {
+		all = append(all, c.Healthcheck.Test...)
+	}
+	return slices.ContainsFunc(all, func(word string) bool { return strings.Contains(word, "\x00") })
+}
+
 // mergeEnvironment has the later of two values; the result is sorted by name.
+// What has no value, as images may have it, is nothing that a program could read.
 func mergeEnvironment(lists ...[]string) []string {
 	values := map[string]string{}
 	for _, list := range lists {
 		for _, v := range list {
-			name, _, _ := strings.Cut(v, "=")
-			values[name] = v
+			if name, _, ok := strings.Cut(v, "="); ok && name != "" {
+				values[name] = v
+			}
 		}
 	}
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		if name != "" {
-			all = append(all, values[name])
-		}
+		all = append(all, values[name])
 	}
 	return all
 }

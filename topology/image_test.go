@@ -22,7 +22,8 @@ func loaded(t *testing.T, keys string) *Station {
 // What an image says holds unless the station says otherwise, as compose has it.
 func TestWithImage(t *testing.T) {
 	full := ImageConfig{
-		Digest: "sha256:1", Entrypoint: []string{"/entry"}, Cmd: []string{"serve"}, Env: []string{"PATH=/bin", "A=image"}, User: "www",
+		Digest: "sha256:1", Entrypoint: []string{"/entry"}, Cmd: []string{"serve"}, Env: []string{"PATH=/bin", "A=image", "BARE", "=x"}, User: "www",
+		Exposed:    []string{"80/tcp", "53/udp"},
 		WorkingDir: "/srv", StopSignal: "3", Volumes: []string{"/data/", "/cache"}, Labels: map[string]string{"a": "image", "b": "image"},
 		Healthcheck: &Healthcheck{Test: []string{"/well"}, Interval: time.Minute},
 	}
@@ -56,7 +57,7 @@ func TestWithImage(t *testing.T) {
 		want := loaded(t, "image: x")
 		want.Digest, want.Entrypoint, want.Command, want.Environment = "sha256:1", []string{"/entry"}, []string{"serve"}, []string{"A=image", "PATH=/bin"}
 		want.User, want.WorkingDir, want.StopSignal, want.Labels = "www", "/srv", "SIGQUIT", map[string]string{"a": "image", "b": "image"}
-		want.Volumes = []Volume{{Target: "/cache"}, {Target: "/data"}}
+		want.Volumes, want.Exposed = []Volume{{Target: "/cache"}, {Target: "/data"}}, []string{"53/udp", "80/tcp"}
 		want.Healthcheck = &Healthcheck{Test: []string{"/well"}, Interval: time.Minute, Timeout: defaultTimeout, StartInterval: defaultStartInterval, Retries: defaultRetries}
 		c.change(want)
 		got := loaded(t, keys)
@@ -75,6 +76,7 @@ func TestUnfitImage(t *testing.T) {
 		"stop signal": {Cmd: []string{"x"}, StopSignal: "SIGNONE"},
 		"volume":      {Cmd: []string{"x"}, Volumes: []string{"/../x"}},
 		"volume /":    {Cmd: []string{"x"}, Volumes: []string{"/"}},
+		"zero byte":   {Cmd: []string{"x"}, Env: []string{"A=b\x00c"}},
 	} {
 		var unfit *UnfitImage
 		if err := loaded(t, "image: x").WithImage(&c); !errors.As(err, &unfit) || unfit.Hint == "" {

@@ -135,6 +135,7 @@ type Station struct {
 	ExtraHosts []ExtraHost  `json:"extra_hosts,omitempty"`
 	Egress     string       `json:"egress,omitempty"` // "" is the cluster's
 	Ports      []Port       `json:"ports,omitempty"`
+	Exposed    []string     `json:"exposed,omitempty"` // what the image says it listens on, "80/tcp"; sorted
 
 	// Entrypoint and Command are nil where the file does not set them.
 	Entrypoint  []string `json:"entrypoint,omitempty"`

@@ -105,6 +105,7 @@ func classify(err error) (code int, hint string) {
 		authority  *lifecycle.NoAuthority
 		attach     *lifecycle.Unattachable
 		unfit      *topology.UnfitImage
+		foreign    *lifecycle.ForeignImage
 		noImage    *image.UnknownError
 		denied     *image.RegistryError
 		unreached  *image.UnreachableError
@@ -152,6 +153,8 @@ func classify(err error) (code int, hint string) {
 			return exitUnsupported, "modprobe -a nft_tproxy nft_socket; without them, a topology with egress: none and no published ports runs"
 		}
 		return exitUnsupported, "platelayer doctor tells what this machine can do"
+	case errors.As(err, &foreign):
+		return exitUnsupported, "use an image for this machine, or have the kernel run such programs through an interpreter (binfmt_misc; Debian: qemu-user-static)"
 	case errors.As(err, &unfit):
 		return exitInvalid, unfit.Hint
 	case errors.As(err, &noImage):

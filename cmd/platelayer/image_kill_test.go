@@ -229,3 +229,26 @@ func TestPullKilled(t *testing.T) {
 		t.Error("no pull was killed in its middle")
 	}
 }
+
+// TestPullInterrupted ends a pull by Ctrl-C as soon as something has come.
+func TestPullInterrupted(t *testing.T) {
+	needsRoot(t)
+	program, r, root := build(t), newSlowRegistry(t), t.TempDir()
+	c := exec.Command(program, "--root", root, "image", "pull", "--platform", "linux/amd64", "--plain-http", strings.TrimPrefix(r.URL, "http://")+"/shop/web")
+	var out bytes.Buffer
+	c.Stderr = &out
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for r.served.Load() < 1<<20 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := c.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	err := c.Wait()
+	if c.ProcessState.ExitCode() != exitFailed || !strings.Contains(out.String(), "platelayer: interrupted: the next pull goes on from there") {
+		t.Errorf("got %v, %s", err, &out)
+	}
+	r.checkStore(t, filepath.Join(root, "lib/images"), false)
+}

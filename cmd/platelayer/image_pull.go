@@ -23,7 +23,7 @@ again; a transfer that breaks off goes on where it was, in the next pull too.
 
 Credentials are those that the invoking user has given docker or podman, under
 sudo too. /etc/platelayer/registries.yaml names mirrors, and registries without
-TLS. All prints each image's digest, and nothing else with --quiet.`,
+TLS. The digest of each image is printed, alone with --quiet.`,
 		Example: `  platelayer image pull postgres:17
   platelayer image pull registry.example:5000/shop/web@sha256:...`,
 		Args: atLeast(1, "which image? platelayer image pull IMAGE..."),
@@ -92,6 +92,9 @@ func (a *app) imagePull(ctx context.Context, refs []image.Reference, p image.Pla
 	}
 	wait.Wait()
 	view.done()
+	if ctx.Err() != nil {
+		return fmt.Errorf("interrupted: the next pull goes on from there: %w", context.Cause(ctx))
+	}
 	results := []transferred{}
 	for n, ref := range refs {
 		if images[n] != nil {

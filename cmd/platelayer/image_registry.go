@@ -28,6 +28,12 @@ func (a *app) registry(plainHTTP bool, notice func(string)) (*image.Registry, er
 	}), nil
 }
 
+// localEngines are the Docker and Podman of the machine and the invoking user.
+func (a *app) localEngines() image.Local {
+	uid, gid := lifecycle.Invoker()
+	return image.LocalEngines(uid, gid, image.UserOf(uid, gid).Home, os.Getenv)
+}
+
 // transferred is what pull and push print of an image with --json.
 type transferred struct {
 	Name     string `json:"name"`

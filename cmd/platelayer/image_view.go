@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,6 +116,11 @@ func (v *transferView) image(name string, now time.Time) *transferImage {
 	i := &transferImage{name: name, began: now, all: map[*transferBlob]bool{}}
 	v.images = append(v.images, i)
 	return i
+}
+
+// moved tells whether anything of an image came or went.
+func (v *transferView) moved(name string) bool {
+	return slices.ContainsFunc(v.images, func(i *transferImage) bool { return i.name == name && i.moved > 0 })
 }
 
 // short is as much of a digest as is shown.

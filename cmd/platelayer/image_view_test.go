@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -98,5 +100,33 @@ pull  3.0 s  22.0 MiB of 45.0 MiB, 7.2 MiB/s, 2 of 6 done
 				t.Fatalf("width %d: %q", width, line)
 			}
 		}
+	}
+}
+
+// TestTransfersLive leaves of the lines only what is to stay.
+func TestTransfersLive(t *testing.T) {
+	t.Setenv("PLATELAYER_PROGRESS", "live")
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	p := newTransfers(&app{stderr: out}, "pull")
+	p.tell(image.Progress{Image: "web", Digest: blobOf(1), Stage: image.StageFetching, Done: 5, Total: 10})
+	p.draw()
+	p.notice("a \x1b[31mnotice")
+	p.tell(image.Progress{Image: "web", Digest: blobOf(1), Stage: image.StageDone, Done: 10, Total: 10})
+	p.finished("web", "web")
+	p.done()
+	p.done()
+	text, err := os.ReadFile(out.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames := strings.Split(string(text), beginFrame)
+	last := strings.ReplaceAll(frames[len(frames)-1], eraseLine, "")
+	if !strings.Contains(string(text), "111111111111  fetching") || strings.Contains(last, "111111111111") ||
+		!strings.Contains(string(text), "platelayer: a \\x1b[31mnotice\n") || !strings.Contains(string(text), "web: pulled in ") {
+		t.Errorf("got %q", text)
 	}
 }

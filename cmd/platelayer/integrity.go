@@ -54,6 +54,15 @@ func sealedOf(t *topology.Topology, refs []string) (*topology.Topology, []*topol
 	return t, which, nil
 }
 
+// asTheyAre takes the images that are here, whatever a registry has meanwhile, and
+// fetches others.
+func (a *app) asTheyAre() lifecycle.ImageOptions {
+	o := a.imageOptions(nil)
+	o.Pull = topology.PullMissing
+	o.Notice = func(text string) { fmt.Fprintln(a.stderr, "platelayer: "+harmless(text)) }
+	return o
+}
+
 func (a *app) sealCommand() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
 		Use:   "seal [STATION...]",
@@ -68,7 +77,7 @@ station. No station named means all with a seal.`,
 			if len(which) == 0 {
 				return &usageError{errors.New("no station of this file has a seal")}
 			}
-			done, err := lifecycle.Seal(c.Context(), a.layout(), t, which)
+			done, err := lifecycle.Seal(c.Context(), a.layout(), t, which, a.asTheyAre())
 			if err != nil {
 				return err
 			}
@@ -101,7 +110,7 @@ of the others. No station named means all with a seal.`,
 			if err != nil {
 				return err
 			}
-			n, err := lifecycle.Verify(c.Context(), a.layout(), t, which)
+			n, err := lifecycle.Verify(c.Context(), a.layout(), t, which, a.asTheyAre())
 			var bad *lifecycle.IntegrityError
 			if a.json && (err == nil || errors.As(err, &bad)) {
 				result := verified{OK: err == nil, Stations: n, Files: []lifecycle.BadFile{}}

@@ -27,6 +27,8 @@ type progress struct {
 	progressOptions
 	mu      sync.Mutex
 	view    *view
+	images  *transferView   // what comes of images; nil before and after
+	telling *time.Timer     // of tellImages
 	above   strings.Builder // what the next frame puts over the tree
 	area    *liveArea       // nil for plain lines, and at the end
 	stop    chan struct{}
@@ -78,6 +80,9 @@ func (p *progress) tell(t lifecycle.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.view.tell(t, time.Now())
+	if t.Step != "" || t.Station != "" || len(t.Stations) > 0 {
+		p.imagesOver()
+	}
 	if p.quiet {
 		return
 	}
@@ -114,6 +119,7 @@ func (p *progress) done(summary string) {
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		p.imagesOver()
 		if !p.quiet {
 			p.finish(summary)
 		}
@@ -148,6 +154,9 @@ func (p *progress) draw() {
 	above := p.above.String()
 	p.above.Reset()
 	lines := p.view.lines(width, height-1, time.Now(), p.colour)
+	if room := height - 1 - len(lines); p.images != nil && room > 0 {
+		lines = append(lines, p.images.lines(width, room, time.Now(), p.colour)...)
+	}
 	p.mu.Unlock()
 	p.area.frame(above, lines)
 }

@@ -40,6 +40,7 @@ func runScripts(t *testing.T, dir string) {
 			e.Setenv("PLATELAYER_ROOT", root)
 			e.Setenv("NAME", name)
 			e.Setenv("REPO", repo)
+			e.Values[registryKey{}] = new(*scriptRegistry)
 			// Whatever a failing script left is taken down.
 			e.Defer(func() { downAll(t, filepath.Join(bin, "platelayer"), root) })
 			return nil
@@ -55,6 +56,9 @@ func runScripts(t *testing.T, dir string) {
 			"killkeeper": killKeeperCommand,
 			"signal":     signalCommand,
 			"machine":    machineCommand,
+			"registry":   registryCommand,
+			"publish":    publishCommand,
+			"unpacked":   unpackedCommand,
 			"send":       sendCommand,
 			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {

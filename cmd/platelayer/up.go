@@ -70,6 +70,7 @@ Stations that have stopped are started.`,
 	flags.StringSliceVar(&f.only, "only", nil, "bring up only these stations and what they need; what runs stays")
 	c.MarkFlagsMutuallyExclusive("marked", "at-boot")
 	c.MarkFlagsMutuallyExclusive("marked", "only")
+	c.MarkFlagsMutuallyExclusive("marked", "pull")
 	flags.BoolVar(&f.attach, "attach", false, "follow the logs; Ctrl-C takes the topology down")
 	return c
 }
@@ -120,7 +121,9 @@ func (a *app) upAs(ctx context.Context, t *topology.Topology, o lifecycle.UpOpti
 	view := newProgress(a, t.Name, "up")
 	defer view.done("")
 	o.Progress = view.tell
-	o.Images.Notice = func(text string) { view.tell(lifecycle.Progress{Notice: text}) }
+	pull := o.Images.Pull
+	o.Images = a.imageOptions(view)
+	o.Images.Pull = pull
 	if a.name == "" {
 		for _, other := range lifecycle.UpFrom(a.layout(), o.File) {
 			if other != t.Name {

@@ -50,6 +50,7 @@ const (
 type AddOptions struct {
 	Name     string         // one more name for it; may be ""
 	Index    v1.Hash        // Image.Index
+	Asked    time.Time      // Image.Asked
 	Progress func(Progress) // called from several goroutines; may be nil
 	Parallel int            // blobs at a time; 0 is 4
 	Unpack   bool           // its layers, too, before it gets its name
@@ -102,7 +103,7 @@ func (s *Store) bring(ctx context.Context, manifest []byte, from Source, o *AddO
 	if err != nil {
 		return nil, err
 	}
-	i.Index = o.Index
+	i.Index, i.Asked = o.Index, o.Asked
 	if !s.HasBlob(h) {
 		b.blobs = append(b.blobs, h)
 	}
@@ -183,6 +184,7 @@ func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddO
 	const firstPause = 250 * time.Millisecond
 	pause := firstPause
 	joined := i.Have() > 0 // from what more than one transfer brought
+	doubted := false
 	for try := 1; ; try++ {
 		before := i.Have()
 		err := s.transfer(ctx, d, from, i, o)
@@ -197,8 +199,8 @@ func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddO
 			if restartErr := i.Restart(); restartErr != nil {
 				return restartErr
 			}
-			if joined { // what was there may be what is wrong
-				joined = false
+			if joined && !doubted { // what was there may be what is wrong
+				joined, doubted = false, true
 				continue
 			}
 		}

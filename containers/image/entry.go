@@ -255,7 +255,7 @@ func lostAttribute(name string, err error) bool {
 // checkOwner: -1 would leave the owner as it is (chown(2)).
 func checkOwner(h *tar.Header) error {
 	for _, id := range []int{h.Uid, h.Gid} {
-		if id < 0 || id >= 1<<32-1 {
+		if id < 0 || int64(id) >= 1<<32-1 {
 			return bad("its owner is %d:%d, which no file can have", h.Uid, h.Gid)
 		}
 	}

@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -16,6 +17,7 @@ type Image struct {
 	// Index is the digest of the multi-platform index that the image was chosen
 	// from, and what its name meant where it came from; zero without one.
 	Index    v1.Hash
+	Asked    time.Time // when a registry last said that its name means it; zero: none did
 	Manifest *v1.Manifest
 	Config   *v1.ConfigFile
 	Layers   []Layer // the lowest first

@@ -26,6 +26,10 @@ func (l *Layer) Key() string {
 // Tree is the name of an unpacked layer's tree in the layer's folder.
 const Tree = "fs"
 
+// NoLayers is the name of an empty folder of the store, the root of images that have
+// no layers.
+const NoLayers = "empty"
+
 const (
 	layerInfo = "layer.json"
 )

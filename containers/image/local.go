@@ -79,11 +79,12 @@ func FromLocal(ctx context.Context, s *Store, ref Reference, l Local, o LoadOpti
 	return nil, "", &UnknownError{ref.Short()}
 }
 
-// localNames: Podman calls what it built itself localhost's.
+// localNames: Podman calls what it built itself, and loaded under a short name,
+// localhost's.
 func localNames(ref Reference) []string {
 	names := []string{ref.String()}
-	if base, ok := strings.CutPrefix(ref.Repository, "library/"); ok && ref.Registry == dockerHub && ref.Digest == "" {
-		names = append(names, "localhost/"+base+ref.suffix())
+	if ref.Registry == dockerHub && ref.Digest == "" {
+		names = append(names, "localhost/"+ref.Short())
 	}
 	return names
 }

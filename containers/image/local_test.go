@@ -70,6 +70,7 @@ func TestFromLocal(t *testing.T) {
 	}{
 		{"by name", "shop/web:1", engine{images: map[string][]byte{"docker.io/shop/web:1": docker}}, "shop/web:1", ""},
 		{"what Podman built", "web", engine{images: map[string][]byte{"localhost/web:latest": docker}}, "web", ""},
+		{"what Podman loaded", "shop/web:1", engine{images: map[string][]byte{"localhost/shop/web:1": docker}}, "shop/web:1", ""},
 		{"an archive without names", "shop/web:1", engine{images: map[string][]byte{"docker.io/shop/web:1": nameless}}, "shop/web:1", ""},
 		{"by digest that the engine keeps", "shop/web@" + digest, engine{images: map[string][]byte{"docker.io/shop/web@" + digest: oci}, id: digest}, "shop/web@" + digest, ""},
 		{"by digest that it does not keep", "shop/web@" + digest, engine{images: map[string][]byte{"docker.io/shop/web@" + digest: docker}, id: "sha256:other"}, "", ""},

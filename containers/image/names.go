@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -20,6 +21,7 @@ import (
 const (
 	nameAnnotation  = "org.opencontainers.image.ref.name"
 	indexAnnotation = "platelayer.index" // the digest of Image.Index
+	askedAnnotation = "platelayer.asked" // Image.Asked (RFC 3339)
 )
 
 // Named is an image with one of its names.
@@ -108,6 +110,9 @@ func (s *Store) nameIn(index *v1.IndexManifest, name string, i *Image) error {
 	if i.Index != (v1.Hash{}) {
 		d.Annotations[indexAnnotation] = i.Index.String()
 	}
+	if !i.Asked.IsZero() {
+		d.Annotations[askedAnnotation] = i.Asked.UTC().Format(time.RFC3339)
+	}
 	// What loses its last name stays, without one.
 	var lost []v1.Descriptor
 	index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool {
@@ -171,6 +176,11 @@ func (s *Store) described(d v1.Descriptor) (*Image, error) {
 	if text := d.Annotations[indexAnnotation]; text != "" {
 		if i.Index, err = v1.NewHash(text); err != nil {
 			return nil, err
+		}
+	}
+	if text := d.Annotations[askedAnnotation]; text != "" {
+		if i.Asked, err = time.Parse(time.RFC3339, text); err != nil {
+			return nil, fmt.Errorf("cannot read the image store: %w", err)
 		}
 	}
 	return i, nil

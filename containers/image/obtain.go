@@ -3,29 +3,173 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
-// ObtainOptions say how an image is obtained.
+// ObtainOptions say how an image is obtained, and from whom.
 type ObtainOptions struct {
-	Platform string        // "" is the machine's
-	Always   bool          // ask the registry though the store has one
-	Never    bool          // don't ask anybody
-	Age      time.Duration // ask when it came longer ago; 0 is any age
-	Progress func(Progress)
-	Notice   func(string)
+	Platform Platform // the zero value is this machine's
+	Always   bool     // ask the registry though the store has one
+	Never    bool     // don't ask a registry
+	// MaxAge has the registry asked when it was last asked longer ago than this; what
+	// is here is taken where it doesn't answer. 0 is any age.
+	MaxAge   time.Duration
+	Registry func() (*Registry, error) // called when one is asked; nil is none
+	Local    Local                     // Docker and Podman, asked for what the store lacks
+	Progress func(Progress)            // called from several goroutines; may be nil
+	Notice   func(string)              // may be nil
 }
 
-// Obtain finds the image that a name means: in the store, else the local Docker
-// or Podman, else its registry.
+// Obtain finds the image that a name means, and makes sure that its layers are
+// unpacked: from the store, else the machine's Docker or Podman, else its
+// registry. A digest that is here is never asked for.
 func Obtain(ctx context.Context, s *Store, name string, o ObtainOptions) (*Image, error) {
-	have, err := s.Find(name)
-	var unknown *UnknownError
-	if err != nil && !errors.As(err, &unknown) {
+	ref, err := ParseReference(name)
+	if err != nil {
 		return nil, err
 	}
-	if have != nil && !o.Always {
+	if o.Notice == nil {
+		o.Notice = func(string) {}
+	}
+	if o.Platform == (Platform{}) {
+		o.Platform = MachinePlatform()
+	}
+	done, err := s.Use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	i, err := s.obtain(ctx, ref, &o)
+	if err != nil {
+		return nil, err
+	}
+	return i, s.Unpack(ctx, i, AddOptions{Name: ref.String(), Progress: o.Progress})
+}
+
+func (s *Store) obtain(ctx context.Context, ref Reference, o *ObtainOptions) (*Image, error) {
+	have, err := s.here(ref, o.Platform)
+	if err != nil {
+		return nil, err
+	}
+	fit := have != nil && (have.Fits(o.Platform) || !o.Platform.Exact)
+	switch {
+	case fit && (o.Never || ref.Digest != "" || !o.Always && o.MaxAge == 0):
+		return have, nil
+	case fit && !o.Always && time.Since(have.Asked) < o.MaxAge && !have.Asked.After(time.Now()):
 		return have, nil
 	}
-	return nil, err
+	if have == nil && !o.Always {
+		if i, err := s.fromLocal(ctx, ref, o); i != nil || err != nil {
+			return i, err
+		}
+	}
+	if o.Never || o.Registry == nil {
+		if have != nil {
+			return nil, &NoPlatformError{Name: ref.Short(), Wanted: o.Platform, Have: []string{have.MadeFor()}}
+		}
+		return nil, &UnknownError{ref.Short()}
+	}
+	i, err := s.pull(ctx, ref, o)
+	var broken *BadImageError
+	if err != nil && fit && o.MaxAge > 0 && ctx.Err() == nil && !errors.As(err, &broken) {
+		o.Notice(fmt.Sprintf("%s is taken as it is here, though it may have changed: %v", ref.Short(), err))
+		return have, nil
+	}
+	return i, err
+}
+
+func (s *Store) pull(ctx context.Context, ref Reference, o *ObtainOptions) (*Image, error) {
+	r, err := o.Registry()
+	if err != nil {
+		return nil, err
+	}
+	return r.Pull(ctx, s, ref, o.Platform, AddOptions{Progress: o.Progress})
+}
+
+// fromLocal asks Docker and Podman; nil: they don't have it, or not for the platform.
+func (s *Store) fromLocal(ctx context.Context, ref Reference, o *ObtainOptions) (*Image, error) {
+	local := o.Local
+	local.Notice = o.Notice
+	i, whose, err := FromLocal(ctx, s, ref, local, LoadOptions{Progress: o.Progress})
+	var unknown *UnknownError
+	switch {
+	case errors.As(err, &unknown):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case o.Platform.Exact && !i.Fits(o.Platform):
+		return nil, nil
+	}
+	o.Notice(fmt.Sprintf("%s is taken from %s", ref.Short(), whose))
+	return i, nil
+}
+
+// Here gives the image that the store has under a name, nil for none. It asks
+// nobody and unpacks nothing.
+func (s *Store) Here(name string, p Platform) (*Image, error) {
+	ref, err := ParseReference(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.here(ref, p)
+}
+
+// here gives the image that the store has under a name, the one for the platform
+// where a digest means several; nil is none, or one of which something is gone.
+func (s *Store) here(ref Reference, p Platform) (*Image, error) {
+	index, err := s.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	var found *Image
+	for _, d := range index.Manifests {
+		// A digest says what the image is, by whatever name it came.
+		pinned := ref.Digest != "" && (d.Digest.String() == ref.Digest || d.Annotations[indexAnnotation] == ref.Digest)
+		if !pinned && !matches(d, ref) {
+			continue
+		}
+		i, err := s.described(d)
+		var missing *MissingError
+		if errors.As(err, &missing) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		there, err := s.usable(i)
+		if err != nil {
+			return nil, err
+		}
+		if there && (found == nil || i.Fits(p)) {
+			found = i
+		}
+	}
+	return found, nil
+}
+
+// usable tells whether each layer of an image is unpacked or can be.
+func (s *Store) usable(i *Image) (bool, error) {
+	for n := range i.Layers {
+		l := &i.Layers[n]
+		if s.HasBlob(l.Digest) {
+			continue
+		}
+		if there, err := s.isUnpacked(l); err != nil || !there {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// Fits tells whether a machine of a platform runs the image by itself.
+func (i *Image) Fits(p Platform) bool { return fits(i, p) }
+
+// MadeFor is the platform that the image itself says, "linux/arm64".
+func (i *Image) MadeFor() string {
+	text := i.Config.OS + "/" + i.Config.Architecture
+	if i.Config.Variant != "" {
+		text += "/" + i.Config.Variant
+	}
+	return shorten(text)
 }

@@ -78,12 +78,17 @@ func (r *Registry) notice(text string) {
 }
 
 // Pull brings an image of a registry into the store, and gives it the name by
-// which it was asked for. One that is pinned by its digest and there is not
-// asked for again.
+// which it was asked for. The registry isn't asked for one that is there and
+// pinned by its digest, and only for the digest where the name is known here.
 func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Platform, o AddOptions) (*Image, error) {
-	if ref.Digest != "" {
-		if i, err := store.Find(ref.String()); err == nil && store.whole(i) && fits(i, p) {
-			return i, nil
+	if i, err := store.Find(ref.String()); err == nil && store.whole(i) && fits(i, p) {
+		same, err := r.means(ctx, ref, i)
+		if err != nil || same && ref.Digest != "" {
+			return i, err
+		}
+		if same {
+			i.Asked = time.Now()
+			return i, store.Name(ctx, ref.String(), i)
 		}
 	}
 	m, err := r.Resolve(ctx, ref, p)
@@ -97,19 +102,61 @@ func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Plat
 	if err := store.room(blobsOf(parsed)); err != nil {
 		return nil, err
 	}
-	o.Name, o.Index = ref.String(), m.Index
+	o.Name, o.Index, o.Asked = ref.String(), m.Index, time.Now()
 	i, err := store.Add(ctx, m.Manifest, m, o)
 	if err != nil {
 		return nil, err
 	}
 	if !fits(i, p) {
-		r.notice(fmt.Sprintf("%s is made for %s/%s", ref.Short(), shorten(i.Config.OS), shorten(i.Config.Architecture)))
+		r.notice(fmt.Sprintf("%s is made for %s", ref.Short(), i.MadeFor()))
 	}
 	return i, nil
 }
 
-// fits tells whether a machine of a platform runs the image.
+// means asks whether a reference still means an image: registries that count
+// what is pulled don't count that. An error is that nobody can be asked.
+func (r *Registry) means(ctx context.Context, ref Reference, i *Image) (bool, error) {
+	if ref.Digest != "" {
+		return true, nil
+	}
+	sites, err := r.o.Registries.sites(ref, r.o.PlainHTTP)
+	if err != nil {
+		return false, err
+	}
+	s := sites[0]
+	q := manifestRequest(s, ref.Tag)
+	q.method = http.MethodHead
+	response, err := r.do(ctx, q)
+	if err != nil {
+		if len(sites) == 1 && unreachable(err) {
+			return false, err
+		}
+		return false, nil // to be told when it is asked for
+	}
+	response.Body.Close()
+	digest := i.Digest
+	if i.Index != (v1.Hash{}) {
+		digest = i.Index
+	}
+	return response.Header.Get("Docker-Content-Digest") == digest.String(), nil
+}
+
+// manifestRequest asks for what a tag or a digest means.
+func manifestRequest(s *site, wanted string) *request {
+	var accept []string
+	for _, t := range manifestTypes() {
+		accept = append(accept, string(t))
+	}
+	return &request{method: http.MethodGet, url: s.url("manifests/" + wanted), what: "the manifest of " + s.repository + separated(wanted),
+		site: s, scopes: []string{"repository:" + s.repository + ":pull"}, accept: strings.Join(accept, ", "), ok: []int{http.StatusOK}}
+}
+
+// fits tells whether a machine of a platform runs the image, for all that the image
+// says.
 func fits(i *Image, p Platform) bool {
+	if i.Config.OS == "" && i.Config.Architecture == "" {
+		return true
+	}
 	have := Platform{Architecture: i.Config.Architecture, Variant: i.Config.Variant}.normal()
 	return i.Config.OS == "linux" && slices.Contains(p.runs(), have)
 }
@@ -125,7 +172,7 @@ func (s *Store) room(blobs []v1.Descriptor) error {
 	if err := unix.Statfs(s.dir, &st); err != nil {
 		return fmt.Errorf("cannot see how much space %s has: %w", s.dir, err)
 	}
-	free := int64(st.Bavail) * st.Bsize
+	free := int64(st.Bavail) * int64(st.Bsize)
 	var need int64
 	for _, d := range blobs {
 		if !s.HasBlob(d.Digest) {
@@ -165,7 +212,7 @@ const (
 	maxDepth   = 3  // of indexes in indexes
 	mirrorTry  = 2  // times that a mirror is asked
 	originTry  = 6  // times that a registry is asked
-	connectTry = 4  // times that one is tried to reach
+	connectTry = 3  // times that one is tried to reach
 	maxAsked   = 60 // seconds that a registry may ask to wait
 	firstPause = 500 * time.Millisecond
 )
@@ -282,12 +329,9 @@ func (m *Remote) manifestFrom(ctx context.Context, s *site, d v1.Descriptor) ([]
 	if d.Digest != (v1.Hash{}) {
 		wanted = d.Digest.String()
 	}
-	var accept []string
-	for _, t := range manifestTypes() {
-		accept = append(accept, string(t))
-	}
-	q := &request{method: http.MethodGet, url: s.url("manifests/" + wanted), what: "the manifest of " + s.repository + separated(wanted),
-		site: s, scopes: []string{"repository:" + s.repository + ":pull"}, accept: strings.Join(accept, ", "), ok: []int{http.StatusOK}}
+	q := manifestRequest(s, wanted)
+	ctx, cancel := context.WithTimeout(ctx, documentTime)
+	defer cancel()
 	for try := 1; ; try++ {
 		text, said, err := m.registry.document(ctx, q)
 		if err != nil {
@@ -320,8 +364,6 @@ func separated(identifier string) string {
 // document fetches a small document whole, with the digest that the registry
 // says it has.
 func (r *Registry) document(ctx context.Context, q *request) (text []byte, digest string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, documentTime)
-	defer cancel()
 	response, err := r.do(ctx, q)
 	if err != nil {
 		return nil, "", err

@@ -88,6 +88,16 @@ type session struct {
 	tokens     map[string]accessToken // by their scopes
 }
 
+// signedInBy is where the credentials that are used come from; "" without any.
+func (s *session) signedInBy() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.credential == nil {
+		return ""
+	}
+	return s.credential.from
+}
+
 type accessToken struct {
 	text string
 	ends time.Time

@@ -10,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -177,6 +179,37 @@ func TestCredentialsOfAnother(t *testing.T) {
 	found := c.find(t.Context(), "r.example", "a", note)
 	if found == nil || found.user != "4711:4712" || found.password != "4712 4713" {
 		t.Errorf("got %+v; %s", found, notices)
+	}
+}
+
+// TestCredentialsTakeTheirTime ends a program that doesn't answer, with what it
+// has begun, and waits for no agent that it leaves behind.
+func TestCredentialsTakeTheirTime(t *testing.T) {
+	c := asUser(t, map[string]string{
+		"bin/docker-credential-slow":  "#!/bin/sh\nsleep 1000 &\necho $! >$HOME/child\nwait\n",
+		"bin/docker-credential-agent": "#!/bin/sh\nsleep 1000 &\necho $! >$HOME/agent\necho '{\"Username\":\"ada\",\"Secret\":\"s\"}'\n"})
+	sleeper := func(name string) int {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(c.User.Home, name))
+		pid, convErr := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err = errors.Join(err, convErr); err != nil {
+			t.Fatal(err)
+		}
+		return pid
+	}
+	if found, err := c.ask(t.Context(), "agent", "r.example"); err != nil || found.user != "ada" {
+		t.Errorf("got %+v, %v", found, err)
+	}
+	if err := syscall.Kill(sleeper("agent"), syscall.SIGKILL); err != nil {
+		t.Errorf("the agent is gone: %v", err)
+	}
+	c.helperTime = time.Second
+	if found, err := c.ask(t.Context(), "slow", "r.example"); err == nil || !strings.Contains(err.Error(), "did not answer within 1s") {
+		t.Errorf("got %+v, %v", found, err)
+	}
+	state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", sleeper("child")))
+	if err == nil && !strings.Contains(string(state), ") Z ") {
+		t.Errorf("what it began still runs: %s", state)
 	}
 }
 

@@ -72,6 +72,9 @@ func parseRegistries(from io.Reader) (Registries, error) {
 }
 
 func checkRegistryHost(host string) error {
+	if host == name.DefaultRegistry || host == hubAddress {
+		return fmt.Errorf("%q is called docker.io", host)
+	}
 	if _, err := name.NewRegistry(host, name.StrictValidation); err != nil || strings.Contains(host, "/") {
 		return fmt.Errorf("%q is not a registry: write host or host:port", shorten(host))
 	}

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // credential is what signs a user in to a registry.
@@ -34,7 +35,8 @@ type Credentials struct {
 	User   User
 	Getenv func(string) string
 
-	answers *helperAnswers
+	answers    *helperAnswers
+	helperTime time.Duration // 0: the usual
 }
 
 // User is on whose behalf the program runs.

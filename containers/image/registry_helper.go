@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,7 +53,8 @@ func (c *Credentials) ask(ctx context.Context, helper, server string) (*credenti
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, helperTime)
+	limit := cmp.Or(c.helperTime, helperTime)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "get")
 	cmd.Stdin = strings.NewReader(server)
@@ -70,13 +72,13 @@ func (c *Credentials) ask(ctx context.Context, helper, server string) (*credenti
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) { // an agent that it began may still have its streams
 		// What it says on stdout is told to nobody but for this: it may be a secret.
 		if strings.Contains(string(out), "credentials not found") {
 			return nil, nil
 		}
 		if ctx.Err() == context.DeadlineExceeded {
-			return nil, fmt.Errorf("it did not answer within %s", helperTime)
+			return nil, fmt.Errorf("it did not answer within %s", limit)
 		}
 		if text := strings.TrimSpace(string(errOut)); text != "" {
 			err = fmt.Errorf("%w: %s", err, shorten(text))

@@ -129,8 +129,8 @@ func (r *Registry) do(ctx context.Context, q *request) (*http.Response, error) {
 			}
 		}
 		denied.Account = q.site.account
-		if c := r.session(q.site).credential; c != nil && (denied.Status == http.StatusUnauthorized || denied.Status == http.StatusForbidden) {
-			denied.Credentials = c.from
+		if denied.Status == http.StatusUnauthorized || denied.Status == http.StatusForbidden {
+			denied.Credentials = r.session(q.site).signedInBy()
 		}
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func passing(err error) bool {
 		name        *net.DNSError
 		refused     *BadImageError
 	)
-	return !(lost.NotTLS() || errors.As(err, &certificate) || errors.As(err, &invalid) || errors.As(err, &record) ||
+	return !(lost.NotTLS() || errors.Is(err, errCertificates) || errors.As(err, &certificate) || errors.As(err, &invalid) || errors.As(err, &record) ||
 		errors.As(err, &alert) || errors.As(err, &name) && name.IsNotFound || errors.As(err, &refused))
 }
 

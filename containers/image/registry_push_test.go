@@ -308,6 +308,7 @@ func TestParseRegistries(t *testing.T) {
 		"plain: [x]":                                      "field plain not found",
 		"plain_http: ['http://x']":                        "write host or host:port",
 		"plain_http: [x/y]":                               "write host or host:port",
+		"mirrors: {index.docker.io: []}":                  "is called docker.io",
 		"mirrors: {docker.io: [mirror.example]}":          "is not a mirror",
 		"mirrors: {docker.io: ['https://u:p@m.example']}": "is not a mirror",
 		"mirrors: {docker.io: ['https://m.example/A B']}": "not the beginning of a repository's name",

@@ -210,9 +210,14 @@ func TestPull(t *testing.T) {
 	if _, err := c.pull(t, s, r.host()+"/shop/web"); err != nil {
 		t.Error(err)
 	}
-	if asked := r.asked("blobs"); len(asked) > 0 {
+	if asked := r.asked(""); len(asked) != 1 || asked[0] != "HEAD shop/web/manifests/latest" {
 		t.Errorf("asked for what is there: %q", asked)
 	}
+	r.put("shop/web/manifests/latest", string(types.OCIManifestSchema1), other.manifest)
+	if now, err := c.pull(t, s, r.host()+"/shop/web"); err != nil || now.Digest != sumOf(other.manifest) {
+		t.Errorf("got %v, %v, of what has changed", now, err)
+	}
+	r.put("shop/web/manifests/latest", string(types.OCIImageIndex), text)
 	if _, err := c.pull(t, s, r.host()+"/shop/web:two"); err != nil || c.noticed() != "" {
 		t.Errorf("got %v, notices %s", err, c.noticed())
 	}
@@ -229,6 +234,32 @@ func TestPull(t *testing.T) {
 	}
 	if m, err := c.Resolve(context.Background(), ref, Platform{Architecture: "arm64", Exact: true}); err != nil || m.Digest != sumOf(other.manifest) {
 		t.Errorf("got %v, %v", m, err)
+	}
+}
+
+// TestPullTogether pulls two images at once that have a layer in common.
+func TestPullTogether(t *testing.T) {
+	r := newTestRegistry(t)
+	common := makeTar(t, file("big", strings.Repeat("common", 1<<20)))
+	one, two := makeImage(t, v1.Config{}, common, makeTar(t, file("a", "one"))), makeImage(t, v1.Config{}, common, makeTar(t, file("a", "two")))
+	r.offer("one", "latest", one)
+	r.offer("two", "latest", two)
+	s, c := newStore(t), newTestClient(t, RegistryOptions{PlainHTTP: true})
+	var wait sync.WaitGroup
+	for _, name := range []string{"/one", "/two", "/one"} {
+		wait.Go(func() {
+			i, err := c.pull(t, s, r.host()+name)
+			if err == nil {
+				err = s.Unpack(context.Background(), i, AddOptions{})
+			}
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	wait.Wait()
+	if asked := r.asked("blobs/" + sumOf(common).String()); len(asked) != 1 {
+		t.Errorf("asked %q", asked)
 	}
 }
 
@@ -398,131 +429,5 @@ func TestPullWaits(t *testing.T) {
 		if len(c.pauses) != test.pauses || test.pauses > 0 && c.pauses[0] < test.least {
 			t.Errorf("%d: pauses %v", test.status, c.pauses)
 		}
-	}
-}
-
-// TestPullRefuses offers what is wrong in itself.
-func TestPullRefuses(t *testing.T) {
-	good := bigImage(t, 1)
-	change := func(change func(m *v1.Manifest)) []byte {
-		m := good.parsed(t)
-		change(m)
-		text, err := json.Marshal(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return text
-	}
-	nested := func(text string) string {
-		return fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":"%s","size":%d,"digest":"%s"}]}`, types.OCIImageIndex, len(text), sumOf([]byte(text)))
-	}
-	deep := []string{nested("{}")}
-	for range 5 {
-		deep = append(deep, nested(deep[len(deep)-1]))
-	}
-	for _, test := range []struct {
-		name     string
-		manifest string
-		digest   string // that the registry tells
-		problem  string
-	}{
-		{"schema 1", `{"schemaVersion":1,"name":"a","fsLayers":[]}`, "", "Docker's old form (schema 1)"},
-		{"both", `{"schemaVersion":2,"manifests":[],"layers":[]}`, "", "an image's and an index in one"},
-		{"neither", `{"schemaVersion":2}`, "", "is not an image's"},
-		{"no JSON", `<html>`, "", "is not valid"},
-		{"huge", `{"schemaVersion":2,"x":"` + strings.Repeat("x", maxDocument) + `"}`, "", "is larger than"},
-		{"artifact", `{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"` + sumOf(nil).String() + `","size":2},"layers":[]}`, "",
-			"it is not a container image"},
-		{"other digest", string(good.manifest), sumOf(nil).String(), "and calls it"},
-		{"size of layer", string(change(func(m *v1.Manifest) { m.Layers[1].Size -= 10 })), "", "by its manifest"},
-		{"enormous layer", string(change(func(m *v1.Manifest) { m.Layers[1].Size = 1 << 60 })), "", "bytes; 274877906944 are taken"},
-		{"layer of another", string(change(func(m *v1.Manifest) { m.Layers[1].Digest = sumOf([]byte("nothing")) })), "", "answers 404"},
-		{"deep", deep[5], "", "more than 3 deep"},
-		{"empty index", `{"schemaVersion":2,"manifests":[]}`, "", "holds no image for linux/amd64"},
-		{"size of manifest", nested("{}")[:0] + strings.Replace(nested(string(good.manifest)), `"size":`, `"size":1`, 1), "", "bytes"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			r := newTestRegistry(t)
-			r.offer("a", "latest", good)
-			all := map[string]string{"latest": test.manifest}
-			for _, d := range append(deep, string(good.manifest)) {
-				all[sumOf([]byte(d)).String()] = d
-			}
-			r.on(func(w http.ResponseWriter, q *http.Request) bool {
-				_, asked, found := strings.Cut(q.URL.Path, "/manifests/")
-				if !found {
-					return false
-				}
-				if test.digest != "" {
-					w.Header().Set("Docker-Content-Digest", test.digest)
-				}
-				io.WriteString(w, all[asked])
-				return true
-			})
-			s := newStore(t)
-			_, err := newTestClient(t, RegistryOptions{PlainHTTP: true}).pull(t, s, r.host()+"/a")
-			if err == nil || !strings.Contains(err.Error(), test.problem) {
-				t.Errorf("got %v, want %q", err, test.problem)
-			}
-			if all, err := s.List(); len(all) > 0 || err != nil {
-				t.Errorf("the store has %v, %v", all, err)
-			}
-		})
-	}
-}
-
-// TestRoom refuses what there is no space for before it is fetched.
-func TestRoom(t *testing.T) {
-	s := newStore(t)
-	s.limits.Bytes = 1 << 60
-	d := v1.Descriptor{Digest: sumOf(nil), Size: 1 << 59}
-	if err := s.room([]v1.Descriptor{d}); err == nil || !strings.Contains(err.Error(), "are not here, and") {
-		t.Errorf("got %v", err)
-	}
-	if err := s.PutBlob(t.Context(), d.Digest, 0, strings.NewReader("")); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.room([]v1.Descriptor{d, {Digest: sumOf([]byte("x")), Size: 1}}); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestPullWrongContent(t *testing.T) {
-	r, m := newTestRegistry(t), bigImage(t, 1)
-	r.offer("a", "latest", m)
-	big := m.parsed(t).Layers[1].Digest
-	wrong := bytes.Clone(m.blobs[big])
-	wrong[1<<20] ^= 1
-	for _, body := range [][]byte{wrong, append(bytes.Clone(m.blobs[big]), "more"...)} {
-		r.on(func(w http.ResponseWriter, q *http.Request) bool {
-			if !strings.HasSuffix(q.URL.Path, big.String()) {
-				return false
-			}
-			w.(http.Flusher).Flush() // no Content-Length
-			w.Write(body)
-			return true
-		})
-		s := newStore(t)
-		_, err := newTestClient(t, RegistryOptions{PlainHTTP: true}).pull(t, s, r.host()+"/a")
-		if err == nil || s.HasBlob(big) {
-			t.Errorf("%d bytes are taken: %v", len(body), err)
-		}
-	}
-}
-
-func TestPullByDigestChecks(t *testing.T) {
-	r, one, two := newTestRegistry(t), bigImage(t, 1), bigImage(t, 2)
-	r.offer("a", "latest", one)
-	r.on(func(w http.ResponseWriter, q *http.Request) bool {
-		if strings.Contains(q.URL.Path, "/manifests/") {
-			w.Write(two.manifest)
-			return true
-		}
-		return false
-	})
-	_, err := newTestClient(t, RegistryOptions{PlainHTTP: true}).pull(t, newStore(t), r.host()+"/a@"+sumOf(one.manifest).String())
-	var wrong *BadImageError
-	if !errors.As(err, &wrong) || !strings.Contains(err.Error(), "gave a manifest with the digest") {
-		t.Errorf("got %v", err)
 	}
 }

@@ -184,8 +184,8 @@ func dockerHead(images []Named) []savedImage {
 			}
 			list = append(list, one)
 		}
-		if ref, err := ParseReference(i.Name); err == nil {
-			list[n].RepoTags = append(list[n].RepoTags, ref.Short())
+		if i.Name != "" { // whole, as Podman takes a short one for its own
+			list[n].RepoTags = append(list[n].RepoTags, i.Name)
 		}
 	}
 	return list

@@ -26,6 +26,7 @@ import (
 //	ingest/                    what is being fetched or unpacked, one file or folder and its lock each
 //	layers/KEY/                a layer, unpacked; KEY is of its chain id
 //	holds/NAME                 the images that a topology runs
+//	empty/                     what an image without layers has
 type Store struct {
 	dir    string
 	limits Limits
@@ -37,6 +38,13 @@ func OpenStore(dir string) (*Store, error) {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, fmt.Errorf("cannot make the image store: %w", err)
 		}
+	}
+	err := os.Mkdir(filepath.Join(dir, NoLayers), 0o755)
+	if err == nil {
+		err = os.Chmod(filepath.Join(dir, NoLayers), 0o755) // whatever the umask is
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("cannot make the image store: %w", err)
 	}
 	s := &Store{dir: dir, limits: DefaultLimits()}
 	if _, err := os.Lstat(s.path("oci-layout")); errors.Is(err, fs.ErrNotExist) {
