@@ -92,7 +92,7 @@ func (a *app) command() *cobra.Command {
 		a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
 		a.scaleCommand(), a.rmCommand(), a.eventsCommand(), a.inspectCommand(), a.statsCommand(), a.topCommand(), a.shellCommand(), a.cpCommand())
 	add("network", a.netCommand(), a.portCommand(), a.hostsCommand(), a.caCommand())
-	add("integrity", a.sealCommand(), a.verifyCommand())
+	add("integrity", a.sealCommand(), a.verifyCommand(), a.lockCommand())
 	add("machine", a.doctorCommand(), a.versionCommand())
 	add("images", a.commitCommand())
 	images := a.imageCommand() // whose rm has -f for --force
