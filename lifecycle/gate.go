@@ -113,7 +113,7 @@ func (g *gate) pinned(w wantedImage) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if ref.Digest != "" {
+	if ref.Digest != "" && ref.Digest != locked.Index {
 		return w.name, nil // and pass compares
 	}
 	ref.Tag, ref.Digest = "", locked.Digest

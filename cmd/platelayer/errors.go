@@ -119,6 +119,7 @@ func classify(err error) (code int, hint string) {
 		badPolicy  *policy.BadError
 		forbidden  *policy.RefusedError
 		unlocked   *lifecycle.LockError
+		outside    *lifecycle.OutsideError
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
@@ -145,6 +146,8 @@ func classify(err error) (code int, hint string) {
 		return exitIntegrity, "platelayer lock adds what is missing"
 	case errors.As(err, &unlocked):
 		return exitIntegrity, "if the change is meant, write the lock anew with: platelayer lock --remote"
+	case errors.As(err, &outside):
+		return exitFailed, "put them into that folder, and name them by paths that begin there"
 	case errors.As(err, &selection):
 		return exitInvalid, "enable its profile with --profile NAME, or name the station with --only"
 	case errors.As(err, &unready) && (errors.As(err, &station) || errors.As(err, &late)):
