@@ -191,12 +191,13 @@ func (p *packer) gather(which []*topology.Station, lock *Lock, makeLock bool) er
 	for _, path := range append([]string{t.File(), filepath.Join(t.Dir, ".env"), LockOf(t.File())}, p.options.Read...) {
 		p.file(path, "the topology file names", true)
 	}
+	var host []string
 	for _, s := range which {
 		if s.Rootfs != "" && s.Rootfs != "host" {
 			p.folder(s.Rootfs, t.Place(s.ID(), "rootfs", ""))
 		}
 		if s.Rootfs == "host" {
-			p.options.Notice(fmt.Sprintf("station %q runs on the programs of the machine that it is on: they are not in the bundle", s.ID()))
+			host = append(host, s.ID())
 		}
 		for _, v := range s.Volumes {
 			if v.Source != "" {
@@ -223,6 +224,9 @@ func (p *packer) gather(which []*topology.Station, lock *Lock, makeLock bool) er
 				p.files["signatures/"+name+".json"] = image.BundleFile{Name: "signatures/" + name + ".json", Content: text}
 			}
 		}
+	}
+	if len(host) > 0 {
+		p.options.Notice("these run on the programs of the machine that they are on, which are not in the bundle: " + strings.Join(host, ", "))
 	}
 	if len(p.outside) > 0 {
 		slices.Sort(p.outside)
