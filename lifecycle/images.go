@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -84,8 +85,16 @@ func provideImages(ctx context.Context, l Layout, which []*topology.Station, o I
 
 // noteImages gives stations what the images say that are here under their names
 // now, for a look at what `up` would do. One whose image isn't here is left
-// without.
-func noteImages(l Layout, which []*topology.Station) error {
+// without. A lock is heeded as by up.
+func noteImages(l Layout, t *topology.Topology) error {
+	which := stations(t)
+	g := &gate{}
+	if file := t.File(); file != "" {
+		var err error
+		if g.lock, err = ReadLock(LockOf(file)); err != nil {
+			return err
+		}
+	}
 	if len(wanted(which)) == 0 || !exists(l.images()) {
 		return nil
 	}
@@ -103,7 +112,11 @@ func noteImages(l Layout, which []*topology.Station) error {
 				return err
 			}
 		}
-		i, err := store.Here(s.Image, p)
+		name, err := g.pinned(wantedBy(s))
+		if err != nil {
+			return err
+		}
+		i, err := store.Here(name, p)
 		if err != nil {
 			return err
 		}
@@ -115,6 +128,37 @@ func noteImages(l Layout, which []*topology.Station) error {
 		}
 	}
 	return nil
+}
+
+// PlannedImage is an image that `up` needs.
+type PlannedImage struct {
+	Name     string   `json:"name"`
+	Digest   string   `json:"digest,omitempty"` // "" where it isn't here
+	Stations []string `json:"stations"`         // ids
+}
+
+// PlannedImages lists the images of a topology as they are here now; nobody but
+// root can see which.
+func PlannedImages(l Layout, t *topology.Topology) ([]PlannedImage, error) {
+	all := stations(t)
+	if os.Geteuid() == 0 {
+		if err := noteImages(l, t); err != nil {
+			return nil, err
+		}
+	}
+	var list []PlannedImage
+	for _, s := range all {
+		if s.Image == "" {
+			continue
+		}
+		n := slices.IndexFunc(list, func(p PlannedImage) bool { return p.Name == s.Image && p.Digest == s.Digest })
+		if n < 0 {
+			n = len(list)
+			list = append(list, PlannedImage{Name: s.Image, Digest: s.Digest})
+		}
+		list[n].Stations = append(list[n].Stations, s.ID())
+	}
+	return list, nil
 }
 
 // settleImages finds out which image each station runs on, and gives it what the
@@ -140,7 +184,7 @@ func settleImages(ctx context.Context, store *image.Store, which []*topology.Sta
 			images[i.Digest.String()] = folders(i)
 		}
 	}
-	return images, errors.Join(errs...)
+	return images, errors.Join(errors.Join(errs...), topology.CheckHealth(which))
 }
 
 // obtainAll obtains several at a time, and tells of all that can't be.
@@ -249,18 +293,21 @@ func imageConfig(i *image.Image) *topology.ImageConfig {
 		out.Volumes = append(out.Volumes, v)
 	}
 	if h := c.Healthcheck; h != nil && len(h.Test) > 0 {
-		out.Healthcheck = &topology.Healthcheck{Test: healthTest(h.Test), Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, Retries: h.Retries}
+		out.Healthcheck = &topology.Healthcheck{Test: healthTest(h.Test, c.Shell), Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, Retries: h.Retries}
 	}
 	return out
 }
 
-// healthTest gives the command of Docker's form of it.
-func healthTest(test []string) []string {
+// healthTest gives the command of Docker's form of it; nil is none.
+func healthTest(test, shell []string) []string {
 	switch {
 	case test[0] == "CMD":
 		return test[1:]
 	case test[0] == "CMD-SHELL" && len(test) > 1:
-		return []string{"/bin/sh", "-c", test[1]}
+		if len(shell) == 0 {
+			shell = []string{"/bin/sh", "-c"}
+		}
+		return append(slices.Clone(shell), test[1])
 	}
 	return nil
 }

@@ -441,7 +441,7 @@ func Pending(l Layout, t *topology.Topology, recreate bool, only []string) (chan
 		return nil, false, err
 	}
 	noteContents(t)
-	if err := noteImages(l, stations(t)); err != nil {
+	if err := noteImages(l, t); err != nil {
 		return nil, false, err
 	}
 	wanted := (&Intent{Topology: t}).withOneOffs(found.intent).Topology

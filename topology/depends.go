@@ -130,9 +130,12 @@ func (l *loader) checkShared(ref reference, with *stationDraft) {
 	}
 }
 
-// checkCondition reports waiting for the health of what is not checked.
+// checkCondition reports waiting for the health of what is not checked. Whether an
+// image has a check shows later (CheckHealth).
 func (l *loader) checkCondition(ref reference, on *stationDraft) {
-	if ref.Condition != Healthy || on.out.Healthcheck != nil || ref.condition.bad || on.body.spoiled("healthcheck") {
+	h := on.out.Healthcheck
+	checked := h != nil && !slices.Equal(h.Test, []string{NoHealthcheck}) || h == nil && on.out.Image != ""
+	if ref.Condition != Healthy || checked || ref.condition.bad || on.body.spoiled("healthcheck") {
 		return
 	}
 	if check := on.body.get("healthcheck"); check.spoiled("test", "disable") {

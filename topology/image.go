@@ -2,6 +2,7 @@ package topology
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -161,10 +162,18 @@ func (s *Station) WithImage(c *ImageConfig) error {
 	}
 	s.StopSignal = cmp.Or(s.StopSignal, defaultStopSignal(s))
 	s.Healthcheck = mergeHealthcheck(c.Healthcheck, s.Healthcheck)
+	if h := s.Healthcheck; h != nil && (h.Interval < time.Millisecond || h.Timeout < time.Millisecond || h.StartPeriod < 0 || h.Retries < 0) {
+		return unfit(fmt.Sprintf("its healthcheck has an interval of %s, a timeout of %s, a start period of %s and %d retries", h.Interval, h.Timeout, h.StartPeriod, h.Retries),
+			"set what is too small in healthcheck, or disable: true")
+	}
 	if len(c.Labels) > 0 {
 		labels := maps.Clone(c.Labels)
 		maps.Copy(labels, s.Labels)
 		s.Labels = labels
+	}
+	const mostVolumes = 256 // each is a mount
+	if len(c.Volumes) > mostVolumes {
+		return unfit(fmt.Sprintf("it has %d volumes; %d are taken", len(c.Volumes), mostVolumes), "have it built anew")
 	}
 	for _, path := range slices.Sorted(slices.Values(c.Volumes)) {
 		if err := s.imageVolume(path); err != "" {
@@ -172,6 +181,25 @@ func (s *Station) WithImage(c *ImageConfig) error {
 		}
 	}
 	return nil
+}
+
+// CheckHealth finds a station that waits for the health of another, whose image,
+// as it has shown, brings no healthcheck.
+func CheckHealth(which []*Station) error {
+	byID := map[string]*Station{}
+	for _, s := range which {
+		byID[s.ID()] = s
+	}
+	var errs []error
+	for _, s := range which {
+		for _, d := range s.DependsOn {
+			if on := byID[d.Station]; d.Condition == Healthy && on != nil && on.Digest != "" && on.Healthcheck == nil {
+				errs = append(errs, &UnfitImage{on.ID(), on.Image, fmt.Sprintf("it has no healthcheck, and station %q waits for its health", s.ID()),
+					"give it a healthcheck, or write condition: " + Started})
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // hasZero tells whether a word that a program is started with can't be handed over.

@@ -3,6 +3,7 @@ package topology
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,11 +77,47 @@ func TestUnfitImage(t *testing.T) {
 		"stop signal": {Cmd: []string{"x"}, StopSignal: "SIGNONE"},
 		"volume":      {Cmd: []string{"x"}, Volumes: []string{"/../x"}},
 		"volume /":    {Cmd: []string{"x"}, Volumes: []string{"/"}},
+		"negative":    {Cmd: []string{"x"}, Healthcheck: &Healthcheck{Test: []string{"x"}, Interval: -1}},
+		"restless":    {Cmd: []string{"x"}, Healthcheck: &Healthcheck{Test: []string{"x"}, Timeout: 1}},
+		"tireless":    {Cmd: []string{"x"}, Healthcheck: &Healthcheck{Test: []string{"x"}, Retries: -1}},
+		"volumes":     {Cmd: []string{"x"}, Volumes: strings.Split(strings.Repeat("/a ", 257), " ")[:257]},
 		"zero byte":   {Cmd: []string{"x"}, Env: []string{"A=b\x00c"}},
 	} {
 		var unfit *UnfitImage
 		if err := loaded(t, "image: x").WithImage(&c); !errors.As(err, &unfit) || unfit.Hint == "" {
 			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// Waiting for the health of a station whose image has no check.
+func TestImageHealth(t *testing.T) {
+	const deps = "depends_on: {a: {condition: service_healthy}}"
+	for _, c := range []struct {
+		keys, problem string
+		image         *Healthcheck
+	}{
+		{keys: "image: x", image: &Healthcheck{Test: []string{"/well"}}},
+		{keys: "image: x", problem: "it has no healthcheck, and station \"lan/b\" waits for its health"},
+		{keys: "image: x, healthcheck: {test: [CMD, /well]}"},
+	} {
+		top, err := Load("f.yaml", []byte("clusters: {lan: {stations: {a: {"+c.keys+"}, b: {"+deps+"}}}}"), Options{})
+		if err != nil {
+			t.Errorf("%s: %v", c.keys, err)
+			continue
+		}
+		a, b := &top.Clusters[0].Stations[0], &top.Clusters[0].Stations[1]
+		if err := a.WithImage(&ImageConfig{Digest: "sha256:1", Cmd: []string{"x"}, Healthcheck: c.image}); err != nil {
+			t.Fatal(err)
+		}
+		err = CheckHealth([]*Station{a, b})
+		if c.problem == "" && err != nil || c.problem != "" && (err == nil || !strings.Contains(err.Error(), c.problem)) {
+			t.Errorf("%s: %v", c.keys, err)
+		}
+	}
+	for _, keys := range []string{"image: x, healthcheck: {disable: true}", "image: x, healthcheck: {test: [NONE]}", "working_dir: /"} {
+		if _, err := Load("f.yaml", []byte("clusters: {lan: {stations: {a: {"+keys+"}, b: {"+deps+"}}}}"), Options{}); err == nil {
+			t.Errorf("%s: no problem", keys)
 		}
 	}
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -132,7 +134,20 @@ out without --secrets; one of the environment's is printed by the variable's nam
 // a running topology, null where none runs.
 type planned struct {
 	*netplan.Plan
-	Changes []lifecycle.Change `json:"changes"`
+	Changes []lifecycle.Change       `json:"changes"`
+	Images  []lifecycle.PlannedImage `json:"images,omitempty"`
+}
+
+// imagesText tells which images a plan's stations run on.
+func imagesText(images []lifecycle.PlannedImage) string {
+	if len(images) == 0 {
+		return ""
+	}
+	text := "\n# images\n"
+	for _, i := range images {
+		text += fmt.Sprintf("image %s %s  %s\n", i.Name, cmp.Or(i.Digest, "(not known here)"), strings.Join(i.Stations, " "))
+	}
+	return text
 }
 
 func (a *app) planCommand() *cobra.Command {
@@ -170,12 +185,16 @@ Only root can see what runs.`,
 					return err
 				}
 			}
+			images, err := lifecycle.PlannedImages(a.layout(), t)
+			if err != nil {
+				return err
+			}
 			switch {
 			case a.json:
 				if up && changes == nil {
 					changes = []lifecycle.Change{}
 				}
-				return a.printJSON(planned{plan, changes})
+				return a.printJSON(planned{plan, changes, images})
 			case up && !all && len(changes) == 0:
 				fmt.Fprintf(a.stdout, "%s: up already, nothing would change\n", t.Name)
 				return nil
@@ -183,7 +202,7 @@ Only root can see what runs.`,
 				lifecycle.WriteChanges(a.stdout, changes)
 				return nil
 			}
-			_, err = a.stdout.WriteString(plan.Text())
+			_, err = a.stdout.WriteString(plan.Text() + imagesText(images))
 			return err
 		},
 	})

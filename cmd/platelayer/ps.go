@@ -3,10 +3,12 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
 	"platelayer/lifecycle"
@@ -35,13 +37,31 @@ func (a *app) psCommand() *cobra.Command {
 				fmt.Fprintf(a.stderr, "platelayer: topology %q: %s\n", name, ailing)
 			}
 			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "STATION\tCLUSTER\tSTATE\tADDRESSES\tPID\tSINCE")
+			onImages := slices.ContainsFunc(list, func(s lifecycle.Station) bool { return s.Digest != "" })
+			fmt.Fprintln(w, "STATION\tCLUSTER\tSTATE\tADDRESSES\tPID\tSINCE"+columnIf(onImages, "IMAGE"))
 			for _, s := range list {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.Cluster, stateOf(s), joinAddrs(s.Addresses), pidOf(s), since(s.StartedAt))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s%s\n", s.Name, s.Cluster, stateOf(s), joinAddrs(s.Addresses), pidOf(s), since(s.StartedAt),
+					columnIf(onImages, imageText(s.Image, s.Digest)))
 			}
 			return w.Flush()
 		},
 	})
+}
+
+// columnIf is one more cell of a row, or none.
+func columnIf(there bool, text string) string {
+	if !there {
+		return ""
+	}
+	return "\t" + text
+}
+
+// imageText is an image's name and as much of its digest as people compare.
+func imageText(name, digest string) string {
+	if h, err := v1.NewHash(digest); err == nil {
+		return name + " " + short(h)
+	}
+	return name
 }
 
 func stateOf(s lifecycle.Station) string {

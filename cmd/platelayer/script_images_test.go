@@ -11,6 +11,7 @@ import (
 	"io"
 	"log"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -258,4 +259,35 @@ func unpackedCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if !neg {
 		ts.Setenv(args[1], found[0])
 	}
+}
+
+// engineCommand: `engine NAME ARCHIVE` sets DOCKER_HOST to a Docker on a socket
+// that has one image, under a whole name, and answers with what `docker save`
+// wrote of it.
+func engineCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: engine name archive")
+	}
+	archive := ts.MkAbs(args[1])
+	dir, err := os.MkdirTemp("", "d") // the name of a socket is short
+	ts.Check(err)
+	socket := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	ts.Check(err)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		switch q.URL.Path {
+		case "/images/" + args[0] + "/json":
+			fmt.Fprint(w, `{"Id":"sha256:1"}`)
+		case "/images/" + args[0] + "/get":
+			http.ServeFile(w, q, archive)
+		default:
+			http.NotFound(w, q)
+		}
+	})}
+	go server.Serve(l)
+	ts.Defer(func() {
+		server.Close()
+		os.RemoveAll(dir)
+	})
+	ts.Setenv("DOCKER_HOST", "unix://"+socket)
 }

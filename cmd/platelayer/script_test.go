@@ -60,6 +60,7 @@ func runScripts(t *testing.T, dir string) {
 			"registry":   registryCommand,
 			"publish":    publishCommand,
 			"unpacked":   unpackedCommand,
+			"engine":     engineCommand,
 			"send":       sendCommand,
 			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {

@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,7 +83,7 @@ func (s *Store) Add(ctx context.Context, manifest []byte, from Source, o AddOpti
 }
 
 // bring does all but the naming. What it has brought stands in b, after a
-// failure too.
+// failure too. Layers are unpacked while those above them are still fetched.
 func (s *Store) bring(ctx context.Context, manifest []byte, from Source, o *AddOptions, b *batch) (*Image, error) {
 	m, err := parseManifest(manifest)
 	if err != nil {
@@ -100,29 +101,62 @@ func (s *Store) bring(ctx context.Context, manifest []byte, from Source, o *AddO
 			b.blobs = append(b.blobs, d.Digest)
 		}
 	}
-	if err := s.fetchAll(ctx, blobs, from, o); err != nil {
+	if err := s.fetchAll(ctx, blobs[:1], from, o, nil); err != nil {
 		return nil, err
 	}
-	h, size, _ := v1.SHA256(bytes.NewReader(manifest))
 	config, err := s.document(m.Config.Digest)
 	if err != nil {
 		return nil, err
 	}
+	h, size, _ := v1.SHA256(bytes.NewReader(manifest))
 	i, err := assemble(h, m, config)
 	if err != nil {
 		return nil, err
 	}
 	i.Index, i.Asked = o.Index, o.Asked
+	if err := s.bringLayers(ctx, i, blobs[1:], from, o, b); err != nil {
+		return nil, err
+	}
 	if !s.HasBlob(h) {
 		b.blobs = append(b.blobs, h)
 	}
-	if err := s.PutBlob(ctx, h, size, bytes.NewReader(manifest)); err != nil {
-		return nil, err
+	return i, s.PutBlob(ctx, h, size, bytes.NewReader(manifest))
+}
+
+func (s *Store) bringLayers(ctx context.Context, i *Image, blobs []v1.Descriptor, from Source, o *AddOptions, b *batch) error {
+	if !o.Unpack {
+		return s.fetchAll(ctx, blobs, from, o, nil)
 	}
-	if o.Unpack {
-		return i, s.unpack(ctx, i, o, b)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	here := map[v1.Hash]chan struct{}{}
+	for _, d := range blobs {
+		here[d.Digest] = make(chan struct{})
 	}
-	return i, nil
+	fetched := make(chan error, 1)
+	go func() {
+		err := s.fetchAll(ctx, blobs, from, o, func(h v1.Hash) { close(here[h]) })
+		if err != nil {
+			cancel(err)
+		}
+		fetched <- err
+	}()
+	err := s.unpack(ctx, i, o, b, func(h v1.Hash) error {
+		if here[h] == nil { // the configuration, which is here
+			return nil
+		}
+		select {
+		case <-here[h]:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
+	if err != nil {
+		cancel(err)
+	}
+	// A layer that doesn't come is why those above it aren't unpacked.
+	return cmp.Or(<-fetched, err)
 }
 
 // blobsOf lists what an image needs, each once: the configuration first.
@@ -139,8 +173,8 @@ func blobsOf(m *v1.Manifest) []v1.Descriptor {
 }
 
 // fetchAll fetches what the store lacks, several at a time, and ends at the
-// first error.
-func (s *Store) fetchAll(ctx context.Context, blobs []v1.Descriptor, from Source, o *AddOptions) error {
+// first error. here, which may be nil, is told of each that is there.
+func (s *Store) fetchAll(ctx context.Context, blobs []v1.Descriptor, from Source, o *AddOptions, here func(v1.Hash)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, d := range blobs {
@@ -159,8 +193,10 @@ func (s *Store) fetchAll(ctx context.Context, blobs []v1.Descriptor, from Source
 		}
 		wait.Go(func() {
 			defer func() { <-slots }()
-			if err := s.fetch(ctx, d, from, o); err != nil {
+			if err := s.obtain(ctx, d, from, o); err != nil {
 				cancel(fmt.Errorf("cannot fetch %s: %w", d.Digest, err))
+			} else if here != nil {
+				here(d.Digest)
 			}
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,6 +28,8 @@ type archive interface {
 type member struct {
 	*io.SectionReader
 	file *os.File // closed with it; nil when it is the archive's own
+	own  *os.File // of the store, of which sum is the digest: it can become a blob as it is
+	sum  v1.Hash
 }
 
 func (m *member) Close() error {
@@ -57,7 +60,9 @@ type tarArchive struct {
 
 type tarMember struct {
 	at, size int64
-	link     string // the member that it is a link to
+	link     string   // the member that it is a link to
+	own      *os.File // it lies in a file of its own, of which sum is the digest
+	sum      v1.Hash
 }
 
 // What an archive of images may have: `docker save` has three members a layer.
@@ -74,30 +79,42 @@ func indexTar(ctx context.Context, f *os.File) (*tarArchive, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	t := tar.NewReader(f)
+	return a, a.read(ctx, f, func(m *tarMember, _ io.Reader) (err error) {
+		// The reader has read the headers and not a byte more.
+		m.at, err = f.Seek(0, io.SeekCurrent)
+		return err
+	})
+}
+
+// read reads a tar; keep takes the content of each file, or says where it lies.
+func (a *tarArchive) read(ctx context.Context, r io.Reader, keep func(*tarMember, io.Reader) error) error {
+	t := tar.NewReader(r)
 	names := 0
 	for {
 		h, err := t.Next()
+		var wrong *BadImageError
 		switch {
 		case err == io.EOF:
-			return a, nil
+			return nil
+		case errors.As(err, &wrong), errors.Is(err, errStopped):
+			return err
 		case err != nil:
-			return nil, bad("it is not a tar archive, or a damaged one: %v", err)
+			return bad("it is not a tar archive, or a damaged one: %v", err)
 		case ctx.Err() != nil:
-			return nil, ctx.Err()
+			return ctx.Err()
 		case len(a.members) == maxMembers:
-			return nil, bad("the archive has more than %d members", maxMembers)
+			return bad("the archive has more than %d members", maxMembers)
 		}
 		if names += len(h.Name) + len(h.Linkname); names > maxMemberNames {
-			return nil, bad("the names of the archive's members have more than %d bytes", maxMemberNames)
+			return bad("the names of the archive's members have more than %d bytes", maxMemberNames)
 		}
-		if err := a.add(h); err != nil {
-			return nil, fmt.Errorf("archive member %q: %w", shorten(h.Name), err)
+		if err := a.add(h, t, keep); err != nil {
+			return fmt.Errorf("archive member %q: %w", shorten(h.Name), err)
 		}
 	}
 }
 
-func (a *tarArchive) add(h *tar.Header) error {
+func (a *tarArchive) add(h *tar.Header, content io.Reader, keep func(*tarMember, io.Reader) error) error {
 	if h.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
@@ -115,9 +132,11 @@ func (a *tarArchive) add(h *tar.Header) error {
 				return bad("it is sparse")
 			}
 		}
+		if _, twice := a.members[name]; twice {
+			return bad("the archive has it twice")
+		}
 		m.size = h.Size
-		// The reader has read the headers and not a byte more.
-		if m.at, err = a.file.Seek(0, io.SeekCurrent); err != nil {
+		if err := keep(&m, content); err != nil {
 			return err
 		}
 	case tar.TypeSymlink, tar.TypeLink:
@@ -147,6 +166,9 @@ func (a *tarArchive) open(name string) (*member, error) {
 		if !ok {
 			return nil, fmt.Errorf("the archive has no %q: %w", shorten(at), fs.ErrNotExist)
 		}
+		if m.own != nil {
+			return &member{SectionReader: io.NewSectionReader(m.own, 0, m.size), own: m.own, sum: m.sum}, nil
+		}
 		if m.link == "" {
 			return &member{SectionReader: io.NewSectionReader(a.file, m.at, m.size)}, nil
 		}
@@ -155,7 +177,14 @@ func (a *tarArchive) open(name string) (*member, error) {
 	return nil, bad("the archive's links from %q lead in a circle", shorten(name))
 }
 
-func (a *tarArchive) close() error { return a.file.Close() }
+func (a *tarArchive) close() error {
+	for _, m := range a.members {
+		if m.own != nil {
+			m.own.Close()
+		}
+	}
+	return a.file.Close()
+}
 
 // folderArchive is a folder, whose files may be anything, and be changed by
 // others, too.
@@ -187,7 +216,7 @@ func (a folderArchive) open(file string) (*member, error) {
 		f.Close()
 		return nil, err
 	}
-	return &member{io.NewSectionReader(f, 0, st.Size()), f}, nil
+	return &member{SectionReader: io.NewSectionReader(f, 0, st.Size()), file: f}, nil
 }
 
 func (a folderArchive) close() error { return a.dir.Close() }

@@ -1,4 +1,5 @@
-// Package image holds the images that stations run on. So far that is the
+// Package image holds the images that stations run on: those of a Store, which
+// come from registries, archives and the machine's own Docker and Podman, and the
 // built-in one: the program's own static binary, which needs nothing installed
 // or pulled, with a small HTTP server and a few tools to try a topology with.
 package image

@@ -96,10 +96,11 @@ func (s *Store) Unpack(ctx context.Context, i *Image, o AddOptions) error {
 		return err
 	}
 	defer done()
-	return s.unpack(ctx, i, &o, &batch{})
+	return s.unpack(ctx, i, &o, &batch{}, func(v1.Hash) error { return nil })
 }
 
-func (s *Store) unpack(ctx context.Context, i *Image, o *AddOptions, b *batch) error {
+// unpack waits for each layer's blob before it opens it.
+func (s *Store) unpack(ctx context.Context, i *Image, o *AddOptions, b *batch, wait func(v1.Hash) error) error {
 	var fresh []string // folders to be published
 	defer func() {
 		for _, dir := range fresh {
@@ -126,6 +127,9 @@ func (s *Store) unpack(ctx context.Context, i *Image, o *AddOptions, b *batch) e
 		}
 		tree := s.Tree(l)
 		if !there {
+			if err := wait(l.Digest); err != nil {
+				return err
+			}
 			dir := s.path("ingest", l.Key()+".layer")
 			fresh, b.layers = append(fresh, dir), append(b.layers, l.Key())
 			if err := s.unpackLayer(ctx, l, dir, below, o); err != nil {
@@ -254,7 +258,7 @@ func (u *unpacker) close() {
 func (u *unpacker) rootAsBelow() error {
 	if len(u.parents) == 0 {
 		u.folders = append(u.folders, folderTimes{name: "."})
-		return nil
+		return unix.Fchmod(u.root, 0o755) // whatever the umask is
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(u.parents[0], &st); err != nil {

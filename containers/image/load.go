@@ -35,6 +35,11 @@ func (s *Store) Load(ctx context.Context, r *os.File, o LoadOptions) ([]Loaded, 
 	if err != nil {
 		return nil, err
 	}
+	return s.loadArchive(ctx, a, o)
+}
+
+// loadArchive closes the archive.
+func (s *Store) loadArchive(ctx context.Context, a archive, o LoadOptions) ([]Loaded, error) {
 	defer a.close()
 	all, err := imagesOf(ctx, a)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -126,6 +127,10 @@ func (s saved) layer(ctx context.Context, name string, diff v1.Hash) (v1.Descrip
 	default:
 		return d, bad("it is packed as no layer may be: gzip and zstd are taken")
 	}
+	if m.own != nil {
+		d.Digest = m.sum
+		return d, nil
+	}
 	d.Digest, _, err = v1.SHA256(&untilDone{ctx, m})
 	return d, err
 }
@@ -157,6 +162,14 @@ func (s savedBlobs) Blob(_ context.Context, d v1.Descriptor, offset int64) (io.R
 }
 
 func (savedBlobs) Again(error) bool { return false }
+
+func (s savedBlobs) kept(d v1.Descriptor) *os.File {
+	m, err := s.open(s.name[d.Digest])
+	if err != nil {
+		return nil
+	}
+	return m.kept(d)
+}
 
 // wholeNames completes names as people write them.
 func wholeNames(texts []string) ([]string, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"runtime"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -32,6 +33,24 @@ func (l layout) Blob(_ context.Context, d v1.Descriptor, offset int64) (io.ReadC
 }
 
 func (layout) Again(error) bool { return false }
+
+func (l layout) kept(d v1.Descriptor) *os.File {
+	m, err := l.blob(d)
+	if err != nil {
+		return nil
+	}
+	return m.kept(d)
+}
+
+// kept gives the member's own file if it is the blob that is described. It
+// closes the member.
+func (m *member) kept(d v1.Descriptor) *os.File {
+	m.Close()
+	if m.own == nil || m.sum != d.Digest || m.Size() != d.Size {
+		return nil
+	}
+	return m.own
+}
 
 // blob opens a blob that has the size which is said.
 func (l layout) blob(d v1.Descriptor) (*member, error) {

@@ -418,3 +418,44 @@ func TestImport(t *testing.T) {
 		}
 	}
 }
+
+// Large members of what can't be sought in become blobs as they are: right ones
+// only.
+func TestLoadLargeMembers(t *testing.T) {
+	ctx := context.Background()
+	content := make([]byte, 3*largeMember)
+	for i := range content {
+		content[i] = byte(i * i >> 7)
+	}
+	m := makeImage(t, v1.Config{}, makeTar(t, file("big", string(content))), makeTar(t, file("bigger", string(content)+"more")), makeTar(t, file("small", "")))
+	oci, docker := layoutOf(t, m, map[string]string{nameAnnotation: "x:1"}), dockerOf(t, m, "x:1")
+	for name, b := range map[string][]byte{"OCI": oci.tar(t), "Docker": docker.tar(t)} {
+		for _, r := range []*os.File{piped(t, b), given(t, pack(t, b, gzipped)), piped(t, pack(t, b, zstandard))} {
+			s := newStore(t)
+			loaded, err := s.Load(ctx, r, LoadOptions{})
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if v, err := s.Verify(ctx, nil, VerifyOptions{}); err != nil || len(v.Damage) > 0 || v.Blobs != 5 || v.Layers != 3 {
+				t.Errorf("%s: %+v, %v", name, v, err)
+			}
+			if st, err := os.Stat(s.blobPath(loaded[0].Layers[0].Digest)); err != nil || st.Mode().Perm() != 0o600 {
+				t.Errorf("%s: %v, %v", name, st, err)
+			}
+		}
+	}
+	// A byte of the first layer, which is not packed, is another.
+	for name, f := range map[string]files{"OCI": oci, "Docker": docker} {
+		for member, text := range f {
+			if at := strings.Index(text, string(content[:1000])); at >= 0 && !strings.Contains(text, "more") {
+				f[member] = text[:at+2000] + "X" + text[at+2001:]
+			}
+		}
+		y := newYard(t)
+		_, err := y.Load(ctx, piped(t, f.tar(t)), LoadOptions{})
+		y.refuses(t, err, "has the digest sha256:")
+		if t.Failed() {
+			t.Fatal(name)
+		}
+	}
+}

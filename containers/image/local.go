@@ -118,7 +118,11 @@ func fromSocket(ctx context.Context, s *Store, socket, name string, ref Referenc
 		return nil, err
 	}
 	defer body.Close()
-	return loadOne(ctx, s, body, ref, o)
+	a, err := s.streamedArchive(ctx, body)
+	if err != nil {
+		return nil, err
+	}
+	return loadOne(ctx, s, a, ref, o)
 }
 
 func inspectLocal(ctx context.Context, client *http.Client, name string) (id string, err error) {
@@ -163,13 +167,9 @@ func get(ctx context.Context, client *http.Client, path string) (io.ReadCloser, 
 }
 
 // loadOne loads an archive that holds one image under the name that was asked for.
-func loadOne(ctx context.Context, s *Store, r io.Reader, ref Reference, o LoadOptions) (*Image, error) {
-	f, err := s.copyOf(ctx, r)
-	if err != nil {
-		return nil, err
-	}
+func loadOne(ctx context.Context, s *Store, a archive, ref Reference, o LoadOptions) (*Image, error) {
 	o.Name, o.Only = ref.String(), ref.Digest
-	loaded, err := s.Load(ctx, f, o)
+	loaded, err := s.loadArchive(ctx, a, o)
 	if err != nil {
 		return nil, err
 	}
@@ -196,22 +196,22 @@ func (l *Local) fromPodman(ctx context.Context, s *Store, name string, ref Refer
 	if err := c.Start(); err != nil {
 		return nil, err
 	}
-	f, err := s.copyOf(ctx, out)
+	a, err := s.streamedArchive(ctx, out)
 	if err != nil {
 		c.Process.Kill()
-		c.Wait()
-		return nil, err
 	}
-	if err := c.Wait(); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(*said))
+	if waitErr := c.Wait(); waitErr != nil && len(*said) > 0 {
+		err = fmt.Errorf("%w: %s", waitErr, bytes.TrimSpace(*said)) // why the archive is cut, if it is
+	} else if err == nil {
+		err = waitErr
 	}
-	o.Name, o.Only = ref.String(), ""
-	loaded, err := s.Load(ctx, f, o)
 	if err != nil {
+		if a != nil {
+			a.close()
+		}
 		return nil, err
 	}
-	return loaded[0].Image, nil
+	return loadOne(ctx, s, a, ref, o)
 }
 
 // head1k keeps the first of what is written to it.

@@ -45,7 +45,7 @@ func Obtain(ctx context.Context, s *Store, name string, o ObtainOptions) (*Image
 		return nil, err
 	}
 	defer done()
-	i, err := s.obtain(ctx, ref, &o)
+	i, err := s.provide(ctx, ref, &o)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func Obtain(ctx context.Context, s *Store, name string, o ObtainOptions) (*Image
 	return i, s.Unpack(ctx, i, AddOptions{Name: ref.String(), Progress: o.Progress})
 }
 
-func (s *Store) obtain(ctx context.Context, ref Reference, o *ObtainOptions) (*Image, error) {
+func (s *Store) provide(ctx context.Context, ref Reference, o *ObtainOptions) (*Image, error) {
 	have, err := s.here(ref, o.Platform)
 	if err != nil {
 		return nil, err

@@ -196,7 +196,10 @@ func (s *Store) needed(held map[v1.Hash][]string) (blobs, layers map[string]bool
 		i, err := s.open(h)
 		var missing *MissingError
 		if errors.As(err, &missing) {
-			continue // held by a topology, and lost by other hands
+			if by := held[h]; len(by) > 0 { // its layers are under stations, and nobody knows which they are
+				return nil, nil, fmt.Errorf("nothing was removed: %s runs on an image that is damaged: %w", strings.Join(by, ", "), err)
+			}
+			continue // lost by other hands
 		}
 		if err != nil {
 			return nil, nil, err

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -43,13 +44,140 @@ func (s *Store) openArchive(ctx context.Context, r *os.File) (archive, error) {
 	if st.IsDir() {
 		return folderArchive{r}, nil
 	}
-	f, err := s.plain(ctx, r)
+	if !st.Mode().IsRegular() {
+		return s.pipedArchive(ctx, r)
+	}
+	return s.fileArchive(ctx, r, st.Size())
+}
+
+func (s *Store) fileArchive(ctx context.Context, r *os.File, size int64) (archive, error) {
+	how, err := packingOfFile(r)
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	if how != notPacked {
+		defer r.Close()
+		stream := openLayer(io.NewSectionReader(r, 0, size), size, s.limits)
+		defer stream.close()
+		return s.streamedArchive(ctx, stream)
+	}
+	a, err := indexTar(ctx, r)
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// pipedArchive reads one from what may come slowly or never, and closes it.
+func (s *Store) pipedArchive(ctx context.Context, r *os.File) (archive, error) {
+	return patiently(ctx, func() (archive, error) {
+		defer r.Close()
+		b := bufio.NewReaderSize(r, chunkSize)
+		head, err := b.Peek(6)
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
+		if packingOf(head) == notPacked {
+			return s.streamedArchive(ctx, b)
+		}
+		// How much it unpacks to is bound by how much it is.
+		f, err := s.copyOf(ctx, b)
+		if err != nil {
+			return nil, err
+		}
+		st, err := f.Stat()
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		return s.fileArchive(ctx, f, st.Size())
+	}, func(a archive) { a.close() })
+}
+
+// patiently waits for what can't be interrupted no longer than the context
+// lasts. It ends with its next byte then, or with the process.
+func patiently[T any](ctx context.Context, work func() (T, error), drop func(T)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := work()
+		done <- result{value, err}
+	}()
+	select {
+	case got := <-done:
+		return got.value, got.err
+	case <-ctx.Done():
+		go func() {
+			if got := <-done; got.err == nil {
+				drop(got.value)
+			}
+		}()
+		var none T
+		return none, context.Cause(ctx)
+	}
+}
+
+const (
+	largeMember = 256 << 10 // bytes, from which on a member gets a file of its own
+	maxLarge    = 400       // files
+)
+
+// streamedArchive keeps a tar that can't be sought in: its large members, which
+// are layers most likely, in a file each that needn't be copied again, and the
+// others in one.
+func (s *Store) streamedArchive(ctx context.Context, r io.Reader) (archive, error) {
+	f, err := s.spool()
 	if err != nil {
 		return nil, err
 	}
-	a, err := indexTar(ctx, f)
+	a := &tarArchive{file: f, members: map[string]tarMember{}}
+	whole := &io.LimitedReader{R: &untilDone{ctx, r}, N: s.limits.Bytes + 1}
+	end, large := int64(0), 0
+	err = a.read(ctx, whole, func(m *tarMember, content io.Reader) error {
+		sum, to := newSum(), a.file
+		if m.size >= largeMember && large < maxLarge {
+			own, err := s.spool()
+			if err != nil {
+				return err
+			}
+			large++
+			m.own, to = own, own
+			content = io.TeeReader(content, sum)
+		}
+		m.at = end
+		n, err := io.Copy(to, content)
+		if err == nil && n != m.size {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			if m.own != nil {
+				m.own.Close()
+			}
+			if errors.Is(err, io.ErrUnexpectedEOF) {
+				err = bad("the archive ends within it")
+			}
+			return err
+		}
+		if m.own == nil {
+			end += n
+		} else {
+			m.sum = sum.hash()
+		}
+		return nil
+	})
+	if err == nil { // what packs the tar is to be whole, and who writes it is to end well
+		_, err = io.Copy(io.Discard, whole)
+	}
+	if whole.N == 0 {
+		err = bad("it holds more than %d bytes", s.limits.Bytes)
+	}
 	if err != nil {
-		f.Close()
+		a.close()
 		return nil, err
 	}
 	return a, nil
@@ -62,7 +190,11 @@ func (s *Store) plain(ctx context.Context, r *os.File) (_ *os.File, err error) {
 		r.Close()
 		return nil, err
 	} else if !st.Mode().IsRegular() {
-		if r, err = s.copyOfPipe(ctx, r); err != nil {
+		pipe := r
+		if r, err = patiently(ctx, func() (*os.File, error) {
+			defer pipe.Close()
+			return s.copyOf(ctx, pipe)
+		}, func(f *os.File) { f.Close() }); err != nil {
 			return nil, err
 		}
 	}
@@ -120,26 +252,6 @@ func (s *Store) copyOf(ctx context.Context, r io.Reader) (*os.File, error) {
 	return f, nil
 }
 
-// copyOfPipe does it with what may come slowly or never, and closes it.
-func (s *Store) copyOfPipe(ctx context.Context, r *os.File) (*os.File, error) {
-	type result struct {
-		f   *os.File
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		defer r.Close()
-		f, err := s.copyOf(ctx, r)
-		done <- result{f, err}
-	}()
-	select {
-	case got := <-done:
-		return got.f, got.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx) // the copy ends with the next byte, or the process
-	}
-}
-
 // untilDone fails when its context ends.
 type untilDone struct {
 	ctx context.Context
@@ -151,6 +263,23 @@ func (u *untilDone) Read(p []byte) (int, error) {
 		return 0, fmt.Errorf("%w: %w", errStopped, context.Cause(u.ctx))
 	}
 	return u.r.Read(p)
+}
+
+// keeper is a Source that may have a blob as a spooled file, read and compared
+// with the digest already.
+type keeper interface {
+	kept(d v1.Descriptor) *os.File
+}
+
+// obtain fetches a blob, unless it has come before the store asked for it.
+func (s *Store) obtain(ctx context.Context, d v1.Descriptor, from Source, o *AddOptions) error {
+	if k, ok := from.(keeper); ok && !s.HasBlob(d.Digest) {
+		if f := k.kept(d); f != nil {
+			o.tell(Progress{Digest: d.Digest, Done: d.Size, Total: d.Size, Stage: StageDone})
+			return s.adopt(ctx, f, d.Digest)
+		}
+	}
+	return s.fetch(ctx, d, from, o)
 }
 
 // adopt makes a spooled file, whose content has a digest, a blob of the store.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -187,5 +188,20 @@ func TestAddAndUnpack(t *testing.T) {
 	}
 	if left, err := os.ReadDir(s.path("ingest")); err != nil || len(left) > 0 {
 		t.Errorf("left in ingest: %v, %v", left, err)
+	}
+}
+
+// What a layer doesn't say of its folders isn't the umask's to say.
+func TestUmask(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	s := newStore(t)
+	i, err := s.Import(context.Background(), given(t, makeTar(t, file("a/b/c", ""), typed("p", tar.TypeFifo))), ImportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]os.FileMode{".": 0o755, "a": 0o755, "a/b": 0o755, "a/b/c": 0o644, "p": 0o644} {
+		if st, err := os.Lstat(filepath.Join(s.Tree(&i.Layers[0]), name)); err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", name, st.Mode(), err)
+		}
 	}
 }

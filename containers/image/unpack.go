@@ -309,6 +309,9 @@ func (u *unpacker) asBelow(parent int, base, name string, hides bool) error {
 			return err
 		}
 	}
+	if err := unix.Fchmod(fd, 0o755); err != nil { // whatever the umask is
+		return err
+	}
 	times := folderTimes{name: name}
 	for _, below := range u.parents {
 		from, err := openat2(below, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})

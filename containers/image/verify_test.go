@@ -237,3 +237,35 @@ func TestNameMoves(t *testing.T) {
 		t.Errorf("got %v, %v", all, err)
 	}
 }
+
+// Nobody knows the layers of an image whose name and manifest are lost: as long as a
+// topology runs on them, none is pruned.
+func TestPruneUnderStations(t *testing.T) {
+	ctx := context.Background()
+	s := newStore(t)
+	m := simple(t)
+	i, err := s.Add(ctx, m.manifest, m, AddOptions{Name: "web:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Unpack(ctx, i, AddOptions{}), s.Hold(ctx, "shop", []v1.Hash{i.Digest}, false), s.Forget(ctx, i.Digest), os.Remove(s.blobPath(i.Digest))); err != nil {
+		t.Fatal(err)
+	}
+	all := func(Named) bool { return true }
+	var missing *MissingError
+	if _, err := s.Prune(ctx, all); !errors.As(err, &missing) || !strings.Contains(err.Error(), "shop") {
+		t.Errorf("it is pruned: %v", err)
+	}
+	if _, err := os.Stat(s.Tree(&i.Layers[0])); err != nil {
+		t.Error(err)
+	}
+	if err := s.Release("shop"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Prune(ctx, all); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(s.Tree(&i.Layers[0])); !os.IsNotExist(err) {
+		t.Errorf("a layer stays: %v", err)
+	}
+}

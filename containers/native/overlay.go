@@ -36,6 +36,13 @@ func (c *container) overlay(lower []string, like, writable string, disk bool) (i
 		options = append(options, option{"volatile", ""})
 	}
 	fd, err := newOverlay(lower, options)
+	if errors.Is(err, unix.ENOENT) {
+		for _, l := range lower {
+			if _, missing := os.Lstat(l); missing != nil {
+				return -1, fmt.Errorf("the layer %s is missing: platelayer up unpacks it again", strings.TrimPrefix(l, baseLower+"/"))
+			}
+		}
+	}
 	if err != nil {
 		return -1, err
 	}
