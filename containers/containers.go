@@ -307,3 +307,29 @@ func (e *Unsupported) Error() string {
 }
 
 func (e *Unsupported) Unwrap() error { return e.Err }
+
+// Written is what lies below a container's mounts, opened for reading: what it
+// wrote, and its root as it saw that without volumes and the like.
+type Written struct {
+	// Changes is the layer that the container wrote, in overlayfs's own form; nil
+	// where its root is made of several.
+	Changes *os.File
+	// Whole are the folders that its root is of, outer ones first.
+	Whole []Part
+}
+
+// Part is a folder of a root.
+type Part struct {
+	At  string // where it is in the root; "" is the root itself
+	Dir *os.File
+}
+
+// Close gives the folders back.
+func (w *Written) Close() {
+	if w.Changes != nil {
+		w.Changes.Close()
+	}
+	for _, p := range w.Whole {
+		p.Dir.Close()
+	}
+}

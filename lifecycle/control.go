@@ -53,6 +53,11 @@ func Control(ctx context.Context, l Layout, name string, op Operation, o Control
 	if !found.running {
 		return &NotUp{name}
 	}
+	if op == Start || op == Restart {
+		if err := admitRecorded(ctx, l, found.intent); err != nil {
+			return err
+		}
+	}
 	if err := attend(ctx, l, found.intent, found.state, false, o.Progress); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"platelayer/containers"
 	"platelayer/containers/native"
 	"platelayer/topology"
 )
@@ -76,6 +77,9 @@ type copySide struct {
 	check  func() error // whether it was there to the end
 	give   []func()     // back what it holds, the last first
 	locked string       // the topology that it keeps as it is
+	// container is the root of a station that does not run, as its next start
+	// has it.
+	container containers.Container
 }
 
 func noCheck() error { return nil }

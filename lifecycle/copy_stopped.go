@@ -66,6 +66,7 @@ func openStopped(ctx context.Context, l Layout, s CopySide, beside *copySide, no
 	if r.container, err = engine.Prepare(ctx, r.spec); err != nil {
 		return nil, err
 	}
+	side.container = r.container
 	side.give = append(side.give, func() { discard([]*root{r}) })
 	if n, ok := r.container.(native.Noticer); ok && len(n.Notices()) > 0 {
 		return nil, errors.Join(notRunning, errors.New(n.Notices()[0]))

@@ -28,12 +28,12 @@ type guard struct {
 	leaks *leakBook
 
 	mu      sync.Mutex
-	policy  policy
+	policy  egressRules
 	waiting map[string]int // by station
 }
 
-// policy is what a topology allows, by who asks.
-type policy struct {
+// egressRules is what a topology allows, by who asks.
+type egressRules struct {
 	sources map[netip.Addr]source
 	subnets map[netip.Prefix]source // of clusters: for what is behind a station
 	inside  []netip.Prefix          // what is never outside
@@ -45,8 +45,8 @@ type source struct {
 	to     []topology.Destination
 }
 
-func newPolicy(t *topology.Topology, p *netplan.Plan) policy {
-	all := policy{sources: map[netip.Addr]source{}, subnets: map[netip.Prefix]source{}}
+func newPolicy(t *topology.Topology, p *netplan.Plan) egressRules {
+	all := egressRules{sources: map[netip.Addr]source{}, subnets: map[netip.Prefix]source{}}
 	named := func(name, egress string) source { return source{name, egress, topology.Destinations(egress)} }
 	byID := map[string]source{}
 	for i := range t.Clusters {
@@ -80,7 +80,7 @@ func newPolicy(t *topology.Topology, p *netplan.Plan) policy {
 }
 
 // who is the source of an address.
-func (p *policy) who(a netip.Addr) source {
+func (p *egressRules) who(a netip.Addr) source {
 	if s, ok := p.sources[a]; ok {
 		return s
 	}
@@ -94,7 +94,7 @@ func (p *policy) who(a netip.Addr) source {
 
 // refuses says why a source may not reach a destination, or "". local are the
 // machine's own addresses.
-func (p *policy) refuses(s source, to netip.AddrPort, names []string, local func() []netip.Addr) string {
+func (p *egressRules) refuses(s source, to netip.AddrPort, names []string, local func() []netip.Addr) string {
 	addr := to.Addr()
 	if slices.ContainsFunc(p.inside, func(own netip.Prefix) bool { return own.Contains(addr) }) {
 		return "it is not outside"
@@ -119,7 +119,7 @@ func (p *policy) refuses(s source, to netip.AddrPort, names []string, local func
 }
 
 // silent lists who gets no answers about outside names.
-func (p *policy) silent() []netip.Addr {
+func (p *egressRules) silent() []netip.Addr {
 	var all []netip.Addr
 	for a, s := range p.sources {
 		if s.egress == topology.EgressNone {
@@ -145,7 +145,7 @@ func localAddresses() []netip.Addr {
 
 // set puts a new policy in the place of the old one. Connections under way go
 // on.
-func (g *guard) set(p policy) {
+func (g *guard) set(p egressRules) {
 	g.mu.Lock()
 	g.policy = p
 	g.mu.Unlock()

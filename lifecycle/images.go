@@ -49,6 +49,8 @@ type ImageOptions struct {
 	Progress func(image.Progress)         // called from several goroutines; may be nil
 	Finished func(name string, err error) // an image is there, or isn't; the same
 	Notice   func(string)                 // the same
+
+	gate *gate // what images must pass; nil is none
 }
 
 // ForeignImage is an image for machines of another kind.
@@ -83,8 +85,16 @@ func provideImages(ctx context.Context, l Layout, which []*topology.Station, o I
 
 // noteImages gives stations what the images say that are here under their names
 // now, for a look at what `up` would do. One whose image isn't here is left
-// without.
-func noteImages(l Layout, which []*topology.Station) error {
+// without. A lock is heeded as by up.
+func noteImages(l Layout, t *topology.Topology) error {
+	which := stations(t)
+	g := &gate{}
+	if file := t.File(); file != "" {
+		var err error
+		if g.lock, err = ReadLock(LockOf(file)); err != nil {
+			return err
+		}
+	}
 	if len(wanted(which)) == 0 || !exists(l.images()) {
 		return nil
 	}
@@ -102,7 +112,11 @@ func noteImages(l Layout, which []*topology.Station) error {
 				return err
 			}
 		}
-		i, err := store.Here(s.Image, p)
+		name, err := g.pinned(wantedBy(s))
+		if err != nil {
+			return err
+		}
+		i, err := store.Here(name, p)
 		if err != nil {
 			return err
 		}
@@ -128,7 +142,7 @@ type PlannedImage struct {
 func PlannedImages(l Layout, t *topology.Topology) ([]PlannedImage, error) {
 	all := stations(t)
 	if os.Geteuid() == 0 {
-		if err := noteImages(l, all); err != nil {
+		if err := noteImages(l, t); err != nil {
 			return nil, err
 		}
 	}
@@ -221,12 +235,16 @@ func obtain(ctx context.Context, store *image.Store, w wantedImage, o ImageOptio
 func findOrFetch(ctx context.Context, store *image.Store, w wantedImage, o ImageOptions) (*image.Image, error) {
 	if w.digest != "" { // it has been up with that one, and is brought up again as it was
 		i, err := store.Find(w.digest)
+		if err == nil {
+			err = o.gate.pass(ctx, w, i.Digest, i.Index)
+		}
 		if err != nil {
 			return nil, err
 		}
 		return i, store.Unpack(ctx, i, image.AddOptions{Name: w.name, Progress: o.Progress})
 	}
 	how := image.ObtainOptions{Registry: o.Registry, Local: o.Local, Progress: o.Progress, Notice: o.Notice}
+	how.Check = func(ctx context.Context, digest, index v1.Hash) error { return o.gate.pass(ctx, w, digest, index) }
 	var err error
 	if w.platform != "" {
 		if how.Platform, err = image.ParsePlatform(w.platform); err != nil {
@@ -245,7 +263,15 @@ func findOrFetch(ctx context.Context, store *image.Store, w wantedImage, o Image
 		}
 		how.MaxAge = max(how.MaxAge, 1) // every_0s is always, but for a registry that doesn't answer
 	}
-	return image.Obtain(ctx, store, w.name, how)
+	name, err := o.gate.pinned(w)
+	if err != nil {
+		return nil, err
+	}
+	i, err := image.Obtain(ctx, store, name, how)
+	if err != nil && name != w.name {
+		err = o.gate.explain(store, w, err)
+	}
+	return i, err
 }
 
 // folders lists where an image's layers are, the topmost first.

@@ -10,6 +10,7 @@ import (
 
 	"platelayer/containers/image"
 	"platelayer/netplan/kernel"
+	"platelayer/policy"
 	"platelayer/topology"
 )
 
@@ -18,6 +19,8 @@ type Layout struct {
 	Run   string // what a reboot may take: /run/platelayer
 	Lib   string // what it may not: /var/lib/platelayer
 	NetNS string // where ip(8) looks namespaces up: /run/netns
+	// Policies are the files that say what may run; all of them count.
+	Policies []string
 }
 
 // kernelOptions says where the namespaces of a topology are.
@@ -32,8 +35,10 @@ func (l Layout) elsewhere(name string) string {
 
 // NewLayout gives the machine's layout; root moves it to a folder of its own.
 func NewLayout(root string) Layout {
-	l := Layout{Run: "/run/platelayer", Lib: "/var/lib/platelayer", NetNS: "/run/netns"}
+	l := Layout{Run: "/run/platelayer", Lib: "/var/lib/platelayer", NetNS: "/run/netns", Policies: []string{policy.File}}
 	if root != "" {
+		// Another place for the state is no way around the machine's policy.
+		l.Policies = append(l.Policies, filepath.Join(root, "policy.yaml"))
 		l.Run, l.Lib = filepath.Join(root, "run"), filepath.Join(root, "lib")
 	}
 	return l
@@ -56,6 +61,9 @@ func (l Layout) writable(name, container string) string {
 }
 
 func (l Layout) images() string { return filepath.Join(l.Lib, "images") }
+
+// signatures holds those that registries gave for images.
+func (l Layout) signatures() string { return filepath.Join(l.Lib, "signatures") }
 
 // layers is the folder that holds the unpacked layers of images.
 func (l Layout) layers() string { return filepath.Join(l.images(), "layers") }

@@ -65,6 +65,9 @@ func makeOneOff(ctx context.Context, l Layout, name string, of *topology.Station
 	if !found.running {
 		return nil, "", &NotUp{name}
 	}
+	if err := admitRecorded(ctx, l, found.intent); err != nil {
+		return nil, "", err
+	}
 	if err := attend(ctx, l, found.intent, found.state, true, o.Progress); err != nil {
 		return nil, "", err
 	}

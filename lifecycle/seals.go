@@ -179,6 +179,9 @@ func assembled(ctx context.Context, l Layout, t *topology.Topology, which []*top
 	if err != nil {
 		return err
 	}
+	if o.gate, err = newGate(l, t, t.File(), o.Registry); err != nil {
+		return err
+	}
 	images, provided, err := provideImages(ctx, l, which, o)
 	if err != nil {
 		return err

@@ -45,7 +45,8 @@ type UpResult struct {
 // does the work in launch or change. Whatever fails is undone, unless o.Keep.
 func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpResult, error) {
 	began := time.Now()
-	if _, err := netplan.Build(t); err != nil {
+	_, err := netplan.Build(t)
+	if err != nil {
 		return nil, err
 	}
 	if err := needRoot("bring a topology up"); err != nil {
@@ -58,6 +59,12 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 		return nil, err
 	}
 	noteContents(t)
+	if o.Images.gate, err = newGate(l, t, o.File, o.Images.Registry); err != nil {
+		return nil, err
+	}
+	if err := o.Images.gate.admit(stations(t)); err != nil {
+		return nil, err
+	}
 	images, provided, err := provideImages(ctx, l, stations(t), o.Images)
 	if err != nil {
 		return nil, err
@@ -434,7 +441,7 @@ func Pending(l Layout, t *topology.Topology, recreate bool, only []string) (chan
 		return nil, false, err
 	}
 	noteContents(t)
-	if err := noteImages(l, stations(t)); err != nil {
+	if err := noteImages(l, t); err != nil {
 		return nil, false, err
 	}
 	wanted := (&Intent{Topology: t}).withOneOffs(found.intent).Topology

@@ -3,6 +3,7 @@ package topology
 import (
 	"fmt"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -51,6 +52,14 @@ func (t *Topology) PlaceOf(kind, name string) string {
 		}
 	}
 	return t.source.text(position{line: 1, column: 1})
+}
+
+// File is the absolute path of the file; "" where the Topology is not from Load.
+func (t *Topology) File() string {
+	if t.source == nil {
+		return ""
+	}
+	return filepath.Join(t.Dir, filepath.Base(t.source.file))
 }
 
 func (s *source) text(at position) string {

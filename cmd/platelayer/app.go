@@ -42,6 +42,10 @@ type app struct {
 
 	profiles []string       // --profile
 	scale    map[string]int // of the scale command
+
+	// What load is told about while it reads; may be nil.
+	noteFile     func(path string)     // a file that the topology file names
+	noteVariable func(variable string) // one of the environment's
 }
 
 func (a *app) command() *cobra.Command {
@@ -92,8 +96,9 @@ func (a *app) command() *cobra.Command {
 		a.startCommand(), a.stopCommand(), a.restartCommand(), a.killCommand(), a.pauseCommand(), a.unpauseCommand(),
 		a.scaleCommand(), a.rmCommand(), a.eventsCommand(), a.inspectCommand(), a.statsCommand(), a.topCommand(), a.shellCommand(), a.cpCommand())
 	add("network", a.netCommand(), a.portCommand(), a.hostsCommand(), a.caCommand())
-	add("integrity", a.sealCommand(), a.verifyCommand())
+	add("integrity", a.sealCommand(), a.verifyCommand(), a.lockCommand())
 	add("machine", a.doctorCommand(), a.versionCommand())
+	add("images", a.commitCommand(), a.bundleCommand())
 	images := a.imageCommand() // whose rm has -f for --force
 	images.GroupID = "images"
 	c.AddCommand(images)
@@ -207,9 +212,18 @@ func (a *app) load(path string) (*topology.Topology, error) {
 		Dir:   filepath.Dir(abs),
 		Scale: a.scale,
 
-		ReadFile: lifecycle.ReadSource,
+		ReadFile: func(path string) ([]byte, error) {
+			data, err := lifecycle.ReadSource(path)
+			if err == nil && a.noteFile != nil {
+				a.noteFile(path)
+			}
+			return data, err
+		},
 		LookupEnv: func(key string) (string, bool) {
 			if v, ok := os.LookupEnv(key); ok {
+				if a.noteVariable != nil {
+					a.noteVariable(key)
+				}
 				return v, true
 			}
 			v, ok := dotenv[key]

@@ -10,6 +10,7 @@ import (
 
 	"platelayer/containers/image"
 	"platelayer/lifecycle"
+	"platelayer/policy"
 	"platelayer/topology"
 )
 
@@ -115,6 +116,10 @@ func classify(err error) (code int, hint string) {
 		lostBlob   *image.MissingError
 		damage     *image.DamageError
 		change     *image.ChangeError
+		badPolicy  *policy.BadError
+		forbidden  *policy.RefusedError
+		unlocked   *lifecycle.LockError
+		outside    *lifecycle.OutsideError
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
@@ -133,6 +138,16 @@ func classify(err error) (code int, hint string) {
 		return exitIntegrity, "if the change is meant, seal it anew with: platelayer seal"
 	case errors.As(err, &refused):
 		return exitIntegrity, "nothing was started or changed; if the change is meant, seal it anew with: platelayer seal"
+	case errors.As(err, &badPolicy):
+		return exitIntegrity, "nothing was started or changed; the machine's administrator can mend it: docs/policy.md"
+	case errors.As(err, &forbidden):
+		return exitIntegrity, "nothing was started or changed; the machine's administrator decides what may run: docs/policy.md"
+	case errors.As(err, &unlocked) && unlocked.Missing:
+		return exitIntegrity, "platelayer lock adds what is missing"
+	case errors.As(err, &unlocked):
+		return exitIntegrity, "if the change is meant, write the lock anew with: platelayer lock --remote"
+	case errors.As(err, &outside):
+		return exitFailed, "put them into that folder, and name them by paths that begin there"
 	case errors.As(err, &selection):
 		return exitInvalid, "enable its profile with --profile NAME, or name the station with --only"
 	case errors.As(err, &unready) && (errors.As(err, &station) || errors.As(err, &late)):

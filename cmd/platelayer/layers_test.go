@@ -23,18 +23,19 @@ func TestLayers(t *testing.T) {
 		"platelayer/integrity":         {},
 		"platelayer/graph":             {"platelayer/topology"},
 		"platelayer/authority":         {"platelayer/topology"},
+		"platelayer/policy":            {"platelayer/topology"},
 		"platelayer/backbone":          {"platelayer/topology", "platelayer/netplan"},
 		"platelayer/lifecycle": {"platelayer/topology", "platelayer/netplan", "platelayer/netplan/kernel", "platelayer/containers",
-			"platelayer/containers/native", "platelayer/containers/image", "platelayer/integrity", "platelayer/backbone", "platelayer/authority"},
+			"platelayer/containers/native", "platelayer/containers/image", "platelayer/integrity", "platelayer/backbone", "platelayer/authority", "platelayer/policy"},
 		"platelayer/cmd/platelayer": {"platelayer/topology", "platelayer/netplan", "platelayer/containers", "platelayer/containers/image",
-			"platelayer/integrity", "platelayer/backbone", "platelayer/graph", "platelayer/lifecycle"},
+			"platelayer/integrity", "platelayer/backbone", "platelayer/graph", "platelayer/lifecycle", "platelayer/policy"},
 	}
 	// Libraries with one user.
 	only := map[string][]string{
 		"github.com/spf13/cobra":           {"platelayer/cmd/platelayer"},
 		"github.com/vishvananda/netlink":   {"platelayer/netplan/kernel"},
 		"github.com/vishvananda/netns":     {"platelayer/netplan/kernel"},
-		"gopkg.in/yaml.v3":                 {"platelayer/topology", "platelayer/containers/image"},
+		"gopkg.in/yaml.v3":                 {"platelayer/topology", "platelayer/containers/image", "platelayer/policy"},
 		"github.com/moby/profiles/seccomp": {"platelayer/containers/native"},
 		"github.com/miekg/dns":             {"platelayer/backbone"},
 	}

@@ -56,6 +56,7 @@ func runScripts(t *testing.T, dir string) {
 			"killkeeper": killKeeperCommand,
 			"signal":     signalCommand,
 			"machine":    machineCommand,
+			"sign":       signCommand,
 			"registry":   registryCommand,
 			"publish":    publishCommand,
 			"unpacked":   unpackedCommand,

@@ -54,7 +54,10 @@ type AddOptions struct {
 	Asked    time.Time      // Image.Asked
 	Progress func(Progress) // called from several goroutines; may be nil
 	Parallel int            // blobs at a time; 0 is 4
-	Unpack   bool           // its layers, too, before it gets its name
+	// Check is asked whether the image may come, before any of its blobs is
+	// fetched; nil is yes.
+	Check  func(ctx context.Context, digest, index v1.Hash) error
+	Unpack bool // its layers, too, before it gets its name
 }
 
 func (o *AddOptions) tell(p Progress) {
@@ -85,6 +88,12 @@ func (s *Store) bring(ctx context.Context, manifest []byte, from Source, o *AddO
 	m, err := parseManifest(manifest)
 	if err != nil {
 		return nil, err
+	}
+	if o.Check != nil {
+		h, _, _ := v1.SHA256(bytes.NewReader(manifest))
+		if err := o.Check(ctx, h, o.Index); err != nil {
+			return nil, err
+		}
 	}
 	blobs := blobsOf(m)
 	for _, d := range blobs {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // ObtainOptions say how an image is obtained, and from whom.
@@ -19,6 +21,9 @@ type ObtainOptions struct {
 	Local    Local                     // Docker and Podman, asked for what the store lacks
 	Progress func(Progress)            // called from several goroutines; may be nil
 	Notice   func(string)              // may be nil
+	// Check is asked whether the image that was found may run: before its blobs
+	// are fetched from a registry, and before it is unpacked. nil is yes.
+	Check func(ctx context.Context, digest, index v1.Hash) error
 }
 
 // Obtain finds the image that a name means, and makes sure that its layers are
@@ -43,6 +48,11 @@ func Obtain(ctx context.Context, s *Store, name string, o ObtainOptions) (*Image
 	i, err := s.provide(ctx, ref, &o)
 	if err != nil {
 		return nil, err
+	}
+	if o.Check != nil {
+		if err := o.Check(ctx, i.Digest, i.Index); err != nil {
+			return nil, err
+		}
 	}
 	return i, s.Unpack(ctx, i, AddOptions{Name: ref.String(), Progress: o.Progress})
 }
@@ -84,7 +94,7 @@ func (s *Store) pull(ctx context.Context, ref Reference, o *ObtainOptions) (*Ima
 	if err != nil {
 		return nil, err
 	}
-	return r.Pull(ctx, s, ref, o.Platform, AddOptions{Progress: o.Progress})
+	return r.Pull(ctx, s, ref, o.Platform, AddOptions{Progress: o.Progress, Check: o.Check})
 }
 
 // fromLocal asks Docker and Podman; nil: they don't have it, or not for the platform.

@@ -100,12 +100,23 @@ func (f folderLayout) file(name string, _ int64, content io.Reader) error {
 }
 
 func (s *Store) writeLayout(ctx context.Context, images []Named, o SaveOptions, to layoutWriter) error {
+	index, err := s.layoutIndex(images, o)
+	if err != nil {
+		return err
+	}
+	if err := s.writeBlobs(ctx, images, to, func() error { return nil }); err != nil {
+		return err
+	}
+	return writeHeads(index, images, o, to)
+}
+
+// layoutIndex names images as others look for them.
+func (s *Store) layoutIndex(images []Named, o SaveOptions) (v1.IndexManifest, error) {
 	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
-	blobs := map[v1.Hash]bool{}
 	for _, i := range images {
 		size, err := s.blobSize(i.Digest)
 		if err != nil {
-			return err
+			return index, err
 		}
 		d := v1.Descriptor{MediaType: i.mediaType(), Digest: i.Digest, Size: size}
 		d.Platform = &v1.Platform{OS: i.Config.OS, Architecture: i.Config.Architecture, Variant: i.Config.Variant}
@@ -117,6 +128,14 @@ func (s *Store) writeLayout(ctx context.Context, images []Named, o SaveOptions, 
 			}
 		}
 		index.Manifests = append(index.Manifests, d)
+	}
+	return index, nil
+}
+
+// writeBlobs writes what images are of, each blob once, after what first writes.
+func (s *Store) writeBlobs(ctx context.Context, images []Named, to layoutWriter, first func() error) error {
+	blobs := map[v1.Hash]bool{}
+	for _, i := range images {
 		blobs[i.Digest], blobs[i.Manifest.Config.Digest] = true, true
 		for n := range i.Layers {
 			blobs[i.Layers[n].Digest] = true
@@ -126,6 +145,9 @@ func (s *Store) writeLayout(ctx context.Context, images []Named, o SaveOptions, 
 		if err := to.folder(dir); err != nil {
 			return err
 		}
+	}
+	if err := first(); err != nil {
+		return err
 	}
 	var names []v1.Hash
 	for h := range blobs {
@@ -137,7 +159,7 @@ func (s *Store) writeLayout(ctx context.Context, images []Named, o SaveOptions, 
 			return err
 		}
 	}
-	return writeHeads(index, images, o, to)
+	return nil
 }
 
 type head struct {

@@ -21,6 +21,8 @@ type unpacker struct {
 	parents []int // the unpacked layers below, the nearest first
 	limits  Limits
 	buffer  []byte
+	files   bool   // it is no layer: a whiteout's name is refused
+	owner   *Owner // whose all becomes, regular files and folders only; nil is as it says
 
 	here    string // the folder that dir is open at
 	dir     int
@@ -106,6 +108,15 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	name, err := within(h.Name)
 	if err != nil {
 		return err
+	}
+	if u.files && strings.HasPrefix(path.Base(name), whiteout) {
+		return bad("its name means something else in a layer")
+	}
+	if u.owner != nil {
+		if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir {
+			return bad("it is neither a regular file nor a folder")
+		}
+		h.Uid, h.Gid, h.Mode, h.PAXRecords = u.owner.UID, u.owner.GID, h.Mode&0o755, nil
 	}
 	if name == "." {
 		if h.Typeflag != tar.TypeDir {
@@ -290,6 +301,11 @@ func (u *unpacker) asBelow(parent int, base, name string, hides bool) error {
 	defer unix.Close(fd)
 	if hides {
 		if err := opaque(fd); err != nil {
+			return err
+		}
+	}
+	if u.owner != nil {
+		if err := unix.Fchown(fd, u.owner.UID, u.owner.GID); err != nil {
 			return err
 		}
 	}

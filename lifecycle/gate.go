@@ -1,0 +1,286 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"platelayer/containers/image"
+	"platelayer/policy"
+	"platelayer/topology"
+)
+
+// gate is what stations and their images must pass before anything of them is
+// fetched or made: the machine's policies and the topology's lock.
+type gate struct {
+	layout   Layout
+	topology *topology.Topology
+	policies []*policy.Policy
+	lock     *Lock // nil is none
+	registry func() (*image.Registry, error)
+}
+
+// newGate reads the policies, and the lock beside a topology file; file may be
+// "". registry, which may be nil, is asked for signatures.
+func newGate(l Layout, t *topology.Topology, file string, registry func() (*image.Registry, error)) (*gate, error) {
+	g := &gate{layout: l, topology: t, registry: registry}
+	for _, path := range l.Policies {
+		p, err := policy.Read(path)
+		if err != nil {
+			return nil, err
+		}
+		if p != nil {
+			g.policies = append(g.policies, p)
+		}
+	}
+	if file == "" {
+		return g, nil
+	}
+	var err error
+	g.lock, err = ReadLock(LockOf(file))
+	return g, err
+}
+
+// admit refuses stations that a policy doesn't allow or whose image the lock
+// doesn't have, all at once.
+func (g *gate) admit(which []*topology.Station) error {
+	var refused []policy.Refusal
+	for _, p := range g.policies {
+		refused = append(refused, p.Stations(g.topology, which)...)
+		for _, s := range which {
+			if s.Image == "" {
+				continue
+			}
+			ref, err := image.ParseReference(s.Image)
+			if err != nil {
+				return err
+			}
+			problem, rule, line := p.Named(policy.Image{Registry: ref.Registry, Repository: ref.Repository})
+			if problem != "" {
+				refused = append(refused, policy.Refusal{Rule: rule, Line: line, Place: g.topology.Place(s.ID(), "image", ""), Station: s.ID(), Problem: problem})
+			}
+		}
+	}
+	if len(refused) > 0 {
+		return &policy.RefusedError{Refusals: refused}
+	}
+	return g.covered(which)
+}
+
+// covered finds images that the lock doesn't have.
+func (g *gate) covered(which []*topology.Station) error {
+	if g.lock == nil {
+		return nil
+	}
+	e := &LockError{Path: g.lock.path, Missing: true}
+	for _, s := range which {
+		if s.Image == "" {
+			continue
+		}
+		locked, err := g.lock.find(s.Image, s.Platform)
+		if err != nil {
+			return err
+		}
+		if locked == nil {
+			e.Problems = append(e.Problems, strings.TrimPrefix(fmt.Sprintf("%s: station %q: the image %s is not in it", g.topology.Place(s.ID(), "image", ""), s.ID(), s.Image), ": "))
+		}
+	}
+	if len(e.Problems) > 0 {
+		return e
+	}
+	return nil
+}
+
+// pinned is the name under which an image is obtained: by the digest that the
+// lock has for it.
+func (g *gate) pinned(w wantedImage) (string, error) {
+	if g == nil || g.lock == nil {
+		return w.name, nil
+	}
+	locked, err := g.lock.find(w.name, w.platform)
+	if err != nil || locked == nil {
+		return w.name, err
+	}
+	ref, err := image.ParseReference(w.name)
+	if err != nil {
+		return "", err
+	}
+	if ref.Digest != "" && ref.Digest != locked.Index {
+		return w.name, nil // and pass compares
+	}
+	ref.Tag, ref.Digest = "", locked.Digest
+	return ref.String(), nil
+}
+
+// explain tells of another image that is here under the name where the locked
+// one can't be had.
+func (g *gate) explain(store *image.Store, w wantedImage, failed error) error {
+	p := image.MachinePlatform()
+	if w.platform != "" {
+		var err error
+		if p, err = image.ParsePlatform(w.platform); err != nil {
+			return failed
+		}
+	}
+	locked, _ := g.lock.find(w.name, w.platform)
+	have, err := store.Here(w.name, p)
+	if err != nil || have == nil || locked == nil || have.Digest.String() == locked.Digest {
+		return failed
+	}
+	return &LockError{Path: g.lock.path, Problems: []string{fmt.Sprintf("the image %s is %s here and %s in the lock, which can't be had: %v", w.name, have.Digest, locked.Digest, failed)}}
+}
+
+// pass refuses an image that turns out to be another than the lock has, or that
+// a policy doesn't allow.
+func (g *gate) pass(ctx context.Context, w wantedImage, digest, index v1.Hash) error {
+	if g == nil {
+		return nil
+	}
+	if g.lock != nil {
+		locked, err := g.lock.find(w.name, w.platform)
+		if err != nil {
+			return err
+		}
+		if locked == nil || locked.Digest != digest.String() {
+			e := &LockError{Path: g.lock.path, Problems: []string{fmt.Sprintf("the image %s is not in it", w.name)}, Missing: locked == nil}
+			if locked != nil {
+				e.Problems[0] = fmt.Sprintf("the image %s is %s, and %s in the lock", w.name, digest, locked.Digest)
+			}
+			return e
+		}
+	}
+	ref, err := image.ParseReference(w.name)
+	if err != nil {
+		return err
+	}
+	i := policy.Image{Registry: ref.Registry, Repository: ref.Repository, Digests: []string{digest.String()}}
+	if index != (v1.Hash{}) {
+		i.Digests = append(i.Digests, index.String())
+	}
+	var refused []policy.Refusal
+	for _, p := range g.policies {
+		problem, rule, line := p.Digested(i, func() ([]policy.Signature, error) { return g.signatures(ctx, p, ref, i.Digests) })
+		if problem == "" {
+			continue
+		}
+		for _, s := range stations(g.topology) {
+			if s.Image == w.name && s.Platform == w.platform {
+				refused = append(refused, policy.Refusal{Rule: rule, Line: line, Place: g.topology.Place(s.ID(), "image", ""), Station: s.ID(), Problem: problem})
+			}
+		}
+	}
+	if len(refused) > 0 {
+		return &policy.RefusedError{Refusals: refused}
+	}
+	return nil
+}
+
+// signatures gathers those of an image: the administrator's, the project's,
+// those that a registry gave earlier, and what it gives now. It needs no trust to
+// keep them anywhere: who signed is what counts.
+func (g *gate) signatures(ctx context.Context, p *policy.Policy, ref image.Reference, digests []string) ([]policy.Signature, error) {
+	var all []policy.Signature
+	var errs []error
+	for _, d := range digests {
+		name := strings.Replace(d, ":", "-", 1)
+		for _, file := range []string{
+			filepath.Join(p.SignaturesDir(), name+".minisig"), filepath.Join(p.SignaturesDir(), name+".json"),
+			filepath.Join(g.topology.Dir, "signatures", name+".minisig"), filepath.Join(g.topology.Dir, "signatures", name+".json"),
+			filepath.Join(g.layout.signatures(), name+".json"),
+		} {
+			data, err := ReadSource(file)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			var found []policy.Signature
+			if err == nil {
+				found, err = policy.ReadSignatures(data)
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("cannot read the signature %s: %w", file, err))
+			}
+			all = append(all, found...)
+		}
+	}
+	if len(all) > 0 || g.registry == nil {
+		return all, errors.Join(errs...)
+	}
+	for _, d := range digests {
+		found, err := g.ask(ctx, ref, d)
+		all, errs = append(all, found...), append(errs, err)
+	}
+	return all, errors.Join(errs...)
+}
+
+// ask asks an image's registry for signatures and keeps them.
+func (g *gate) ask(ctx context.Context, ref image.Reference, digest string) ([]policy.Signature, error) {
+	h, err := v1.NewHash(digest)
+	if err != nil {
+		return nil, err
+	}
+	registry, err := g.registry()
+	if err != nil {
+		return nil, err
+	}
+	given, err := registry.Signatures(ctx, ref, h)
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask for signatures: %w", err)
+	}
+	var all []policy.Signature
+	for _, s := range given {
+		if one, err := policy.CosignSignature(s.Payload, s.Signature); err == nil {
+			all = append(all, one)
+		}
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	if err := os.MkdirAll(g.layout.signatures(), 0o700); err != nil {
+		return all, err
+	}
+	text, err := json.Marshal(all)
+	if err == nil {
+		err = writeData(filepath.Join(g.layout.signatures(), strings.Replace(digest, ":", "-", 1)+".json"), text, false)
+	}
+	return all, err
+}
+
+// admitRecorded checks a topology that is up, or was, against the policies as
+// they are now.
+func admitRecorded(ctx context.Context, l Layout, i *Intent) error {
+	g, err := newGate(l, i.Topology, "", nil)
+	if err != nil || len(g.policies) == 0 {
+		return err
+	}
+	which := stations(i.Topology)
+	if err := g.admit(which); err != nil {
+		return err
+	}
+	list := slices.DeleteFunc(wanted(which), func(w wantedImage) bool { return w.digest == "" })
+	if len(list) == 0 {
+		return nil
+	}
+	store, err := image.OpenStore(l.images())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, w := range list {
+		found, err := store.Find(w.digest)
+		if err == nil {
+			err = g.pass(ctx, w, found.Digest, found.Index)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,277 @@
+package lifecycle
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"platelayer/containers/image"
+	"platelayer/topology"
+)
+
+// Lock says which image each name of a topology file means.
+type Lock struct {
+	Version int `json:"version"`
+	// Images has the digests by the whole name and the platform.
+	Images map[string]map[string]LockedImage `json:"images"`
+
+	path string
+}
+
+// LockedImage is an image of one platform.
+type LockedImage struct {
+	Digest string `json:"digest"`
+	Index  string `json:"index,omitempty"` // that it is of
+}
+
+const lockVersion = 1
+
+// LockOf is where the lock of a topology file is: platelayer.lock beside
+// platelayer.yaml.
+func LockOf(file string) string {
+	return strings.TrimSuffix(file, filepath.Ext(file)) + ".lock"
+}
+
+// LockError is a lock that doesn't agree with what is asked for.
+type LockError struct {
+	Path     string
+	Problems []string
+	Missing  bool // something is not in it
+}
+
+func (e *LockError) Error() string {
+	return fmt.Sprintf("%s does not agree:\n  %s", e.Path, strings.Join(e.Problems, "\n  "))
+}
+
+// ReadLock reads a lock; nil where there is none. One that can't be read proves
+// nothing, and is refused.
+func ReadLock(path string) (*Lock, error) {
+	text, err := ReadSource(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	l := &Lock{path: path}
+	if err == nil {
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.DisallowUnknownFields()
+		err = d.Decode(l)
+	}
+	if err == nil && l.Version != lockVersion {
+		err = fmt.Errorf("it has version %d, this program knows %d", l.Version, lockVersion)
+	}
+	if err != nil {
+		return nil, &LockError{Path: path, Problems: []string{"it cannot be read: " + err.Error()}}
+	}
+	return l, nil
+}
+
+// find gives what is locked for an image's name; nil is nothing.
+func (l *Lock) find(name, platform string) (*LockedImage, error) {
+	ref, err := image.ParseReference(name)
+	if err != nil {
+		return nil, err
+	}
+	p, err := platformOf(platform)
+	if err != nil {
+		return nil, err
+	}
+	locked, ok := l.Images[ref.String()][p.String()]
+	if !ok {
+		return nil, nil
+	}
+	return &locked, nil
+}
+
+func platformOf(text string) (image.Platform, error) {
+	if text == "" {
+		return image.MachinePlatform(), nil
+	}
+	return image.ParsePlatform(text)
+}
+
+// LockOptions are the choices of `lock`.
+type LockOptions struct {
+	Remote    bool     // ask the registries, though the image is here
+	Check     bool     // write nothing
+	Platforms []string // besides those of the stations
+	Registry  func() (*image.Registry, error)
+}
+
+// Locked is what Lock wrote.
+type Locked struct {
+	Path   string `json:"path"`
+	Images int    `json:"images"`
+}
+
+// lockKey is an image that a lock is to have.
+type lockKey struct{ name, platform string }
+
+// MakeLock writes the lock of a topology file, or checks it: a LockError tells
+// where it differs from the file or, asked to, from what the registries say.
+func MakeLock(ctx context.Context, l Layout, t *topology.Topology, o LockOptions) (*Locked, error) {
+	path := LockOf(t.File())
+	had, err := ReadLock(path)
+	if err != nil && (o.Check || had != nil) {
+		return nil, err
+	}
+	keys, err := lockKeys(stations(t), had, o.Platforms)
+	if err != nil {
+		return nil, err
+	}
+	done := &Locked{path, len(keys)}
+	if o.Check {
+		return done, checkLock(ctx, path, had, keys, o)
+	}
+	lock := &Lock{Version: lockVersion, Images: map[string]map[string]LockedImage{}}
+	for _, k := range keys {
+		found, err := resolveLocked(ctx, l, k, o)
+		if err != nil {
+			return nil, fmt.Errorf("cannot lock the image %s: %w", k.name, err)
+		}
+		if lock.Images[k.name] == nil {
+			lock.Images[k.name] = map[string]LockedImage{}
+		}
+		lock.Images[k.name][k.platform] = *found
+	}
+	text, err := json.MarshalIndent(lock, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return done, writeOwned(path, append(text, '\n'))
+}
+
+// lockKeys lists what a lock is to have: each image of the file for the platforms
+// of its stations, and for those that the lock has already.
+func lockKeys(which []*topology.Station, had *Lock, platforms []string) ([]lockKey, error) {
+	all := map[lockKey]bool{}
+	for _, s := range which {
+		if s.Image == "" {
+			continue
+		}
+		ref, err := image.ParseReference(s.Image)
+		if err != nil {
+			return nil, err
+		}
+		for _, text := range append([]string{s.Platform}, platforms...) {
+			p, err := platformOf(text)
+			if err != nil {
+				return nil, err
+			}
+			all[lockKey{ref.String(), p.String()}] = true
+		}
+		if had != nil {
+			for p := range had.Images[ref.String()] {
+				all[lockKey{ref.String(), p}] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(all), func(a, b lockKey) int {
+		return strings.Compare(a.name+" "+a.platform, b.name+" "+b.platform)
+	}), nil
+}
+
+// resolveLocked finds out what an image's name means: here, or in its registry.
+func resolveLocked(ctx context.Context, l Layout, k lockKey, o LockOptions) (*LockedImage, error) {
+	p, err := image.ParsePlatform(k.platform)
+	if err != nil {
+		return nil, err
+	}
+	if !o.Remote && os.Geteuid() == 0 && exists(l.images()) {
+		store, err := image.OpenStore(l.images())
+		if err != nil {
+			return nil, err
+		}
+		have, err := store.Here(k.name, p)
+		if err != nil {
+			return nil, err
+		}
+		if have != nil && have.Fits(p) {
+			found := &LockedImage{Digest: have.Digest.String()}
+			if have.Index.Hex != "" {
+				found.Index = have.Index.String()
+			}
+			return found, nil
+		}
+	}
+	ref, err := image.ParseReference(k.name)
+	if err != nil {
+		return nil, err
+	}
+	registry, err := o.Registry()
+	if err != nil {
+		return nil, err
+	}
+	m, err := registry.Resolve(ctx, ref, p)
+	if err != nil {
+		return nil, err
+	}
+	found := &LockedImage{Digest: m.Digest.String()}
+	if m.Index.Hex != "" {
+		found.Index = m.Index.String()
+	}
+	return found, nil
+}
+
+// checkLock lists where a lock differs.
+func checkLock(ctx context.Context, path string, had *Lock, keys []lockKey, o LockOptions) error {
+	e := &LockError{Path: path}
+	if had == nil {
+		if len(keys) == 0 {
+			return nil
+		}
+		return &LockError{Path: path, Problems: []string{"there is no such lock"}, Missing: true}
+	}
+	for _, k := range keys {
+		locked, ok := had.Images[k.name][k.platform]
+		if !ok {
+			e.Missing = true
+			e.Problems = append(e.Problems, fmt.Sprintf("the image %s for %s is not in it", k.name, k.platform))
+			continue
+		}
+		if !o.Remote {
+			continue
+		}
+		now, err := resolveLocked(ctx, Layout{}, k, o)
+		if err != nil {
+			return fmt.Errorf("cannot check the image %s: %w", k.name, err)
+		}
+		if now.Digest != locked.Digest {
+			e.Problems = append(e.Problems, fmt.Sprintf("the image %s for %s is %s now, and %s in the lock", k.name, k.platform, now.Digest, locked.Digest))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(had.Images)) {
+		if !slices.ContainsFunc(keys, func(k lockKey) bool { return k.name == name }) {
+			e.Problems = append(e.Problems, fmt.Sprintf("no station runs on the image %s, which is in it", name))
+		}
+	}
+	if len(e.Problems) > 0 {
+		return e
+	}
+	return nil
+}
+
+// writeOwned puts a file beside the user's own, as the user's.
+func writeOwned(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(text)
+	uid, gid := Invoker()
+	if err = errors.Join(err, f.Chmod(0o644), f.Chown(uid, gid), f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	return nil
+}
