@@ -25,6 +25,13 @@ func count(n int, what string) string {
 func (p *picture) describe() string {
 	var w strings.Builder
 	fmt.Fprintf(&w, "%s.", p.summary())
+	if len(p.passages) > 0 {
+		var texts []string
+		for _, way := range p.passages {
+			texts = append(texts, way.text)
+		}
+		fmt.Fprintf(&w, " The machine: %s.", strings.Join(texts, "; "))
+	}
 	for _, b := range p.boxes {
 		c := b.cluster
 		fmt.Fprintf(&w, " Cluster %s", c.Name)

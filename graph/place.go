@@ -60,7 +60,9 @@ type wire struct {
 // picture is all that is drawn, each thing with its place.
 type picture struct {
 	t        *topology.Topology
-	backbone rect
+	machine  rect
+	passages []passage
+	backbone rect   // of no height where it leads nowhere
 	said     string // in the backbone
 	boxes    []*box
 	wires    []*wire
@@ -70,8 +72,11 @@ type picture struct {
 
 func place(t *topology.Topology, o Options) *picture {
 	p := &picture{t: t, said: "routes between the clusters, answers DNS"}
-	if t.Backbone.Egress == "none" {
+	if !t.LetsOut() {
 		p.said += "; nothing leaves the machine"
+	}
+	if slices.ContainsFunc(t.Clusters, func(c topology.Cluster) bool { return connected(&c) }) {
+		p.passages = passages(t, o)
 	}
 	cards := map[string]*card{}
 	for i := range t.Clusters {
@@ -84,7 +89,7 @@ func place(t *topology.Topology, o Options) *picture {
 			cards[s.ID()] = k
 			all = append(all, k)
 		}
-		b.fill(all)
+		b.fill(t, all)
 		p.boxes = append(p.boxes, b)
 	}
 	p.join(cards)
@@ -95,7 +100,7 @@ func place(t *topology.Topology, o Options) *picture {
 
 // fill sorts cards into rows: those of a box are of one width, so that they
 // stand in columns.
-func (b *box) fill(all []*card) {
+func (b *box) fill(t *topology.Topology, all []*card) {
 	wide := 0.0
 	for _, k := range all {
 		wide = max(wide, k.w)
@@ -119,7 +124,7 @@ func (b *box) fill(all []*card) {
 		}
 		b.rows = append(b.rows, r)
 	}
-	name, about := heading(b.cluster)
+	name, about := heading(t, b.cluster)
 	b.name = name
 	b.w = 2*boxPad + float64(min(columns, len(all)))*(wide+cardGap) - cardGap
 	for _, text := range name {
@@ -205,9 +210,19 @@ func (p *picture) rowOf(k *card) *row {
 
 // stack gives the boxes their places, one below the other.
 func (p *picture) stack() {
-	const top, title = 58, 46
-	p.backbone = rect{margin, title + margin - 6, 2*16 + max(headFont.width("backbone"), plainFont.width(p.said)), top}
-	y := p.backbone.bottom() + boxGap
+	y := float64(46 + margin - 6)
+	p.machine, p.backbone = rect{x: margin, y: y}, rect{x: margin, y: y}
+	if lines := p.passageLines(); len(lines) > 0 {
+		p.machine.w, p.machine.h = 2*16+headFont.width("the machine"), 41+lineHeight*float64(len(lines))
+		for _, l := range lines {
+			p.machine.w = max(p.machine.w, 2*16+arrowRoom+plainFont.width(l.text))
+		}
+		y = p.machine.bottom() + boxGap
+	}
+	if slices.ContainsFunc(p.boxes, func(b *box) bool { return connected(b.cluster) }) {
+		p.backbone = rect{margin, y, 2*16 + max(headFont.width("backbone"), plainFont.width(p.said)), 58}
+		y = p.backbone.bottom() + boxGap
+	}
 	for _, b := range p.boxes {
 		b.x, b.y = boxX, y
 		y += boxPad - 4 + 20*float64(len(b.name)) + lineHeight*float64(len(b.about))
@@ -234,13 +249,32 @@ func (p *picture) stack() {
 			p.spine = b.inlet()
 		}
 	}
-	p.w = max(p.w, p.backbone.right())
-	p.backbone.w = p.w - p.backbone.x
+	p.w = max(p.w, p.machine.right(), p.backbone.right())
+	p.machine.w, p.backbone.w = p.w-p.machine.x, p.w-p.backbone.x
 	for _, b := range p.boxes { // of one width
 		b.w = p.w - b.x
 	}
 	p.w = max(p.w+margin, 2*margin+titleFont.width(p.t.Name)+plainFont.width(p.summary())+20)
 	p.h = y - boxGap + margin
+}
+
+// passageLine is a line of text in the machine's box; one that begins a passage
+// has an arrow before it.
+type passageLine struct {
+	passage
+	first bool
+}
+
+const arrowRoom = 20
+
+func (p *picture) passageLines() []passageLine {
+	var all []passageLine
+	for _, way := range p.passages {
+		for i, text := range wrap(way.text, widest) {
+			all = append(all, passageLine{passage{text, way.outward}, i == 0})
+		}
+	}
+	return all
 }
 
 // inline tells whether the cluster's gateway stands between it and the backbone.

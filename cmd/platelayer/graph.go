@@ -9,6 +9,8 @@ import (
 
 	"platelayer/graph"
 	"platelayer/lifecycle"
+	"platelayer/netplan"
+	"platelayer/topology"
 )
 
 func (a *app) graphCommand() *cobra.Command {
@@ -21,8 +23,9 @@ func (a *app) graphCommand() *cobra.Command {
 		Use:   "graph [FILE|NAME]",
 		Short: "Draw the network, for a wiki",
 		Long: `Draw the network, for a wiki: clusters with their switches, the backbone,
-gateways, links, addresses; of a topology that is named, and not its file, the
-state of its stations too.`,
+gateways, links, addresses, published ports, and what leads to the machine and
+outside; of a topology that is named, and not its file, the state of its stations
+too, and the ports that they got.`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, name, err := a.described(args)
@@ -33,7 +36,12 @@ state of its stations too.`,
 				if o.States, err = a.states(name); err != nil {
 					return err
 				}
+				if t, err = a.published(t, name); err != nil {
+					return err
+				}
 			}
+			uplink, _ := netplan.BuildUplink(t, nil)
+			o.Routed = uplink.Routes
 			text := ""
 			switch format {
 			case "svg":
@@ -59,6 +67,24 @@ state of its stations too.`,
 	c.Flags().StringVarP(&out, "output", "o", "", "write to this file")
 	c.Flags().StringVar(&format, "format", "svg", "svg, mermaid or dot")
 	return c
+}
+
+// published has the ports that a running topology really has in the place of
+// those of the file: free ones are chosen by up.
+func (a *app) published(t *topology.Topology, name string) (*topology.Topology, error) {
+	ports, err := lifecycle.Ports(a.layout(), name)
+	if err != nil || len(ports) == 0 {
+		return t, err
+	}
+	for _, s := range t.Stations() {
+		s.Ports = nil
+		for _, p := range ports {
+			if p.Station == s.ID() {
+				s.Ports = append(s.Ports, topology.Port{Target: p.Target, Protocol: p.Protocol, HostIP: p.HostIP, Published: p.Port})
+			}
+		}
+	}
+	return t, nil
 }
 
 // states are those of a topology's stations, in a word.
