@@ -44,7 +44,8 @@ type row struct {
 	bus   float64 // y
 	lanes int
 	used  int
-	under float64 // y of the first lane
+	under float64          // y of the first lane
+	share map[*box]float64 // the lanes of wires to a switch, by the switch's box
 }
 
 // wire joins a card and a switch or another card.
@@ -114,7 +115,7 @@ func (b *box) fill(t *topology.Topology, all []*card) {
 		columns = (n + rows - 1) / rows
 	}
 	for part := range slices.Chunk(all, columns) {
-		r := &row{cards: part}
+		r := &row{cards: part, share: map[*box]float64{}}
 		tall := 0.0
 		for _, k := range part {
 			tall = max(tall, k.h)
@@ -187,12 +188,16 @@ func (p *picture) join(cards map[string]*card) {
 	}
 	for _, w := range p.wires {
 		w.from.drops++
-		p.rowOf(w.from).lanes++
+		from := p.rowOf(w.from)
 		if w.to != nil {
+			from.lanes++
 			w.to.drops++
-			if r := p.rowOf(w.to); r != p.rowOf(w.from) {
+			if r := p.rowOf(w.to); r != from {
 				r.lanes++
 			}
+		} else if _, has := from.share[w.box]; !has {
+			from.share[w.box] = 0
+			from.lanes++
 		}
 	}
 }
@@ -292,6 +297,39 @@ func (b *box) inlet() float64 {
 	return b.rows[0].bus
 }
 
+// bundle is wires that run down the right side as one: those to one switch. A
+// link runs alone.
+type bundle struct {
+	wires       []*wire
+	top, bottom float64
+}
+
+func (b *bundle) meets(o *bundle) bool {
+	const lanes = 300 // below a card
+	return b.top <= o.bottom+lanes && o.top <= b.bottom+lanes
+}
+
+func (p *picture) bundles() []*bundle {
+	var all []*bundle
+	to := map[*box]*bundle{}
+	for _, w := range p.wires {
+		if w.to != nil {
+			all = append(all, &bundle{[]*wire{w}, min(w.from.y, w.to.y), max(w.from.y, w.to.y)})
+			continue
+		}
+		b := to[w.box]
+		if b == nil {
+			b = &bundle{top: w.box.y, bottom: w.box.y}
+			to[w.box] = b
+			all = append(all, b)
+		}
+		b.wires = append(b.wires, w)
+		b.top, b.bottom = min(b.top, w.from.y), max(b.bottom, w.from.y)
+	}
+	slices.SortStableFunc(all, func(a, b *bundle) int { return cmp.Compare(a.bottom-a.top, b.bottom-b.top) })
+	return all
+}
+
 // route leads wires below their cards and down the right side, the short ones
 // next to the boxes.
 func (p *picture) route() {
@@ -299,69 +337,63 @@ func (p *picture) route() {
 	for _, b := range p.boxes {
 		edge = max(edge, b.right())
 	}
-	span := func(w *wire) (top, bottom float64) {
-		a, b := w.from.y, 0.0
-		if w.to != nil {
-			b = w.to.y
-		} else {
-			b = w.box.y
-		}
-		return min(a, b), max(a, b)
-	}
-	far := slices.Clone(p.wires)
-	slices.SortStableFunc(far, func(a, b *wire) int {
-		at, ab := span(a)
-		bt, bb := span(b)
-		return cmp.Compare(ab-at, bb-bt)
-	})
-	var channels [][]*wire // each of wires that do not meet
+	var channels [][]*bundle // each of some that do not meet
 	hues := 0
-	for _, w := range far {
-		if w.link {
+	for _, b := range p.bundles() {
+		if w := b.wires[0]; w.link {
 			w.hue = hues
 			hues++
+			if p.rowOf(w.to) == p.rowOf(w.from) {
+				x1, y := p.leave(w.from, nil)
+				x2, _ := w.to.drop()
+				w.points = [][2]float64{{x1, w.from.bottom()}, {x1, y}, {x2, y}, {x2, w.to.bottom()}}
+				continue
+			}
 		}
-		x1, y1 := p.leave(w.from)
-		if w.to != nil && p.rowOf(w.to) == p.rowOf(w.from) {
-			x2, _ := w.to.drop()
-			w.points = [][2]float64{{x1, w.from.bottom()}, {x1, y1}, {x2, y1}, {x2, w.to.bottom()}}
-			continue
-		}
-		top, bottom := span(w)
-		at := slices.IndexFunc(channels, func(all []*wire) bool {
-			return !slices.ContainsFunc(all, func(o *wire) bool {
-				t, b := span(o)
-				return t <= bottom+300 && top <= b+300
-			})
-		})
+		at := slices.IndexFunc(channels, func(all []*bundle) bool { return !slices.ContainsFunc(all, b.meets) })
 		if at < 0 {
 			at = len(channels)
 			channels = append(channels, nil)
 		}
-		channels[at] = append(channels[at], w)
+		channels[at] = append(channels[at], b)
 		x := edge + 14 + 10*float64(at)
 		p.w = max(p.w, x+margin)
-		w.points = [][2]float64{{x1, w.from.bottom()}, {x1, y1}, {x, y1}}
-		if w.to != nil {
-			x2, y2 := p.leave(w.to)
-			w.points = append(w.points, [2]float64{x, y2}, [2]float64{x2, y2}, [2]float64{x2, w.to.bottom()})
-			continue
+		for _, w := range b.wires {
+			p.lead(w, x)
 		}
-		y, end := w.box.bottom()-boxPad-10, w.box.x+boxPad
-		if len(w.box.rows) > 0 {
-			r := w.box.rows[0]
-			y, end = r.bus, r.cards[len(r.cards)-1].middle()
-		}
-		w.points = append(w.points, [2]float64{x, y}, [2]float64{end, y})
 	}
 }
 
-// leave is where the next wire of a card leaves it, and its lane.
-func (p *picture) leave(k *card) (x, lane float64) {
+// lead draws a wire by way of x.
+func (p *picture) lead(w *wire, x float64) {
+	x1, y1 := p.leave(w.from, w.box)
+	w.points = [][2]float64{{x1, w.from.bottom()}, {x1, y1}, {x, y1}}
+	if w.to != nil {
+		x2, y2 := p.leave(w.to, nil)
+		w.points = append(w.points, [2]float64{x, y2}, [2]float64{x2, y2}, [2]float64{x2, w.to.bottom()})
+		return
+	}
+	y, end := w.box.bottom()-boxPad-10, w.box.x+boxPad
+	if len(w.box.rows) > 0 {
+		r := w.box.rows[0]
+		y, end = r.bus, r.cards[len(r.cards)-1].middle()
+	}
+	w.points = append(w.points, [2]float64{x, y}, [2]float64{end, y})
+}
+
+// leave is where the next wire of a card leaves it, and its lane: those of a row
+// to one switch have one.
+func (p *picture) leave(k *card, to *box) (x, lane float64) {
 	x, _ = k.drop()
 	r := p.rowOf(k)
+	if lane = r.share[to]; lane > 0 {
+		return x, lane
+	}
 	lane = r.under + laneGap*float64(r.used)
 	r.used++
+	if to != nil {
+		r.share[to] = lane
+	}
 	return x, lane
 }
 
