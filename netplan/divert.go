@@ -40,7 +40,7 @@ const (
 // divert plans what becomes of packets that a router of these routes has no way
 // for.
 func (b *builder) divert(n *Node) {
-	n.Divert = &Divert{Mark: DivertMark, Port: DivertPort, Hold: true, Own: ownDestinations(n), Optional: !b.t.LetsOut()}
+	n.Divert = &Divert{Mark: DivertMark, Port: DivertPort, Hold: true, Own: b.ownDestinations(n), Optional: !b.t.LetsOut()}
 	families := []netip.Prefix{everywhere(netip.IPv4Unspecified())}
 	if b.ipv6 {
 		families = append(families, everywhere(netip.IPv6Unspecified()))
@@ -51,11 +51,11 @@ func (b *builder) divert(n *Node) {
 	}
 }
 
-// ownDestinations are the subnets and routes of a node, and what never leaves a
-// link (RFC 6890): broadcast, multicast, IPv6's link-local addresses. IPv4's
+// ownDestinations are the subnets and routes of a node, what else the topology
+// has, be it out of the node's reach, and what never leaves a link (RFC 6890): broadcast, multicast, IPv6's link-local addresses. IPv4's
 // are diverted, for clouds serve their instances' secrets there and a station
 // has no other of these as its neighbour.
-func ownDestinations(n *Node) []netip.Prefix {
+func (b *builder) ownDestinations(n *Node) []netip.Prefix {
 	all := []netip.Prefix{uplinks4(), uplinks6()}
 	for _, text := range []string{"0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/127", "fe80::/10", "ff00::/8"} {
 		all = append(all, netip.MustParsePrefix(text))
@@ -67,6 +67,21 @@ func ownDestinations(n *Node) []netip.Prefix {
 	}
 	for _, r := range n.Routes {
 		all = append(all, r.To.Masked())
+	}
+	for _, c := range b.t.Clusters {
+		for _, s := range c.Subnets {
+			all = append(all, s.Masked())
+		}
+	}
+	for _, l := range b.t.Links {
+		for _, s := range l.Subnets {
+			all = append(all, s.Masked())
+		}
+	}
+	for _, s := range b.t.Stations() {
+		for _, a := range s.Loopback {
+			all = append(all, host(a))
+		}
 	}
 	return apartPrefixes(all)
 }
