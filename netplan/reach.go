@@ -3,6 +3,7 @@ package netplan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -21,7 +22,10 @@ const (
 	NoAddress   Why = "no address of that IP version"
 	Loop        Why = "a loop"
 	OwnAddress  Why = "the sender's address is its own"
+	OtherVLAN   Why = "the next hop is in another VLAN"
 	Filtered    Why = "rp_filter"
+	// Outside is of what no node has: egress decides.
+	Outside Why = "it is outside"
 )
 
 // Hop is a node that a packet passes.
@@ -82,6 +86,22 @@ func (w *Network) Reach(netns string, to netip.Addr) Reach {
 	return r
 }
 
+// Leaves follows what a node sends to where no node is: where that is not
+// Outside, the node reaches nothing outside. The address stands for all others;
+// netip.Addr{} is returned where the plan has a place for each of those tried.
+func (w *Network) Leaves(netns string) Path {
+	for _, text := range []string{"198.18.0.1", "100.64.0.1", "203.0.113.1", "198.51.100.1", "3fff::1", "2001:db8::1", "fdff::1"} {
+		to := netip.MustParseAddr(text)
+		if slices.ContainsFunc(w.order, func(r *router) bool { return r.Station == "" && !r.diverts(to) }) {
+			continue
+		}
+		if p := w.Reach(netns, to).There; p.Why != NoAddress {
+			return p
+		}
+	}
+	return Path{Why: NoRoute}
+}
+
 // walk follows one packet, and returns where it ends. An invalid src is left to
 // the sender's kernel.
 func (w *Network) walk(at *router, src, dst netip.Addr) (Path, *router) {
@@ -105,6 +125,8 @@ func (w *Network) walk(at *router, src, dst netip.Addr) (Path, *router) {
 			return stop("")
 		case in != "" && !at.forwards[version(dst)]:
 			return stop(NotForward)
+		case in != "" && at.diverts(dst):
+			return stop(Outside)
 		}
 		e, ok := at.lookup(src, dst)
 		if !ok {
@@ -132,7 +154,10 @@ func (w *Network) walk(at *router, src, dst netip.Addr) (Path, *router) {
 			return stop(Isolated)
 		}
 		next := w.neighbour(at.wire[e.Dev], h.Next, at)
-		if next == nil {
+		switch {
+		case next == nil && w.neighbour(at.bridge[e.Dev], h.Next, at) != nil:
+			return stop(OtherVLAN)
+		case next == nil:
 			return stop(Nobody)
 		}
 		p.Hops = append(p.Hops, h)
@@ -195,6 +220,8 @@ func (r *Reach) verdict() string {
 	switch {
 	case broken == nil:
 		return "is reached"
+	case broken.Why == Outside:
+		return "is outside"
 	case broken == &r.There:
 		return "is not reached: " + string(broken.Why)
 	}
