@@ -30,16 +30,6 @@ func (e *VersionError) Error() string {
 	return fmt.Sprintf("the other side speaks version %d of the protocol, this one version %d", e.Theirs, e.Ours)
 }
 
-// Serve is the keeper's side in one call: see Keeper. ready, when not nil, is
-// called once, when the backbone answers DNS.
-func Serve(ctx context.Context, conn *os.File, cfg Config, dial DialFunc, ready func()) error {
-	k, err := NewKeeper(conn, dial)
-	if err != nil {
-		return err
-	}
-	return k.Serve(ctx, cfg, ready)
-}
-
 // Keeper is the keeper's end of the connection to the backbone.
 type Keeper struct {
 	pipe *pipe
