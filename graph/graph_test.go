@@ -90,7 +90,7 @@ func TestGolden(t *testing.T) {
 
 // TestPictures wants the pictures that the documents show to be those of today.
 func TestPictures(t *testing.T) {
-	for _, name := range []string{"hello", "shop", "life", "routing"} {
+	for _, name := range []string{"hello", "shop", "life", "network", "routing"} {
 		top, err := load(t, "../examples/"+name+"/platelayer.yaml").Select(topology.Selection{})
 		if err != nil {
 			t.Fatal(err)
