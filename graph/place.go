@@ -230,6 +230,9 @@ func (p *picture) stack() {
 	}
 	for _, b := range p.boxes {
 		b.x, b.y = boxX, y
+		if p.backbone.h == 0 {
+			b.x = margin
+		}
 		y += boxPad - 4 + 20*float64(len(b.name)) + lineHeight*float64(len(b.about))
 		for _, r := range b.rows {
 			r.bus = y + 16

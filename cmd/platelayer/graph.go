@@ -26,6 +26,9 @@ func (a *app) graphCommand() *cobra.Command {
 gateways, links, addresses, published ports, and what leads to the machine and
 outside; of a topology that is named, and not its file, the state of its stations
 too, and the ports that they got.`,
+		Example: `  platelayer graph -o network.svg
+  platelayer graph --dark shop > shop.svg
+  platelayer graph --format dot | dot -Tpng > network.png`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, name, err := a.described(args)

@@ -17,7 +17,7 @@ func (a *app) netDNSCommand() *cobra.Command {
 	count := 0
 	c := a.jsonFlag(&cobra.Command{
 		Use:   "dns [TOPOLOGY]",
-		Short: "Print DNS questions as stations ask them: who, what, the answer and where it is from",
+		Short: "Print DNS questions as stations ask them, and what they are answered",
 		Long: `Print each DNS question that the backbone answers from now on, until you press
 Ctrl-C or the topology is down: when, which station asked for what, the answer, and
 where it is from: own (the topology's names), cache or upstream. Nothing is noted
@@ -25,6 +25,8 @@ while nobody looks.
 
 The topology is the one named, that of -n, of the file in this folder or of -f, or
 the only one that is up.`,
+		Example: `  platelayer net dns
+  platelayer net dns --count 1 --json shop`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			name := strings.Join(args, "")

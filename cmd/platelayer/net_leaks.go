@@ -21,10 +21,15 @@ func (a *app) netLeaksCommand() *cobra.Command {
 		Short: "List what stations tried to reach outside of the topology",
 		Long: `List what stations tried to reach outside of the topology since it came up: the
 address, the name that DNS has called it, how often, when first and last, and
-what became of it. allowed: it was connected, or for udp sent. refused: egress
-does not allow it, and nothing left the machine. failed: outside, or the
-machine could not. A line of protocol dns is a name that was asked for and not
-passed on.`,
+what became of it:
+
+  allowed   it was connected; of udp and icmp (ping): sent
+  refused   egress does not allow it, and nothing left the machine
+  failed    outside did not take it, or the machine could not
+
+A line of protocol dns is a name that was asked for and not passed on.`,
+		Example: `  platelayer net leaks
+  platelayer net leaks --follow --json shop`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			name, err := a.target(args)

@@ -43,6 +43,9 @@ Columns are where addresses are: on a cluster's switch, on links, on loopbacks.
 A number like 3/4 is how many of all pairs of a station and an address are
 connected; - is none to ask. EGRESS is what a cluster's stations, or one that
 differs from them, may reach outside of the topology.`,
+		Example: `  platelayer net
+  platelayer net www1 db
+  platelayer net -f edited.yaml www1 198.51.100.7`,
 		Args: atMost(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			file := args
