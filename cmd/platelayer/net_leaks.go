@@ -17,7 +17,7 @@ import (
 func (a *app) netLeaksCommand() *cobra.Command {
 	var follow bool
 	c := a.jsonFlag(&cobra.Command{
-		Use:   "leaks [TOPOLOGY]",
+		Use:   "leaks [FILE|NAME]",
 		Short: "List what stations tried to reach outside of the topology",
 		Long: `List what stations tried to reach outside of the topology since it came up: the
 address, the name that DNS has called it, how often, when first and last, and
@@ -30,7 +30,7 @@ what became of it:
 A line of protocol dns is a name that was asked for and not passed on.`,
 		Example: `  platelayer net leaks
   platelayer net leaks --follow --json shop`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			name, err := a.target(args)
 			if err != nil {
