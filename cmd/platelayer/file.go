@@ -183,7 +183,8 @@ Only root can see what runs.`,
 				lifecycle.WriteChanges(a.stdout, changes)
 				return nil
 			}
-			_, err = a.stdout.WriteString(plan.Text())
+			uplink, _ := netplan.BuildUplink(t, nil) // on a machine without networks of its own there
+			_, err = a.stdout.WriteString(plan.Text() + uplink.Text(t.Name+".backbone"))
 			return err
 		},
 	})
