@@ -221,6 +221,10 @@ func (g *guard) asked(all []backbone.Asked) {
 	p := g.policy
 	g.mu.Unlock()
 	for _, a := range all {
-		g.leaks.add(Leak{Station: p.who(a.From).name, Protocol: "dns", Name: a.Name, Outcome: LeakRefused, Reason: "no upstream resolver"}, a.Count)
+		s, why := p.who(a.From), "no upstream resolver"
+		if s.egress == topology.EgressNone {
+			why = "egress is none"
+		}
+		g.leaks.add(Leak{Station: s.name, Protocol: "dns", Name: a.Name, Outcome: LeakRefused, Reason: why}, a.Count)
 	}
 }
