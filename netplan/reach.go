@@ -51,11 +51,14 @@ type Path struct {
 // Reach is whether a node reaches an address: there and back.
 type Reach struct {
 	There Path  `json:"there"`
-	Back  *Path `json:"back,omitempty"` // nil where nothing arrives
+	Back  *Path `json:"back,omitempty"` // nil where nothing arrives, be it outside
 }
 
 // OK tells whether an answer comes back.
-func (r *Reach) OK() bool { return r.Back != nil && r.Back.Why == "" }
+func (r *Reach) OK() bool { return r.There.Why == "" && r.Back != nil && r.Back.Why == "" }
+
+// Leaves tells whether what is outside can answer, where egress lets it.
+func (r *Reach) Leaves() bool { return r.There.Why == Outside && r.Back.Why == "" }
 
 // Broken is the path that ends too early; nil where none does.
 func (r *Reach) Broken() *Path {
@@ -79,27 +82,27 @@ func (w *Network) Reach(netns string, to netip.Addr) Reach {
 	}
 	there, end := w.walk(from, netip.Addr{}, to)
 	r := Reach{There: there}
-	if there.Why == "" {
+	if there.Why == "" || there.Why == Outside {
 		back, _ := w.walk(end, to, there.From)
 		r.Back = &back
 	}
 	return r
 }
 
-// Leaves follows what a node sends to where no node is: where that is not
-// Outside, the node reaches nothing outside. The address stands for all others;
-// netip.Addr{} is returned where the plan has a place for each of those tried.
-func (w *Network) Leaves(netns string) Path {
+// Elsewhere follows what a node sends to where no node is. The address stands
+// for all others: the first of those tried that the plan has no place for and
+// that is of an IP version of the node's.
+func (w *Network) Elsewhere(netns string) Reach {
 	for _, text := range []string{"198.18.0.1", "100.64.0.1", "203.0.113.1", "198.51.100.1", "3fff::1", "2001:db8::1", "fdff::1"} {
 		to := netip.MustParseAddr(text)
 		if slices.ContainsFunc(w.order, func(r *router) bool { return r.Station == "" && !r.diverts(to) }) {
 			continue
 		}
-		if p := w.Reach(netns, to).There; p.Why != NoAddress {
-			return p
+		if r := w.Reach(netns, to); r.There.Why != NoAddress {
+			return r
 		}
 	}
-	return Path{Why: NoRoute}
+	return Reach{There: Path{Why: NoRoute}}
 }
 
 // walk follows one packet, and returns where it ends. An invalid src is left to
@@ -220,8 +223,10 @@ func (r *Reach) verdict() string {
 	switch {
 	case broken == nil:
 		return "is reached"
-	case broken.Why == Outside:
+	case r.Leaves():
 		return "is outside"
+	case r.There.Why == Outside:
+		return "is outside, but no answer comes back: " + string(r.Back.Why)
 	case broken == &r.There:
 		return "is not reached: " + string(broken.Why)
 	}

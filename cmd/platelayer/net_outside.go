@@ -14,7 +14,7 @@ import (
 type wayOutside struct {
 	From string `json:"from"` // a cluster, or one of its stations that differs
 	// Egress is what holds for them; "" where no packet of theirs gets to the
-	// backbone.
+	// backbone, or none from there to them.
 	Egress string      `json:"egress"`
 	Why    netplan.Why `json:"why,omitempty"` // for that
 }
@@ -27,10 +27,13 @@ func waysOutside(t *topology.Topology, network *netplan.Network) []wayOutside {
 		of := make([]wayOutside, len(c.Stations))
 		for j := range c.Stations {
 			s := &c.Stations[j]
-			if p := network.Leaves(t.ContainerName(s)); p.Why == netplan.Outside {
+			switch r := network.Elsewhere(t.ContainerName(s)); {
+			case r.Leaves():
 				of[j].Egress = t.EgressOf(c, s)
-			} else {
-				of[j].Why = p.Why
+			case r.There.Why == netplan.Outside:
+				of[j].Why = r.Back.Why
+			default:
+				of[j].Why = r.There.Why
 			}
 			counts[of[j]]++
 		}

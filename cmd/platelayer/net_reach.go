@@ -86,7 +86,7 @@ func (a *app) printWays(t *topology.Topology, network *netplan.Network, from, to
 	if address, err := netip.ParseAddr(to); err == nil {
 		r := network.Reach(netns, address)
 		way := wayBetween{From: s.ID(), To: address.String(), Address: address, OK: r.OK(), Reach: r}
-		if r.There.Why == netplan.Outside {
+		if r.Leaves() {
 			way.Egress = t.EgressOf(&t.Clusters[slices.IndexFunc(t.Clusters, func(c topology.Cluster) bool { return c.Name == s.Cluster })], s)
 		}
 		ways = append(ways, way)
