@@ -46,10 +46,7 @@ func (l *loader) resolveInterfaces() {
 				target := byName[to.text]
 				switch {
 				case target == nil:
-					hint := "its clusters are " + orList(firstFew(names))
-					if guess := nearest(to.text, names); guess != "" {
-						hint = fmt.Sprintf("did you mean %s?", guess)
-					}
+					hint := nearestHint(to.text, names, "its clusters are "+orList(firstFew(names)))
 					s.unsure = true
 					l.spoil(to, fmt.Sprintf("there is no cluster %s", quoted(to.text)), hint)
 					continue

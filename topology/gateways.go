@@ -199,10 +199,7 @@ func (l *loader) resolveMeetings() {
 			case slices.Contains(names, n.text):
 				c.out.Allow = append(c.out.Allow, n.text)
 			default:
-				hint := "its clusters are " + orList(firstFew(names))
-				if guess := nearest(n.text, names); guess != "" {
-					hint = fmt.Sprintf("did you mean %s?", guess)
-				}
+				hint := nearestHint(n.text, names, "its clusters are "+orList(firstFew(names)))
 				l.spoil(n, fmt.Sprintf("there is no cluster %s", quoted(n.text)), hint)
 			}
 		}

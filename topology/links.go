@@ -72,10 +72,7 @@ func (l *loader) linkEnd(d *linkDraft, i int, item *node) {
 		}
 		l.spoil(ref, fmt.Sprintf("station %s is several", quoted(ref.text)), "write "+orList(firstFew(ids)))
 	default:
-		hint := "an endpoint is STATION or CLUSTER/STATION"
-		if guess := nearest(ref.text, l.stationNames()); guess != "" {
-			hint = fmt.Sprintf("did you mean %s?", guess)
-		}
+		hint := nearestHint(ref.text, l.stationNames(), "an endpoint is STATION or CLUSTER/STATION")
 		l.spoil(ref, fmt.Sprintf("there is no station %s", quoted(ref.text)), hint)
 	}
 	d.unsure = d.unsure || d.ends[i] == nil
