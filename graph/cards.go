@@ -225,7 +225,7 @@ func heading(t *topology.Topology, c *topology.Cluster) (name []string, about []
 		about = append(about, line{left: "transit", right: s.String(), font: plainFont, role: muted})
 	}
 	switch {
-	case !connected(c):
+	case !c.Connected():
 		say("no backbone")
 	case c.Isolated:
 		say("isolated")
@@ -234,7 +234,7 @@ func heading(t *topology.Topology, c *topology.Cluster) (name []string, about []
 			say("%s", text)
 		}
 	}
-	if connected(c) {
+	if c.Connected() {
 		if text := egressNote(c.Egress, t.EgressOf(nil, nil)); text != "" {
 			say("%s", text)
 		}
@@ -246,9 +246,4 @@ func heading(t *topology.Topology, c *topology.Cluster) (name []string, about []
 		say("open to the machine's interfaces")
 	}
 	return name, about
-}
-
-// connected tells whether the backbone leads into a cluster.
-func connected(c *topology.Cluster) bool {
-	return len(c.BackboneAddresses) > 0 || len(c.Transit) > 0
 }

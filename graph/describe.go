@@ -39,7 +39,7 @@ func (p *picture) describe() string {
 			fmt.Fprintf(&w, "%s %s", map[bool]string{true: ",", false: " and"}[i == 0], s)
 		}
 		switch {
-		case !connected(c):
+		case !c.Connected():
 			w.WriteString(", without the backbone")
 		case c.Isolated:
 			w.WriteString(", isolated")

@@ -58,7 +58,7 @@ func reached(t *topology.Topology, routed []netip.Prefix) (names []string, every
 		switch {
 		case slices.ContainsFunc(c.Subnets, func(s netip.Prefix) bool { return slices.Contains(routed, s.Masked()) }):
 			names = append(names, c.Name)
-		case connected(c):
+		case c.Connected():
 			every = false
 		}
 	}

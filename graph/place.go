@@ -63,7 +63,8 @@ type picture struct {
 	t        *topology.Topology
 	machine  rect
 	passages []passage
-	backbone rect   // of no height where it leads nowhere
+	leads    bool // the backbone, somewhere
+	backbone rect
 	said     string // in the backbone
 	boxes    []*box
 	wires    []*wire
@@ -76,7 +77,8 @@ func place(t *topology.Topology, o Options) *picture {
 	if !t.LetsOut() {
 		p.said += "; nothing leaves the machine"
 	}
-	if slices.ContainsFunc(t.Clusters, func(c topology.Cluster) bool { return connected(&c) }) {
+	p.leads = slices.ContainsFunc(t.Clusters, func(c topology.Cluster) bool { return c.Connected() })
+	if p.leads {
 		p.passages = passages(t, o)
 	}
 	cards := map[string]*card{}
@@ -224,13 +226,13 @@ func (p *picture) stack() {
 		}
 		y = p.machine.bottom() + boxGap
 	}
-	if slices.ContainsFunc(p.boxes, func(b *box) bool { return connected(b.cluster) }) {
+	if p.leads {
 		p.backbone = rect{margin, y, 2*16 + max(headFont.width("backbone"), plainFont.width(p.said)), 58}
 		y = p.backbone.bottom() + boxGap
 	}
 	for _, b := range p.boxes {
 		b.x, b.y = boxX, y
-		if p.backbone.h == 0 {
+		if !p.leads {
 			b.x = margin
 		}
 		y += boxPad - 4 + 20*float64(len(b.name)) + lineHeight*float64(len(b.about))
@@ -253,7 +255,7 @@ func (p *picture) stack() {
 		b.h = y + boxPad - b.y
 		y = b.bottom() + boxGap
 		p.w = max(p.w, b.right())
-		if connected(b.cluster) {
+		if b.cluster.Connected() {
 			p.spine = b.inlet()
 		}
 	}

@@ -72,14 +72,14 @@ func (d *drawing) arrow(x, top, bottom float64, up bool) {
 }
 
 func (d *drawing) backbone(p *picture) {
-	if p.backbone.h == 0 {
+	if !p.leads {
 		return
 	}
 	if p.spine > 0 {
 		d.line(5, d.spine, "", [2]float64{spineX, p.backbone.bottom() - 4}, [2]float64{spineX, p.spine})
 	}
 	for _, b := range p.boxes {
-		if !connected(b.cluster) {
+		if !b.cluster.Connected() {
 			continue
 		}
 		dash := ""
@@ -110,7 +110,7 @@ func (d *drawing) wiring(b *box) {
 	}
 	for i, r := range b.rows {
 		from, to := r.cards[0].middle(), r.cards[len(r.cards)-1].middle()
-		if len(b.rows) > 1 || connected(b.cluster) && !b.inline() {
+		if len(b.rows) > 1 || b.cluster.Connected() && !b.inline() {
 			from, to = min(from, side), max(to, side)
 		}
 		d.line(4, hue, "", [2]float64{from, r.bus}, [2]float64{to, r.bus})

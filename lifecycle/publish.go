@@ -382,7 +382,7 @@ func reached(t *topology.Topology, s *topology.Station) []netip.Addr {
 	has := map[string]bool{}
 	for i := range t.Clusters {
 		c := &t.Clusters[i]
-		has[c.Name] = len(c.BackboneAddresses) > 0 || len(c.Transit) > 0
+		has[c.Name] = c.Connected()
 	}
 	var addresses []netip.Addr
 	if has[s.Cluster] {

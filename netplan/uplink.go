@@ -62,7 +62,7 @@ func BuildUplink(t *topology.Topology, taken []netip.Prefix) (u Uplink, left []n
 	for i := range t.Clusters {
 		c := &t.Clusters[i]
 		taken = append(taken, c.Subnets...)
-		if len(c.BackboneAddresses) == 0 && len(c.Transit) == 0 || t.Backbone.HostRoutes == "false" {
+		if !c.Connected() || t.Backbone.HostRoutes == "false" {
 			continue
 		}
 		for _, s := range c.Subnets {

@@ -17,6 +17,9 @@ func (t *Topology) Stations() []*Station {
 	return all
 }
 
+// Connected tells whether the backbone leads into the cluster.
+func (c *Cluster) Connected() bool { return len(c.BackboneAddresses) > 0 || len(c.Transit) > 0 }
+
 // Lookup finds the station that a user names: "station" where that is the
 // only one of its name, "cluster/station", or the container's full name. A
 // group's name is that of its only member.
