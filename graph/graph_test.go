@@ -156,7 +156,7 @@ clusters:
     stations:
       w: {ports: ["[2001:db8::1]:8080:80", "80", "5300-5310:53/udp", "1:1", "3:1", "5:1", "7:1", "9:1", "11:1"]}
       x: {egress: [198.51.100.200, "a.long.name.in.a.list.example:443"]}
-  b: {subnet: 9.9.9.0/24, egress: none, switch: host, attach: [eth7, tap0], stations: {y: {vlans: [10, 20, 30, 40, 50, 60, 70]}}}
+  b: {subnet: 9.9.9.0/24, egress: none, switch: host, attach: [eth7, '<b>&"'], stations: {y: {vlans: [10, 20, 30, 40, 50, 60, 70]}}}
 `
 
 // TestRoom: texts are whole, inside of the picture, and lie neither on each
