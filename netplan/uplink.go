@@ -101,32 +101,6 @@ func BuildUplink(t *topology.Topology, taken []netip.Prefix) (u Uplink, left []n
 // Needed tells whether there is anything for the uplink to do.
 func (u *Uplink) Needed() bool { return len(u.Routes) > 0 }
 
-// Text is the uplink in iproute2's words: on the machine, and then in the
-// backbone's namespace. "" is none.
-func (u *Uplink) Text(backbone string) string {
-	if !u.Needed() {
-		return ""
-	}
-	var w strings.Builder
-	fmt.Fprintf(&w, "\n# the machine\nlink add %s address %s type veth peer name %s netns %s address %s\n", u.Name, u.MAC, UplinkPeer, backbone, u.PeerMAC)
-	fmt.Fprintf(&w, "link set %s up\n", u.Name)
-	for _, a := range u.Addresses {
-		fmt.Fprintln(&w, AddressText(u.Name, a, false))
-	}
-	for _, to := range u.Routes {
-		for _, a := range u.Addresses {
-			if a.Addr().Is4() == to.Addr().Is4() {
-				fmt.Fprintf(&w, "route add %s via %s dev %s\n", to, Other(a), u.Name)
-			}
-		}
-	}
-	fmt.Fprintf(&w, "-n %s link set %s up\n", backbone, UplinkPeer)
-	for _, a := range u.Addresses {
-		fmt.Fprintf(&w, "-n %s %s\n", backbone, AddressText(UplinkPeer, netip.PrefixFrom(Other(a), a.Bits()), false))
-	}
-	return w.String()
-}
-
 // nobodys tells whether a subnet is of ranges that nobody has on the internet:
 // private (RFC 1918), unique local (RFC 4193), shared (RFC 6598),
 // documentation (RFC 5737, RFC 3849, RFC 9637) and benchmarking (RFC 2544).

@@ -183,8 +183,7 @@ Only root can see what runs.`,
 				lifecycle.WriteChanges(a.stdout, changes)
 				return nil
 			}
-			uplink, _ := netplan.BuildUplink(t, nil) // on a machine without networks of its own there
-			_, err = a.stdout.WriteString(plan.Text() + uplink.Text(t.Name+".backbone"))
+			_, err = a.stdout.WriteString(plan.Text())
 			return err
 		},
 	})
