@@ -123,7 +123,7 @@ func (c *change) begin() error {
 		return err
 	}
 	wanted := map[string]bool{}
-	for _, s := range stations(c.new.Topology) {
+	for _, s := range c.new.Topology.Stations() {
 		wanted[c.new.Topology.ContainerName(s)] = true
 	}
 	k.announce(slices.DeleteFunc(slices.Clone(all), func(m *member) bool { return !wanted[m.container()] }))
@@ -281,7 +281,7 @@ func (c *change) redefine(ctx context.Context) error {
 	errs := []error{k.configureBackbone(ctx)}
 	closeOld()
 	olds := map[string]*topology.Station{}
-	for _, s := range stations(c.old.Topology) {
+	for _, s := range c.old.Topology.Stations() {
 		olds[s.ID()] = s
 	}
 	for _, m := range c.kept {

@@ -102,7 +102,7 @@ func stopAll(ctx context.Context, l Layout, name string, progress func(Progress)
 	t := intent.Topology
 	var list []*topology.Station
 	var ids []string
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		if states[t.ContainerName(s)] != nil {
 			list = append(list, s)
 			ids = append(ids, s.ID())

@@ -21,7 +21,7 @@ const loopbackHosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-lo
 func hosts(t *topology.Topology, s *topology.Station) string {
 	var b strings.Builder
 	b.WriteString(loopbackHosts)
-	names := s.Name + "." + cluster(t, s.Cluster).Domain + " " + s.Name
+	names := s.Name + "." + t.Cluster(s.Cluster).Domain + " " + s.Name
 	if s.Hostname != s.Name {
 		names += " " + s.Hostname
 	}
@@ -29,7 +29,7 @@ func hosts(t *topology.Topology, s *topology.Station) string {
 		fmt.Fprintf(&b, "%s\t%s\n", a, names)
 	}
 	for _, leg := range interfaces(s) {
-		if c := cluster(t, leg.Cluster); len(c.Resolvers()) == 0 {
+		if c := t.Cluster(leg.Cluster); len(c.Resolvers()) == 0 {
 			neighbours(&b, t, c, s)
 		}
 	}
@@ -41,7 +41,7 @@ func hosts(t *topology.Topology, s *topology.Station) string {
 
 // neighbours lists the stations of a LAN.
 func neighbours(b *strings.Builder, t *topology.Topology, c *topology.Cluster, except *topology.Station) {
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		if s.ID() == except.ID() {
 			continue
 		}
@@ -67,13 +67,13 @@ func resolvConf(t *topology.Topology, s *topology.Station) string {
 	var b strings.Builder
 	search := s.DNSSearch
 	if search == nil {
-		search = []string{cluster(t, s.Cluster).Domain}
+		search = []string{t.Cluster(s.Cluster).Domain}
 	}
 	fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
 	servers, _ := resolversOf(t, s)
 	for _, leg := range interfaces(s) {
 		if len(servers) == 0 {
-			servers = cluster(t, leg.Cluster).Resolvers()
+			servers = t.Cluster(leg.Cluster).Resolvers()
 		}
 	}
 	for i, a := range servers {
@@ -115,7 +115,7 @@ func (k *keeper) dnsConfig() backbone.Config {
 	for _, d := range t.Backbone.Domains {
 		config.Domains = append(config.Domains, backbone.Domain{Name: d.Domain, Upstream: upstream(d.Servers)})
 	}
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		_, outside := resolversOf(t, s)
 		if len(outside) == 0 {
 			continue

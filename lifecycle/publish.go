@@ -81,7 +81,7 @@ func (o outside) publish(t *topology.Topology, file string, have []PublishedPort
 	p := &published{files: map[string]*os.File{}}
 	copyHas := func(want topology.Port) string { return o.copyHas(t.Name, file, want) }
 	var errs []*PortTaken
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		for _, want := range s.Ports {
 			port, err := publishOne(s, want, p, have, files, copyHas, tell)
 			if err != nil {
@@ -356,7 +356,7 @@ func (k *keeper) takePorts(ctx context.Context) {
 // portConfig is what the backbone does with the ports. The keeper's mutex is held.
 func (k *keeper) portConfig() []backbone.Port {
 	byID := map[string]*topology.Station{}
-	for _, s := range stations(k.intent.Topology) {
+	for _, s := range k.intent.Topology.Stations() {
 		byID[s.ID()] = s
 	}
 	var all []backbone.Port
@@ -424,7 +424,7 @@ func checkPorts(l Layout, t *topology.Topology, file string) error {
 	for _, e := range taken {
 		found.Problems = append(found.Problems, WantingProblem{e.Place, e.Station, e})
 	}
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		if len(s.Ports) > 0 && len(reached(t, s)) == 0 {
 			err := errors.New("cannot publish ports: the backbone has no way to any address of the station")
 			found.Problems = append(found.Problems, WantingProblem{t.Place(s.ID(), "ports", ""), s.ID(), err})

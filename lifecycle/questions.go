@@ -101,7 +101,7 @@ func (k *keeper) questions(all []backbone.Question) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	who := map[netip.Addr]string{}
-	for _, s := range stations(k.intent.Topology) {
+	for _, s := range k.intent.Topology.Stations() {
 		for _, a := range addresses(s) {
 			who[a] = s.ID()
 		}

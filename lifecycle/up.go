@@ -67,7 +67,7 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	if err != nil {
 		return nil, err
 	}
-	result := &UpResult{Stations: len(stations(t))}
+	result := &UpResult{Stations: len(t.Stations())}
 	awaitKilled(l, t.Name)
 	found, err := look(l, t.Name)
 	if err == nil && found.running {
@@ -321,7 +321,7 @@ func choose(t *topology.Topology, recreate bool, named []string) choice {
 		return c
 	}
 	needs := map[string][]string{}
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		for _, d := range s.DependsOn {
 			needs[s.ID()] = append(needs[s.ID()], d.Station)
 		}
@@ -374,7 +374,7 @@ func pending(have *Intent, state *State, want *topology.Topology, o choice) []Ch
 	for _, c := range state.Stations {
 		byName[c.Container] = c
 	}
-	for _, s := range stations(want) {
+	for _, s := range want.Stations() {
 		c := byName[want.ContainerName(s)]
 		i, listed := index[s.ID()]
 		if c == nil || (listed && changes[i].Action == ActionCreate) {

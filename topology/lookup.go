@@ -17,6 +17,16 @@ func (t *Topology) Stations() []*Station {
 	return all
 }
 
+// Cluster finds a cluster by its name; nil is none.
+func (t *Topology) Cluster(name string) *Cluster {
+	for i := range t.Clusters {
+		if t.Clusters[i].Name == name {
+			return &t.Clusters[i]
+		}
+	}
+	return nil
+}
+
 // Connected tells whether the backbone leads into the cluster.
 func (c *Cluster) Connected() bool { return len(c.BackboneAddresses) > 0 || len(c.Transit) > 0 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -87,7 +86,7 @@ func (a *app) printWays(t *topology.Topology, network *netplan.Network, from, to
 		r := network.Reach(netns, address)
 		way := wayBetween{From: s.ID(), To: address.String(), Address: address, OK: r.OK(), Reach: r}
 		if r.Leaves() {
-			way.Egress = t.EgressOf(&t.Clusters[slices.IndexFunc(t.Clusters, func(c topology.Cluster) bool { return c.Name == s.Cluster })], s)
+			way.Egress = t.EgressOf(t.Cluster(s.Cluster), s)
 		}
 		ways = append(ways, way)
 	} else {
