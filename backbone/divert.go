@@ -169,9 +169,8 @@ func (d *divert) listen(port uint16) (socks []interface{ Close() error }, err er
 	return socks, nil
 }
 
-// transparent lets a socket have addresses that are not the namespace's
-// (IP_TRANSPARENT, ip(7)), several the same one to lead to different places, and
-// one of datagrams tell where they were sent to.
+// transparent lets a socket have addresses that are not the machine's, and tell
+// where datagrams were sent to.
 func transparent(network, _ string, c syscall.RawConn) error {
 	var err error
 	cerr := c.Control(func(fd uintptr) {
@@ -274,11 +273,20 @@ func (d *divert) join(c, other *net.TCPConn) {
 	splice(c, other)
 }
 
-// splice moves bytes both ways until both are done.
+// splice moves bytes both ways until both are done. The end of one side, or
+// its reset, is the other's.
 func splice(a, b *net.TCPConn) {
 	var both sync.WaitGroup
-	both.Go(func() { move(a, b) })
-	move(b, a)
+	pump := func(to, from *net.TCPConn) {
+		if _, err := to.ReadFrom(from); err != nil {
+			reset(a)
+			reset(b)
+			return
+		}
+		_ = to.CloseWrite() // fails where all is over
+	}
+	both.Go(func() { pump(a, b) })
+	pump(b, a)
 	both.Wait()
 	a.Close()
 	b.Close()

@@ -172,7 +172,12 @@ func (o *openPort) carry(ctx context.Context, client *net.TCPConn) {
 		station.Close()
 	})
 	defer stop()
-	splice(station, client)
+	var back sync.WaitGroup
+	back.Go(func() { move(client, station) })
+	move(station, client)
+	back.Wait()
+	client.Close()
+	station.Close()
 }
 
 // move copies until from ends. A reset is passed on, so that nobody takes a
@@ -202,7 +207,7 @@ func (o *openPort) reach(ctx context.Context, network string, client netip.AddrP
 		if t.Addr().Is4() != client.Addr().Is4() || !seenAs(client.Addr(), own) {
 			continue
 		}
-		d := net.Dialer{Control: transparent}
+		d := net.Dialer{Control: bindTransparent}
 		// Its port may still be in use from a connection that has just ended.
 		for _, port := range []uint16{client.Port(), 0} {
 			d.LocalAddr = address(network, netip.AddrPortFrom(client.Addr(), port))
@@ -240,6 +245,24 @@ func address(network string, a netip.AddrPort) net.Addr {
 		return net.UDPAddrFromAddrPort(a)
 	}
 	return net.TCPAddrFromAddrPort(a)
+}
+
+// bindTransparent lets a socket have an address that is not the namespace's
+// (IP_TRANSPARENT, ip(7)). Several may have one client's address and port: they
+// lead to different stations.
+func bindTransparent(network, _ string, raw syscall.RawConn) error {
+	var err error
+	cerr := raw.Control(func(fd uintptr) {
+		if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return
+		}
+		if network == "tcp6" || network == "udp6" {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
+		} else {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1)
+		}
+	})
+	return errors.Join(cerr, err)
 }
 
 // copyOf is a duplicate of what the shelf holds.
