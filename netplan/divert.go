@@ -14,7 +14,8 @@ import (
 type Divert struct {
 	Mark uint32 `json:"mark"`
 	Port uint16 `json:"port"`
-	// Own are the destinations that are routed, sorted and without overlap.
+	// Own are the destinations that are routed, or nowhere, sorted and without
+	// overlap.
 	Own []netip.Prefix `json:"own"`
 	// Hold drops echo requests, and the first packet of a connection, where they
 	// come in: who listens sees them all the same (packet(7)), and sends the first

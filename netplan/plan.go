@@ -74,7 +74,7 @@ type Node struct {
 	Rules    []Rule         `json:"rules,omitempty"`
 	// Apart are the pairs of interfaces between which nothing is forwarded.
 	Apart []Pair `json:"apart,omitempty"`
-	// Divert is the backbone's: what it has no way to comes to a socket there.
+	// Divert is the backbone's: what the topology has not comes to a socket there.
 	Divert *Divert `json:"divert,omitempty"`
 }
 
