@@ -32,7 +32,7 @@ type Config struct {
 	Out []string `json:"out,omitempty"`
 	// Ports are the machine's that lead to stations.
 	Ports []Port `json:"ports,omitempty"`
-	// Silent holds for whom such names do not exist, whatever Upstream says.
+	// Silent holds who gets SERVFAIL for such names whatever Upstream says.
 	Silent []netip.Addr `json:"silent,omitempty"`
 	// Divert is the port of the transparent sockets for what stations send
 	// outside; 0 is none.
