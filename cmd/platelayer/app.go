@@ -78,7 +78,7 @@ func (a *app) command() *cobra.Command {
 			s.GroupID = group
 			for _, each := range append(s.Commands(), s) {
 				short := "f"
-				if each.Flags().Lookup("follow") != nil { // logs has -f for that
+				if each.Flags().Lookup("follow") != nil { // which has -f
 					short = ""
 				}
 				each.Flags().StringVarP(&a.file, "file", short, "", "the topology file (default: "+defaultFile+" in this folder)")
@@ -93,7 +93,6 @@ func (a *app) command() *cobra.Command {
 	add("network", a.netCommand(), a.portCommand(), a.hostsCommand(), a.caCommand())
 	add("integrity", a.sealCommand(), a.verifyCommand())
 	add("machine", a.doctorCommand(), a.versionCommand())
-	add("life")
 	c.AddCommand(a.keeperCommand(), a.backboneCommand(), a.undoCommand())
 	return c
 }
