@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -108,17 +107,18 @@ func (a *app) states(name string) (map[string]graph.State, error) {
 }
 
 func toneOf(s lifecycle.Station) graph.Tone {
+	health := "healthy"
+	if s.Health != nil {
+		health = *s.Health
+	}
 	switch {
-	case s.State == lifecycle.Running && s.Health != nil && *s.Health != "healthy":
-		if strings.HasPrefix(*s.Health, "un") {
-			return graph.Bad
-		}
-		return graph.Busy
-	case s.State == lifecycle.Running:
+	case s.State == lifecycle.Running && health == "healthy":
 		return graph.Good
+	case s.State == lifecycle.Running && health == "unhealthy", s.State == lifecycle.Refused:
+		return graph.Bad
 	case s.State == lifecycle.Exited && s.ExitCode != nil && *s.ExitCode == 0, s.State == lifecycle.Stopped, s.State == lifecycle.Created:
 		return graph.Idle
-	case s.State == lifecycle.Exited, s.State == lifecycle.Refused:
+	case s.State == lifecycle.Exited:
 		return graph.Bad
 	}
 	return graph.Busy
