@@ -100,7 +100,7 @@ func publications(ports []topology.Port) []publication {
 	var all []publication
 	for _, p := range ports {
 		p.Name, p.AppProtocol = "", ""
-		if n := len(all) - 1; n >= 0 && p.Published != 0 && p.Last == 0 {
+		if n := len(all) - 1; n >= 0 && all[n].Published != 0 {
 			next := all[n].Port
 			next.Published += all[n].more + 1
 			next.Target += all[n].more + 1
