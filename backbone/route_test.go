@@ -2,6 +2,7 @@ package backbone
 
 import (
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -130,6 +131,11 @@ func FuzzUpstreamAnswer(f *testing.F) {
 		long.Answer = append(long.Answer, long.Answer[0])
 	}
 	add(long)
+	alias := replyA(q, "198.51.100.1")
+	alias.Answer[0].Header().Name = "lb.shop.example."
+	cname, _ := dns.NewRR("www.real.example. 60 IN CNAME lb.shop.example.")
+	alias.Answer = append(alias.Answer, cname)
+	add(alias)
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		answer := &dns.Msg{}
 		if answer.Unpack(packet) != nil || !matches(&dns.Msg{MsgHdr: dns.MsgHdr{Id: answer.Id}, Question: q.Question}, answer) {
@@ -139,10 +145,17 @@ func FuzzUpstreamAnswer(f *testing.F) {
 		way := s.upstream.way.Load().routes.all
 		s.upstream.cache.put(keyOf(q, way), answer)
 		for range 2 {
-			packed, _ := s.finish(newReply(q), answer, false, dns.MinMsgSize)
+			reply := newReply(q)
+			s.finish(s.zones.Load(), reply, answer, q.Question[0].Name, noCluster)
+			packed := s.pack(reply, nil, dns.MinMsgSize)
 			var r dns.Msg
 			if err := r.Unpack(packed); err != nil || len(packed) > dns.MinMsgSize || r.Id != q.Id || r.Question[0] != q.Question[0] {
 				t.Fatalf("%v: %v", answer, &r)
+			}
+			for _, rr := range r.Answer {
+				if a, ok := rr.(*dns.A); ok && strings.EqualFold(a.Hdr.Name, "lb.shop.example.") && a.A.String() != "203.0.113.1" {
+					t.Fatalf("%v: of a name of ours: %v", answer, &r)
+				}
 			}
 			if answer = s.upstream.cache.get(keyOf(q, way)); answer == nil {
 				return
