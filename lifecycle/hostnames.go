@@ -114,7 +114,7 @@ func (o outside) name(t *topology.Topology, routes []netip.Prefix, asked bool) (
 	}
 	err = o.editHosts(func(text string) string {
 		if !asked && !strings.Contains(text, hostsMark(t.Name)+"\n") {
-			return text
+			return text // it went meanwhile
 		}
 		with, others := withHosts(text, t.Name, lines)
 		for _, other := range others {
@@ -205,21 +205,22 @@ func replaceLike(path string, data []byte) error {
 	return err
 }
 
-// nameStations does the hosts file's part of `up`.
+// nameStations does the part of `up` that gives the machine the stations' names.
 func nameStations(l Layout, t *topology.Topology, asked bool, tell func(Progress)) error {
+	o := outside{l}
+	if !asked && !o.named(t.Name) {
+		return nil
+	}
 	state, err := readState(l, t.Name)
 	if err != nil {
 		return err
-	}
-	if !asked && !exists(l.hosts()) {
-		return nil
 	}
 	var routes []netip.Prefix
 	if state.Uplink != nil {
 		routes = state.Uplink.Routes
 	}
-	notices, err := outside{l}.name(t, routes, asked)
-	for _, n := range notices {
+	notices, err := o.name(t, routes, asked)
+	for _, n := range append(notices, o.resolve(t, state.Uplink)...) {
 		tell(Progress{Notice: n})
 	}
 	return err
