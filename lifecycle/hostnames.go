@@ -26,22 +26,25 @@ type HostLine struct {
 
 func (h HostLine) String() string { return h.Address.String() + " " + strings.Join(h.Names, " ") }
 
-// HostLines lists the stations' full names and aliases as a hosts file has them.
+// HostLines lists the stations' full names and aliases as a hosts file has
+// them. A station has a name in each cluster that it is in, and aliases in its
+// own.
 func HostLines(t *topology.Topology) []HostLine {
 	lines := []HostLine{}
-	for i := range t.Clusters {
-		c := &t.Clusters[i]
-		for j := range c.Stations {
-			s := &c.Stations[j]
-			all := []string{s.Name + "." + c.Domain}
-			for _, a := range s.Aliases {
-				if !strings.Contains(a, ".") {
-					a += "." + c.Domain
+	for _, s := range stations(t) {
+		for _, leg := range interfaces(s) {
+			domain := cluster(t, leg.Cluster).Domain
+			names := []string{s.Name + "." + domain}
+			if leg.Cluster == s.Cluster {
+				for _, a := range s.Aliases {
+					if !strings.Contains(a, ".") {
+						a += "." + domain
+					}
+					names = append(names, a)
 				}
-				all = append(all, a)
 			}
-			for _, a := range s.Addresses {
-				lines = append(lines, HostLine{a, all})
+			for _, a := range leg.Addresses {
+				lines = append(lines, HostLine{a, names})
 			}
 		}
 	}
@@ -151,18 +154,29 @@ func (o outside) editHosts(edit func(text string) string) error {
 		return failed(err)
 	}
 	path, err := filepath.EvalSymlinks(o.layout.hosts())
-	if err != nil {
-		return failed(err)
+	if errors.Is(err, os.ErrNotExist) {
+		path, err = o.layout.hosts(), nil
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(path)
+	}
+	missing := errors.Is(err, os.ErrNotExist)
+	if err != nil && !missing {
 		return failed(err)
 	}
 	text := edit(string(data))
-	if text == string(data) {
+	switch {
+	case text == string(data):
 		return nil
+	case text == "":
+		err = os.Remove(path) // there was none, or nothing in it
+	case missing:
+		err = os.WriteFile(path, []byte(text), 0o644)
+	default:
+		err = replaceLike(path, []byte(text))
 	}
-	if err := replaceLike(path, []byte(text)); err != nil {
+	if err != nil {
 		return failed(err)
 	}
 	return nil
