@@ -63,6 +63,40 @@ func TestRoutesAndCache(t *testing.T) {
 	check("a.corp.example.", "198.51.100.2", 0)
 }
 
+// TestResolversThatFail: one that cuts its answers and says nothing, or
+// something else, over TCP is no reason not to ask the next.
+func TestResolversThatFail(t *testing.T) {
+	failing := func(addr string, over func(q *dns.Msg) []*dns.Msg) netip.AddrPort {
+		return startResolver(t, addr, func(q *dns.Msg, tcp bool) []*dns.Msg {
+			if tcp {
+				return over(q)
+			}
+			r := replyA(q, "198.51.100.66")
+			r.Truncated = true
+			return []*dns.Msg{r}
+		})
+	}
+	silent := failing("127.77.0.71", func(*dns.Msg) []*dns.Msg { return nil })
+	other := failing("127.77.0.72", func(q *dns.Msg) []*dns.Msg {
+		r := replyA(q, "198.51.100.66")
+		r.Question[0].Name = "other.example."
+		return []*dns.Msg{r}
+	})
+	good := answering(t, "127.77.0.73")
+	s := start(t, shop(), silent, other, good)
+	for _, network := range []string{"udp", "tcp"} {
+		if r := s.ask(t, network, "www.real.example."); r.Truncated || len(r.Answer) != 1 || r.Answer[0].(*dns.A).A.String() == "198.51.100.66" {
+			t.Errorf("over %s: %v", network, r)
+		}
+	}
+	if err := s.keeper.Update(t.Context(), Config{DNS: listening(shop()), Upstream: []netip.AddrPort{other}}); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.ask(t, "udp", "a.real.example."); !r.Truncated {
+		t.Errorf("half an answer passes for a whole: %v", r)
+	}
+}
+
 func TestQuestionsAreTold(t *testing.T) {
 	up := answering(t, "127.77.0.65")
 	s := start(t, shop(), up)

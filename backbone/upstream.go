@@ -145,7 +145,7 @@ func (u *upstream) exchange(ctx context.Context, q *dns.Msg, from netip.Addr) (*
 }
 
 func (u *upstream) try(ctx context.Context, w *way, to *route, q *dns.Msg) (*dns.Msg, error) {
-	var refused *dns.Msg
+	var refused, cut *dns.Msg
 	err := errors.New("no upstream resolver")
 	for _, r := range to.servers {
 		var answer *dns.Msg
@@ -157,11 +157,18 @@ func (u *upstream) try(ctx context.Context, w *way, to *route, q *dns.Msg) (*dns
 		}
 		switch answer.Rcode {
 		case dns.RcodeSuccess, dns.RcodeNameError:
-			return answer, nil
+			if !answer.Truncated {
+				return answer, nil
+			}
+			cut = answer // the whole could not be had
+			continue
 		}
 		refused = answer
 	}
-	if refused != nil {
+	switch {
+	case cut != nil:
+		return cut, nil
+	case refused != nil:
 		return refused, nil
 	}
 	return nil, err
