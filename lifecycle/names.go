@@ -139,14 +139,29 @@ func (k *keeper) dnsConfig() backbone.Config {
 	return config
 }
 
+// hostUpstream stands for the machine's own resolvers.
+const hostUpstream = "host"
+
+func machineResolvers() []netip.AddrPort {
+	text, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		return nil
+	}
+	return backbone.HostResolvers(text)
+}
+
+// asksMachine tells whether the file has the machine's resolvers asked.
+func asksMachine(t *topology.Topology) bool {
+	return slices.Contains(t.Backbone.Upstream, hostUpstream) ||
+		slices.ContainsFunc(t.Backbone.Domains, func(d topology.UpstreamDomain) bool { return slices.Contains(d.Servers, hostUpstream) })
+}
+
 // upstream resolves the file's `upstream:` to addresses.
 func upstream(names []string) []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, u := range names {
-		if u == "host" {
-			if text, err := os.ReadFile("/etc/resolv.conf"); err == nil {
-				all = append(all, backbone.HostResolvers(text)...)
-			}
+		if u == hostUpstream {
+			all = append(all, machineResolvers()...)
 		} else if a, err := netip.ParseAddr(u); err == nil {
 			all = append(all, netip.AddrPortFrom(a, 53))
 		}
@@ -181,18 +196,39 @@ func (k *keeper) outOfTurn() []string {
 }
 
 // mindNames tells the backbone when stations leave and join names that they
-// share, many changes at once.
+// share, many changes at once, and when the machine's resolvers are others: it
+// may be carried from one network to the next.
 func (k *keeper) mindNames() {
 	const gather = 50 * time.Millisecond
-	for range k.renamed {
-		k.mu.Lock()
-		same := slices.Equal(k.outOfTurn(), k.told) || k.retired
-		k.mu.Unlock()
+	const pause = 5 * time.Second // between looks at resolv.conf, which is a file that many programs replace
+	look, resolvers := time.NewTicker(pause), machineResolvers()
+	defer look.Stop()
+	for {
+		now, same := resolvers, false
+		select {
+		case _, open := <-k.renamed:
+			if !open {
+				return
+			}
+			k.mu.Lock()
+			same = slices.Equal(k.outOfTurn(), k.told) || k.retired
+			k.mu.Unlock()
+		case <-look.C:
+			k.mu.Lock()
+			idle := k.retired || !asksMachine(k.intent.Topology)
+			k.mu.Unlock()
+			if !idle {
+				now = machineResolvers()
+			}
+			same = slices.Equal(now, resolvers)
+		}
 		if same {
 			continue
 		}
 		ctx, cancel := withTimeout(context.Background(), backbonePatience)
-		if k.configureBackbone(ctx) != nil {
+		if k.configureBackbone(ctx) == nil {
+			resolvers = now
+		} else {
 			time.AfterFunc(time.Second, k.touch)
 		}
 		cancel()

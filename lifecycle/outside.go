@@ -91,7 +91,11 @@ func (k *keeper) reach() error {
 	k.mu.Lock()
 	t := k.intent.Topology
 	k.mu.Unlock()
-	u, notices, err := outside{k.layout}.connect(t)
+	o := outside{k.layout}
+	u, notices, err := o.connect(t)
+	if err == nil && o.named(t.Name) {
+		notices = append(notices, o.resolve(t, u)...)
+	}
 	for _, n := range notices {
 		k.tell(Progress{Notice: n})
 	}

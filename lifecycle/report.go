@@ -145,6 +145,7 @@ type failure struct {
 	Timeout   *TimeoutError   `json:"timeout,omitempty"`
 	Feature   string          `json:"feature,omitempty"`
 	Attach    *Unattachable   `json:"attach,omitempty"`
+	Authority *BadAuthority   `json:"authority,omitempty"`
 	// Unfinished: what could be done has been.
 	Unfinished bool   `json:"unfinished,omitempty"`
 	Busy       string `json:"busy,omitempty"` // the name of a topology on which another is at work
@@ -156,6 +157,7 @@ func encodeFailure(err error) *failure {
 	errors.As(err, &f.Integrity)
 	errors.As(err, &f.Timeout)
 	errors.As(err, &f.Attach)
+	errors.As(err, &f.Authority)
 	f.Feature = missingFeature(err)
 	f.Unfinished = errors.As(err, new(*Unfinished))
 	if busy := new(Busy); errors.As(err, &busy) {
@@ -198,6 +200,8 @@ func (f *failure) decode() error {
 		typed = &Busy{f.Busy}
 	case f.Attach != nil:
 		typed = f.Attach
+	case f.Authority != nil:
+		typed = f.Authority
 	case f.Feature != "":
 		typed = &lacking{f.Feature, f.Message}
 	}

@@ -102,6 +102,7 @@ func classify(err error) (code int, hint string) {
 		unreadable *lifecycle.Unreadable
 		wanting    *lifecycle.Wanting
 		authority  *lifecycle.NoAuthority
+		damaged    *lifecycle.BadAuthority
 		attach     *lifecycle.Unattachable
 	)
 	switch {
@@ -162,6 +163,8 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "wait for it to finish, or interrupt it, and try again"
 	case errors.As(err, &authority):
 		return exitFailed, "give a station tls: true and bring the topology up: it is made then"
+	case errors.As(err, &damaged):
+		return exitFailed, fmt.Sprintf("restore it, or have a new one made by the next up: platelayer down %s --volumes removes it, and named volumes", damaged.Name)
 	case errors.As(err, &unknown):
 		return exitFailed, "platelayer ls lists the topologies"
 	}

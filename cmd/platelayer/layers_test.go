@@ -23,9 +23,11 @@ func TestLayers(t *testing.T) {
 		"platelayer/integrity":         {},
 		"platelayer/graph":             {"platelayer/topology"},
 		"platelayer/authority":         {"platelayer/topology"},
+		"platelayer/resolved":          {},
 		"platelayer/backbone":          {"platelayer/topology", "platelayer/netplan"},
 		"platelayer/lifecycle": {"platelayer/topology", "platelayer/netplan", "platelayer/netplan/kernel", "platelayer/containers",
-			"platelayer/containers/native", "platelayer/containers/image", "platelayer/integrity", "platelayer/backbone", "platelayer/authority"},
+			"platelayer/containers/native", "platelayer/containers/image", "platelayer/integrity", "platelayer/backbone", "platelayer/authority",
+			"platelayer/resolved"},
 		"platelayer/cmd/platelayer": {"platelayer/topology", "platelayer/netplan", "platelayer/containers", "platelayer/containers/image",
 			"platelayer/integrity", "platelayer/backbone", "platelayer/graph", "platelayer/lifecycle"},
 	}
