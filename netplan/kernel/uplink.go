@@ -57,8 +57,7 @@ func Survey(own string) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	off, err := getSysctl("net.ipv6.conf.default.disable_ipv6")
-	m := &Machine{Routed: map[netip.Prefix]string{}, IPv6: err == nil && off == "0"}
+	m := &Machine{Routed: map[netip.Prefix]string{}, IPv6: machineHasIPv6()}
 	for _, a := range addresses {
 		if !skip[a.index] {
 			m.Connected = append(m.Connected, a.ip.Masked())
@@ -74,6 +73,12 @@ func Survey(own string) (*Machine, error) {
 		}
 	}
 	return m, nil
+}
+
+// machineHasIPv6 tells whether new interfaces in the caller's namespace have it.
+func machineHasIPv6() bool {
+	off, err := getSysctl("net.ipv6.conf.default.disable_ipv6")
+	return err == nil && off == "0"
 }
 
 // Connect makes the uplink between the caller's namespace and the one called
