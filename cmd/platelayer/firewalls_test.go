@@ -40,7 +40,10 @@ func firewallCommand(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
 		}
 	}
-	rules := filepath.Join(ts.Getenv("REPO"), "cmd/platelayer/testdata/firewalls", ts.Getenv("RULES"))
+	rules, err := filepath.Abs(filepath.Join("testdata/firewalls", ts.Getenv("RULES")))
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
 	if all, err := os.ReadFile(rules + ".v4"); err == nil && strings.Contains(string(all), "docker0") {
 		for name, address := range map[string]string{"docker0": "172.17.0.1/16", "br-shop": "172.28.0.1/16"} {
 			in("ip", "link", "add", name, "type", "bridge")
