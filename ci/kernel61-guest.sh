@@ -95,9 +95,9 @@ platelayer events --name life
 platelayer down life
 
 # The machine's own programs are too few here for what host roots hide, and
-# Docker's were told on the other kernel.
+# Docker's were told on the other kernel, where races are run many times too.
 say "the engine's own tests"
-PLATELAYER_PROBE=/work/probe native.test -test.skip 'TestHostRootHides|TestParent|TestAgainstDocker' -test.v
+PLATELAYER_PROBE=/work/probe native.test -test.skip 'TestHostRootHides|TestParent|TestAgainstDocker|TestNoGrowth|TestFilledFIFO|Exchanged' -test.v
 
 say "limits of stations, changed while they run"
 PLATELAYER_PROGRAM=/work/platelayer platelayer.test -test.run 'TestLimitsChangeInPlace|TestBlkioWeight|TestCPUShare' -test.short -test.v
