@@ -52,6 +52,7 @@ func firewallCommand(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	in("sysctl", "-q", "-e", "-w", "net.bridge.bridge-nf-call-iptables=1", "net.bridge.bridge-nf-call-ip6tables=1", "net.bridge.bridge-nf-call-arptables=1")
+	in("sysctl", "-q", "-w", "net.ipv4.conf.all.rp_filter=1") // most distributions'
 	restored := 0
 	for _, by := range []struct{ ending, program, flag string }{
 		{"sysctl", "sysctl", "-qp"},

@@ -25,6 +25,7 @@ var lacks = []struct {
 	absent     string // what doctor says
 }{
 	{"network namespaces", lacksFile("none", "", ""), noNamespaces, "does not support network namespaces", "MISSING  network namespaces"},
+	{"settings", lacksFile("none", "", ""), noSettings, "does not support writing to /proc/sys/net", "MISSING  network settings"},
 	{"policy routing", lacksFile("none", "", ""), noPolicyRouting, "does not support policy routing", "MISSING  policy routing"},
 	{"netfilter", lacksFile("none", "", ""), noNetfilter, "", "absent   nftables"},
 	{"netfilter with egress", lacksFile("allow", "", ""), noNetfilter, "does not support transparent proxying", "absent   transparent proxying"},
@@ -73,6 +74,24 @@ func TestLacks(t *testing.T) {
 			}
 			k.meet()
 		})
+	}
+}
+
+// TestNamespaceLimit: the limit of namespaces is named when a station's is over it.
+func TestNamespaceLimit(t *testing.T) {
+	needsRoot(t)
+	made := 0
+	k := newPoorMachine(t, build(t), func(c *trappedCall) syscall.Errno {
+		if c.nr == unix.SYS_UNSHARE && c.args[0]&unix.CLONE_NEWNET != 0 {
+			made++
+		}
+		return when(made > 2 && c.nr == unix.SYS_UNSHARE, unix.ENOSPC)
+	})
+	if out, code := k.up(lacksFile("none", "", "")); code != 1 || !strings.Contains(out, "user.max_net_namespaces") {
+		t.Errorf("up ended with %d, want 1:\n%s", code, out)
+	}
+	if left := leftOf(t, k.name, k.root); left != "" {
+		t.Errorf("left on the machine: %s", left)
 	}
 }
 
@@ -177,6 +196,10 @@ func noPingSockets(c *trappedCall) syscall.Errno {
 
 func noNamespaces(c *trappedCall) syscall.Errno {
 	return when(c.nr == unix.SYS_UNSHARE && c.args[0]&unix.CLONE_NEWNET != 0, unix.EINVAL)
+}
+
+func noSettings(c *trappedCall) syscall.Errno {
+	return when(c.nr == unix.SYS_OPENAT && c.args[2]&unix.O_ACCMODE != 0 && strings.HasPrefix(c.file(0), "/proc/sys/net"), unix.EROFS)
 }
 
 // noPolicyRouting fails the message that asks for a rule, as the kernel would the

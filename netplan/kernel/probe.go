@@ -53,6 +53,8 @@ func probeHere() []Feature {
 	try := func(name, remedy string, required bool, f func(b *batch) error) {
 		found = append(found, attempt(name, remedy, required, f))
 	}
+	found = append(found, outcome(Feature{Name: "network settings", Required: true, Remedy: "mount /proc/sys for writing: a privileged container has it so"},
+		setSysctls([]netplan.Sysctl{{Key: "net.ipv4.ip_forward", Value: "1"}})))
 	try("bridge", "load the module: modprobe bridge (CONFIG_BRIDGE)", true, func(b *batch) error {
 		return b.addBridge(netplan.Bridge{Name: "br-probe", MAC: "02:00:00:00:00:01", MTU: 1500}, firstBridge, "probe")
 	})
