@@ -64,7 +64,6 @@ echo '+cpu +cpuset +io +memory +pids' >/sys/fs/cgroup/cgroup.subtree_control
 say "no module"
 file none
 tells MISSING bridge
-load overlay
 lacks 'support bridges'
 load bridge
 tells MISSING veth
@@ -72,6 +71,9 @@ lacks 'support veth'
 
 say "no nftables, no IPv6"
 load veth
+tells MISSING 'overlay file system'
+lacks 'lacks the file system overlay'
+load overlay
 tells ok bridge veth
 tells absent IPv6 nftables 'connection tracking' 'transparent proxying'
 platelayer doctor >/dev/null # nothing is missing that must be there

@@ -26,6 +26,7 @@ var lacks = []struct {
 }{
 	{"network namespaces", lacksFile("none", "", ""), noNamespaces, "does not support network namespaces", "MISSING  network namespaces"},
 	{"settings", lacksFile("none", "", ""), noSettings, "does not support writing to /proc/sys/net", "MISSING  network settings"},
+	{"overlays", lacksFile("none", "", ""), noOverlays, "lacks the file system overlay", "ok       network namespaces"},
 	{"policy routing", lacksFile("none", "", ""), noPolicyRouting, "does not support policy routing", "MISSING  policy routing"},
 	{"netfilter", lacksFile("none", "", ""), noNetfilter, "", "absent   nftables"},
 	{"netfilter with egress", lacksFile("allow", "", ""), noNetfilter, "does not support transparent proxying", "absent   transparent proxying"},
@@ -200,6 +201,10 @@ func noNamespaces(c *trappedCall) syscall.Errno {
 
 func noSettings(c *trappedCall) syscall.Errno {
 	return when(c.nr == unix.SYS_OPENAT && c.args[2]&unix.O_ACCMODE != 0 && strings.HasPrefix(c.file(0), "/proc/sys/net"), unix.EROFS)
+}
+
+func noOverlays(c *trappedCall) syscall.Errno {
+	return when(c.nr == unix.SYS_FSOPEN && c.text(0) == "overlay", unix.ENODEV)
 }
 
 // noPolicyRouting fails the message that asks for a rule, as the kernel would the
