@@ -69,6 +69,9 @@ func (g *gate) watch(proto uint16) error {
 		filter = firstOf6()
 	}
 	s, err := openSniffer(proto, filter)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil // then nothing is held: netplan/kernel looks before
+	}
 	if err != nil {
 		return fmt.Errorf("cannot hold connections: %w", err)
 	}

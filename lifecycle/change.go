@@ -262,6 +262,9 @@ func (c *change) rewire(ctx context.Context) error {
 			// Of the fabric, it may be a bridge.
 			gone = gone || d.Verb == netplan.VerbRemove || d.NetNS == k.plan.Fabric.NetNS
 		}
+		if name := k.plan.MustDivert(); name != "" && c.oldPlan.MustDivert() == "" && !slices.Contains(touched, name) {
+			touched = append(touched, name) // it may have gone without
+		}
 	}
 	if len(touched) > 0 {
 		if err := kernel.Converge(ctx, k.plan, k.kernelOptions(), touched); err != nil {

@@ -50,7 +50,12 @@ func (o outside) connectOnce(t *topology.Topology) (*netplan.Uplink, []string, e
 			"the machine reaches your stations there, and not the real ones meanwhile", s))
 	}
 	others := map[string]bool{}
+	u.Addresses = slices.DeleteFunc(u.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() && !machine.IPv6 })
 	u.Routes = slices.DeleteFunc(u.Routes, func(s netip.Prefix) bool {
+		if s.Addr().Is6() && !machine.IPv6 {
+			notices = append(notices, fmt.Sprintf("the machine has no route to %s: IPv6 is off there (net.ipv6.conf.default.disable_ipv6)", s))
+			return true
+		}
 		if i := slices.IndexFunc(machine.Connected, s.Overlaps); i >= 0 {
 			notices = append(notices, fmt.Sprintf("the machine has no route to %s: it is connected to %s itself", s, machine.Connected[i]))
 			return true

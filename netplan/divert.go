@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"platelayer/topology"
 )
 
 // Divert hands TCP and UDP that is for none of the Own destinations to a
@@ -41,7 +43,7 @@ const (
 // divert plans what becomes of packets that a router of these routes has no way
 // for.
 func (b *builder) divert(n *Node) {
-	n.Divert = &Divert{Mark: DivertMark, Port: DivertPort, Hold: true, Own: b.ownDestinations(n), Optional: !b.t.LetsOut()}
+	n.Divert = &Divert{Mark: DivertMark, Port: DivertPort, Hold: true, Own: b.ownDestinations(n), Optional: !b.t.LetsOut() && !publishes(b.t)}
 	families := []netip.Prefix{everywhere(netip.IPv4Unspecified())}
 	if b.ipv6 {
 		families = append(families, everywhere(netip.IPv6Unspecified()))
@@ -50,6 +52,25 @@ func (b *builder) divert(n *Node) {
 		n.Routes = append(n.Routes, Route{Type: RouteLocal, To: all, Dev: "lo", Table: DivertTable})
 		n.Rules = append(n.Rules, Rule{Priority: DivertTable, From: all, Mark: DivertMark, Table: DivertTable})
 	}
+}
+
+// MustDivert is the namespace of the node with a divert that is not optional, or
+// "".
+func (p *Plan) MustDivert() string {
+	for i := range p.Nodes {
+		if d := p.Nodes[i].Divert; d != nil && !d.Optional {
+			return p.Nodes[i].NetNS
+		}
+	}
+	return ""
+}
+
+// publishes tells whether the backbone talks to stations with the addresses of
+// clients outside, whose answers are diverted.
+func publishes(t *topology.Topology) bool {
+	return slices.ContainsFunc(t.Clusters, func(c topology.Cluster) bool {
+		return slices.ContainsFunc(c.Stations, func(s topology.Station) bool { return len(s.Ports) > 0 })
+	})
 }
 
 // ownDestinations are the subnets and routes of a node, what else the topology

@@ -141,6 +141,9 @@ func classify(err error) (code int, hint string) {
 		if strings.Contains(err.Error(), "transparent proxying") {
 			return exitUnsupported, "modprobe -a nft_tproxy nft_socket; without them, a topology with egress: none and no published ports runs"
 		}
+		if strings.Contains(err.Error(), "packet sockets") {
+			return exitUnsupported, "modprobe af_packet; without it, a topology with egress: none and no published ports runs"
+		}
 		return exitUnsupported, "platelayer doctor tells what this machine can do"
 	case errors.As(err, &lost):
 		return exitFailed, "its last words are in keeper.log among the topology's logs; the next command starts another keeper"

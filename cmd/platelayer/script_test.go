@@ -23,7 +23,9 @@ func TestScripts(t *testing.T) {
 	runScripts(t, "testdata/script")
 }
 
-func runScripts(t *testing.T, dir string) {
+// runScripts runs the scripts of a folder, with variables "NAME=value" in their
+// environment.
+func runScripts(t *testing.T, dir string, variables ...string) {
 	bin := filepath.Dir(build(t))
 	repo, err := filepath.Abs("../..")
 	if err != nil {
@@ -40,6 +42,7 @@ func runScripts(t *testing.T, dir string) {
 			e.Setenv("PLATELAYER_ROOT", root)
 			e.Setenv("NAME", name)
 			e.Setenv("REPO", repo)
+			e.Vars = append(e.Vars, variables...)
 			// Whatever a failing script left is taken down.
 			e.Defer(func() { downAll(t, filepath.Join(bin, "platelayer"), root) })
 			return nil
@@ -55,6 +58,7 @@ func runScripts(t *testing.T, dir string) {
 			"killkeeper": killKeeperCommand,
 			"signal":     signalCommand,
 			"machine":    machineCommand,
+			"firewall":   firewallCommand,
 			"send":       sendCommand,
 			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {
@@ -65,9 +69,15 @@ func runScripts(t *testing.T, dir string) {
 	})
 }
 
-// condition tells `vlans`: the kernel has them on bridges and on interfaces.
+// condition tells `vlans`: the kernel has them on bridges and on interfaces, and
+// `br_netfilter`: it lets firewalls see what crosses bridges.
 func condition(name string) (bool, error) {
-	if name != "vlans" {
+	switch name {
+	case "br_netfilter":
+		_, err := os.Stat("/proc/sys/net/bridge")
+		return err == nil, nil
+	case "vlans":
+	default:
 		return false, fmt.Errorf("there is no condition %s", name)
 	}
 	err := exec.Command("unshare", "-n", "sh", "-c", "ip link add br type bridge vlan_filtering 1 && ip link add link br name v type vlan id 2").Run()

@@ -69,6 +69,11 @@ func replaceFilter(conn *nftables.Conn, there bool, apart []netplan.Pair, divert
 	}
 	if divert != nil {
 		feature = "transparent proxying by nftables (CONFIG_NFT_TPROXY, CONFIG_NFT_SOCKET)"
+		if divert.Hold {
+			if err := packetSockets(); err != nil {
+				return err
+			}
+		}
 		if err := addDivert(conn, table, divert); err != nil {
 			return err
 		}
@@ -78,6 +83,15 @@ func replaceFilter(conn *nftables.Conn, there bool, apart []netplan.Pair, divert
 		err = &Unsupported{Feature: feature, Err: err}
 	}
 	return err
+}
+
+// packetSockets tells whether a program can see what Divert.Hold drops.
+func packetSockets() error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return unsupported("packet sockets (CONFIG_PACKET)", err)
+	}
+	return unix.Close(fd)
 }
 
 func addFilter(conn *nftables.Conn, table *nftables.Table, apart []netplan.Pair) error {
