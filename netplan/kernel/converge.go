@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -50,9 +51,12 @@ func converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) (
 	w.fabric = fabric
 	w.ports = map[string]bool{} // none is made yet
 	c := &convergence{wiring: w, stale: make([][]*link, len(some.Nodes)), news: make([][]string, len(some.Nodes)),
-		inPlace: map[linkEnd]bool{}, links: map[string]bool{}}
-	err = c.run(ctx, listed[p.Fabric.NetNS], &wiring{plan: p, options: o, bridges: w.bridges, fabric: fabric})
-	return c.sent, err
+		inPlace: map[linkEnd]bool{}, links: map[string]bool{}, far: map[string]bool{}}
+	if err := c.run(ctx, listed[p.Fabric.NetNS], &wiring{plan: p, options: o, bridges: w.bridges, fabric: fabric}); err != nil || len(c.far) == 0 {
+		return c.sent, err
+	}
+	sent, err := converge(ctx, p, o, slices.Collect(maps.Keys(c.far)))
+	return c.sent + sent, err
 }
 
 // convergence is one Converge.
@@ -66,6 +70,7 @@ type convergence struct {
 	sent    int
 	inPlace map[linkEnd]bool // links that are as planned, by the end they are added with
 	links   map[string]bool  // namespaces in which links came up
+	far     map[string]bool  // others, in which a link has a new end
 }
 
 func (c *convergence) run(ctx context.Context, fabric bool, whole *wiring) error {
