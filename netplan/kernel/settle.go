@@ -229,11 +229,18 @@ func (t *settling) settleInterface(f netplan.Interface, index int32, have []addr
 			four = four || a.ip.Addr().Is4()
 		}
 	}
-	for i, want := range f.Addresses {
-		at := slices.IndexFunc(have, func(a address) bool { return a.index == uint32(index) && a.ip == want })
-		if at < 0 {
+	held := func(want netip.Prefix) int { // in the kernel's order
+		return slices.IndexFunc(have, func(a address) bool { return a.index == uint32(index) && a.ip == want })
+	}
+	for _, want := range additions(f.Addresses) {
+		if held(want) < 0 {
 			come.addAddress(want, f.NoPrefixRoute, index, f.Name, netns)
 			t.news[f.Name] = true
+		}
+	}
+	for i, want := range f.Addresses {
+		at := held(want)
+		if at < 0 {
 			continue
 		}
 		a := have[at]
@@ -242,6 +249,12 @@ func (t *settling) settleInterface(f netplan.Interface, index int32, have []addr
 		case want.Addr().Is6() && other:
 			come.setAddress(want, unix.NLM_F_REPLACE, f.NoPrefixRoute, index, f.Name, netns)
 		case want.Addr().Is6():
+			// It is to be the source of what the kernel sends, and to come first for that.
+			if slices.ContainsFunc(f.Addresses[i+1:], func(b netip.Prefix) bool { return b.Masked() == want.Masked() && held(b) >= 0 && held(b) < at }) &&
+				!isSecondary(f.Addresses[:i], want) {
+				remove(a)
+				t.again = true
+			}
 		case other || isSecondary(f.Addresses[:i], want) && a.flags&unix.IFA_F_SECONDARY == 0:
 			// The flag cannot be changed, and it is for those before to be
 			// the source of what the kernel sends.
