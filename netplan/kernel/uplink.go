@@ -120,7 +120,7 @@ func (s *socket) ours(name, mac string) (*link, error) {
 	for i := range links {
 		if l := &links[i]; l.name == name {
 			if l.kind != "veth" || l.mac != mac {
-				return nil, fmt.Errorf("cannot use interface name %s: it exists and is not ours", name)
+				return nil, interfaceTaken(name)
 			}
 			return l, nil
 		}
