@@ -29,6 +29,7 @@ func runScripts(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	captured := newCaptures()
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
@@ -55,6 +56,9 @@ func runScripts(t *testing.T, dir string) {
 			"killkeeper": killKeeperCommand,
 			"signal":     signalCommand,
 			"machine":    machineCommand,
+			"asplanned":  asPlannedCommand,
+			"capture":    captured.start,
+			"captured":   captured.stop,
 			"send":       sendCommand,
 			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {
