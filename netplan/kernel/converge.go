@@ -19,7 +19,7 @@ import (
 // notice nothing but the changes in those. Bridges must exist (Extend), except
 // where the fabric itself is named. What is not of the plan's kind stays:
 // other interfaces, routes of other protocols than static, rules outside the
-// plan's own range, addresses of other origin (IFA_PROTO) or limited life.
+// plan's own range, addresses of other origin (IFA_PROTO).
 func Converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) error {
 	_, err := converge(ctx, p, o, netns)
 	return err

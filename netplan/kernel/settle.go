@@ -224,7 +224,7 @@ func (t *settling) settleInterface(f netplan.Interface, index int32, have []addr
 	}
 	four := false // an IPv4 address is deleted
 	for _, a := range have {
-		if a.index == uint32(index) && a.proto == origin(index) && a.flags&unix.IFA_F_PERMANENT != 0 && !slices.Contains(f.Addresses, a.ip) {
+		if a.index == uint32(index) && a.proto == ourAddress && !slices.Contains(f.Addresses, a.ip) {
 			remove(a)
 			four = four || a.ip.Addr().Is4()
 		}
@@ -329,14 +329,9 @@ func (t *settling) steer(links map[string]*link) error {
 	return nil
 }
 
-// origin is what addresses of the plan have as IFA_PROTO. On lo they are marked:
-// a station's programs have their own there.
-func origin(index int32) uint32 {
-	if index == loopback {
-		return 'p'
-	}
-	return 0
-}
+// ourAddress is what addresses of the plan have as IFA_PROTO: a station's
+// programs have their own, such as a gateway's that is taken over (VRRP).
+const ourAddress = 'p'
 
 func (t *settling) hasIPv6() bool {
 	return slices.ContainsFunc(t.node.Loopback, isIPv6) ||
