@@ -56,7 +56,11 @@ func (l *lab) extend() {
 // converge returns how much was sent.
 func (l *lab) converge(netns ...string) int {
 	l.Helper()
-	sent, err := converge(context.Background(), l.plan, l.options, netns)
+	all, err := converge(context.Background(), l.plan, l.options, netns)
+	sent := 0
+	for _, n := range all {
+		sent += n
+	}
 	if err != nil {
 		l.Fatal(err)
 	}

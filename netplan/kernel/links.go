@@ -143,7 +143,7 @@ func (c *convergence) makeLinks(ctx context.Context) error {
 			if !slices.ContainsFunc(c.plan.Nodes, func(o netplan.Node) bool { return o.NetNS == f.PeerNetNS }) {
 				c.far[f.PeerNetNS] = true
 			}
-			c.count(1)
+			c.count(n.NetNS, 1)
 		}
 	}
 	return nil

@@ -23,7 +23,7 @@ func (c *convergence) settle(i int, fabric *socket) error {
 	defer s.close()
 	n := &c.plan.Nodes[i]
 	sent, err := keepSysctls(n.Settings())
-	c.count(sent)
+	c.count(n.NetNS, sent)
 	if err != nil {
 		return fmt.Errorf("cannot configure %s: %w", n.NetNS, err)
 	}
@@ -45,13 +45,13 @@ func (c *convergence) settle(i int, fabric *socket) error {
 		if t.sent > before {
 			continue
 		}
-		c.count(t.sent)
+		c.count(n.NetNS, t.sent)
 		if n.Station == "" {
 			sent, err := settleFilter(n)
 			if err != nil {
 				return err
 			}
-			c.count(sent)
+			c.count(n.NetNS, sent)
 		}
 		for _, f := range n.Interfaces {
 			if t.up[f.Name] {
@@ -105,7 +105,7 @@ func (c *convergence) addPorts(n *netplan.Node, ns *os.File, s *socket, fabric *
 			b.setVLANs(at.port, *want, untouched())
 		}
 	}
-	c.count(len(b.what))
+	c.count(n.NetNS, len(b.what))
 	return unsupported("veth", fabric.send(&b))
 }
 
