@@ -46,7 +46,7 @@ func wired(n *netplan.Node) []string {
 	for _, f := range n.Interfaces {
 		all = append(all, fmt.Sprintf("%s %s mtu %d %s", f.Name, f.MAC, f.MTU, addressesText(f.Addresses)))
 	}
-	all = append(all, "lo "+addressesText(n.Loopback))
+	all = append(all, loopbackText(n.Loopback))
 	for _, r := range n.Routes {
 		if r.To.Addr().Is6() && r.Metric == 0 {
 			r.Metric = 1024 // what the kernel takes for none
@@ -68,6 +68,13 @@ func addressesText(addresses []netip.Prefix) string {
 		}
 	}
 	return strings.Join(append(four, six...), " ")
+}
+
+// loopbackText is in no order: each address is a subnet of its own.
+func loopbackText(addresses []netip.Prefix) string {
+	sorted := slices.Clone(addresses)
+	slices.SortFunc(sorted, netip.Prefix.Compare)
+	return "lo " + addressesText(sorted)
 }
 
 // shown is what iproute2 tells of a namespace, in wired's words.
@@ -92,17 +99,14 @@ func shown(ts *testscript.TestScript, netns string) []string {
 				addresses = append(addresses, netip.PrefixFrom(a.IP, a.Bits))
 			}
 		}
-		switch {
-		case l.Name == "lo":
-			slices.Reverse(addresses) // IPv6 ones of a /128 each stand newest first
-			slices.SortStableFunc(addresses, func(a, b netip.Prefix) int { return a.Addr().BitLen() - b.Addr().BitLen() })
-			all = append(all, "lo "+addressesText(addresses))
-		default:
-			if l.State != "UP" {
-				ts.Fatalf("%s of %s is %s", l.Name, netns, l.State)
-			}
-			all = append(all, fmt.Sprintf("%s %s mtu %d %s", l.Name, l.MAC, l.MTU, addressesText(addresses)))
+		if l.Name == "lo" {
+			all = append(all, loopbackText(addresses))
+			continue
 		}
+		if l.State != "UP" {
+			ts.Fatalf("%s of %s is %s", l.Name, netns, l.State)
+		}
+		all = append(all, fmt.Sprintf("%s %s mtu %d %s", l.Name, l.MAC, l.MTU, addressesText(addresses)))
 	}
 	for _, family := range []string{"-4", "-6"} {
 		var routes []struct {
