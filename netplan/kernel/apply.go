@@ -59,7 +59,7 @@ func finishLinked(ctx context.Context, p *netplan.Plan, o Options, nodes []netpl
 	if len(names) == 0 {
 		return nil
 	}
-	return Converge(ctx, p, o, names)
+	return Converge(ctx, nil, p, o, names)
 }
 
 // wiring is one Apply.

@@ -38,9 +38,12 @@ func (l *lab) changeTo(p *netplan.Plan) {
 			names = append(names, c.NetNS)
 		}
 	}
+	was := l.plan
 	l.plan = p
 	l.extend()
-	l.converge(names...)
+	if err := Converge(context.Background(), was, p, l.options, names); err != nil {
+		l.Fatal(err)
+	}
 	if err := Prune(p, l.options); err != nil {
 		l.Fatal(err)
 	}
@@ -56,7 +59,7 @@ func (l *lab) extend() {
 // converge returns how much was sent.
 func (l *lab) converge(netns ...string) int {
 	l.Helper()
-	all, err := converge(context.Background(), l.plan, l.options, netns)
+	all, err := converge(context.Background(), nil, l.plan, l.options, netns)
 	sent := 0
 	for _, n := range all {
 		sent += n

@@ -20,21 +20,23 @@ import (
 // where the fabric itself is named. What is not of the plan's kind stays:
 // other interfaces, routes of other protocols than static, rules outside the
 // plan's own range, addresses of other origin (IFA_PROTO).
-func Converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) error {
-	_, err := converge(ctx, p, o, netns)
+// was is the plan before, nil where nobody knows: earlier programs did not mark
+// their addresses.
+func Converge(ctx context.Context, was, p *netplan.Plan, o Options, netns []string) error {
+	_, err := converge(ctx, was, p, o, netns)
 	return err
 }
 
 // Mend is Converge of all namespaces, and returns those in which something was
 // not as planned, in the order of the plan.
 func Mend(ctx context.Context, p *netplan.Plan, o Options) ([]string, error) {
-	sent, err := converge(ctx, p, o, p.NetNSNames())
+	sent, err := converge(ctx, nil, p, o, p.NetNSNames())
 	return slices.DeleteFunc(p.NetNSNames(), func(name string) bool { return sent[name] == 0 }), err
 }
 
 // converge also returns how many requests it sent and settings it wrote, by
 // namespace.
-func converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) (map[string]int, error) {
+func converge(ctx context.Context, was, p *netplan.Plan, o Options, netns []string) (map[string]int, error) {
 	listed := map[string]bool{}
 	all := p.NetNSNames()
 	for _, name := range netns {
@@ -58,12 +60,12 @@ func converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) (
 	w := newWiring(&some, o)
 	w.fabric = fabric
 	w.ports = map[string]bool{} // none is made yet
-	c := &convergence{wiring: w, stale: make([][]*link, len(some.Nodes)), news: make([][]string, len(some.Nodes)),
+	c := &convergence{wiring: w, was: was, stale: make([][]*link, len(some.Nodes)), news: make([][]string, len(some.Nodes)),
 		sent: map[string]int{}, inPlace: map[linkEnd]bool{}, links: map[string]bool{}, far: map[string]bool{}}
 	if err := c.run(ctx, listed[p.Fabric.NetNS], &wiring{plan: p, options: o, bridges: w.bridges, fabric: fabric}); err != nil || len(c.far) == 0 {
 		return c.sent, err
 	}
-	sent, err := converge(ctx, p, o, slices.Collect(maps.Keys(c.far)))
+	sent, err := converge(ctx, was, p, o, slices.Collect(maps.Keys(c.far)))
 	for name, n := range sent {
 		c.sent[name] += n
 	}
@@ -73,6 +75,7 @@ func converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) (
 // convergence is one Converge.
 type convergence struct {
 	*wiring
+	was    *netplan.Plan // before, or nil
 	ground *ground
 	stale  [][]*link  // ports to delete, by node
 	news   [][]string // interfaces with new addresses, by node

@@ -33,7 +33,7 @@ func TestConvergeSendsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := converge(context.Background(), l.plan, l.options, []string{"nobody"}); err == nil {
+	if _, err := converge(context.Background(), nil, l.plan, l.options, []string{"nobody"}); err == nil {
 		t.Error("converged a namespace that the plan does not have")
 	}
 }
@@ -166,6 +166,22 @@ func TestConvergeKeepsWhatIsNotOurs(t *testing.T) {
 	if sent := l.converge(l.plan.NetNSNames()...); sent != 0 {
 		t.Errorf("%d requests against what is not ours", sent)
 	}
+}
+
+// TestUnmarkedAddressesGo: programs before this one did not mark the plan's
+// addresses, which an edit takes away all the same.
+func TestUnmarkedAddressesGo(t *testing.T) {
+	l := up(t, "unmarked")
+	for _, args := range [][]string{
+		{"address", "delete", "10.30.0.11/24", "dev", "eth0"},
+		{"address", "add", "10.30.0.11/24", "dev", "eth0"},
+	} {
+		if out, err := exec.Command("ip", append([]string{"-n", l.plan.Topology + ".plain.c"}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v: %s", args, err, out)
+		}
+	}
+	l.change(edited("address")(l.plan.Topology))
+	l.wantFresh(edited("address"))
 }
 
 // TestOthersLoseNothing sends a packet each millisecond between stations that

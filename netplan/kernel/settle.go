@@ -30,7 +30,7 @@ func (c *convergence) settle(i int, fabric *socket) error {
 	if err := c.addPorts(n, ns, s, fabric); err != nil {
 		return err
 	}
-	t := &settling{socket: s, node: n, up: map[string]bool{}, news: map[string]bool{}, set: map[string]bool{}}
+	t := &settling{socket: s, node: n, was: c.before(n.NetNS), up: map[string]bool{}, news: map[string]bool{}, set: map[string]bool{}}
 	// Every round but the first sets right what the one before has upset; one
 	// more for each address, for the order of those of a subnet.
 	rounds := 8
@@ -113,6 +113,7 @@ func (c *convergence) addPorts(n *netplan.Node, ns *os.File, s *socket, fabric *
 type settling struct {
 	*socket
 	node *netplan.Node
+	was  *netplan.Node // before, or nil
 	sent int
 	up   map[string]bool // interfaces that were down
 	news map[string]bool // interfaces with new addresses
@@ -224,7 +225,8 @@ func (t *settling) settleInterface(f netplan.Interface, index int32, have []addr
 	}
 	four := false // an IPv4 address is deleted
 	for _, a := range have {
-		if a.index == uint32(index) && a.proto == ourAddress && !slices.Contains(f.Addresses, a.ip) {
+		ours := a.proto == ourAddress || a.proto == 0 && t.had(f.Name, a.ip)
+		if a.index == uint32(index) && ours && !slices.Contains(f.Addresses, a.ip) {
 			remove(a)
 			four = four || a.ip.Addr().Is4()
 		}
@@ -327,6 +329,22 @@ func (t *settling) steer(links map[string]*link) error {
 	t.sent += len(come.what)
 	_ = t.send(&come)
 	return nil
+}
+
+// before is what the plan was for a namespace, nil where that is not known.
+func (c *convergence) before(netns string) *netplan.Node {
+	if c.was == nil {
+		return nil
+	}
+	if i := slices.IndexFunc(c.was.Nodes, func(n netplan.Node) bool { return n.NetNS == netns }); i >= 0 {
+		return &c.was.Nodes[i]
+	}
+	return nil
+}
+
+// had tells whether an interface had an address by the plan before.
+func (t *settling) had(dev string, a netip.Prefix) bool {
+	return t.was != nil && slices.ContainsFunc(t.was.Interfaces, func(f netplan.Interface) bool { return f.Name == dev && slices.Contains(f.Addresses, a) })
 }
 
 // ourAddress is what addresses of the plan have as IFA_PROTO: a station's
