@@ -267,7 +267,7 @@ func (c *change) rewire(ctx context.Context) error {
 		}
 	}
 	if len(touched) > 0 {
-		if err := kernel.Converge(ctx, k.plan, k.kernelOptions(), touched); err != nil {
+		if err := kernel.Converge(ctx, c.oldPlan, k.plan, k.kernelOptions(), touched); err != nil {
 			return err
 		}
 	}

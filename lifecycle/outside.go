@@ -33,6 +33,23 @@ func (o outside) connect(t *topology.Topology) (u *netplan.Uplink, notices []str
 }
 
 func (o outside) connectOnce(t *topology.Topology) (*netplan.Uplink, []string, error) {
+	u, notices, err := PlanUplink(t)
+	if err != nil {
+		return nil, nil, err
+	}
+	if u == nil {
+		return nil, notices, kernel.Disconnect(t.Name)
+	}
+	err = kernel.Connect(o.layout.kernelOptions(t.Name), t.Name, backboneName(t), u)
+	if err != nil {
+		err = errors.Join(err, kernel.Disconnect(t.Name))
+	}
+	return u, notices, err
+}
+
+// PlanUplink tells which way the machine would have to the stations of a
+// topology, nil for none, and in words why not to some. Who asks needs no rights.
+func PlanUplink(t *topology.Topology) (*netplan.Uplink, []string, error) {
 	name, _ := netplan.UplinkID(t.Name)
 	machine, err := kernel.Survey(name)
 	if err != nil {
@@ -77,13 +94,9 @@ func (o outside) connectOnce(t *topology.Topology) (*netplan.Uplink, []string, e
 	}
 	slices.Sort(notices)
 	if !u.Needed() {
-		return nil, notices, kernel.Disconnect(t.Name)
+		return nil, notices, nil
 	}
-	err = kernel.Connect(o.layout.kernelOptions(t.Name), t.Name, backboneName(t), &u)
-	if err != nil {
-		err = errors.Join(err, kernel.Disconnect(t.Name))
-	}
-	return &u, notices, err
+	return &u, notices, nil
 }
 
 // clear takes everything of a topology out of the machine's namespaces.

@@ -172,7 +172,11 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 	same := found.intent.Fingerprint == intent.Fingerprint && found.intent.AtBoot == intent.AtBoot && state.Status == StatusUp
 	if same && len(result.Changes) == 0 && allWell(state) && !state.Retired {
 		result.Unchanged = true
-		return nil
+		err := ask(ctx, l, intent.Topology.Name, request{Op: opMend}, o.Progress)
+		if busy := new(Busy); errors.As(err, &busy) {
+			return nil // who is at work there looks after it
+		}
+		return err
 	}
 	result.Changed = len(result.Changes) > 0 || !same
 	result.Unchanged = !result.Changed

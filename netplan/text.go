@@ -79,8 +79,7 @@ func (n *Node) text(w *strings.Builder, fabric string) {
 	for _, i := range n.Interfaces {
 		switch {
 		case i.AddsLink:
-			fmt.Fprintf(w, "link add %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d\n",
-				i.Name, n.NetNS, i.MAC, i.MTU, i.Peer, i.PeerNetNS, i.PeerMAC, i.MTU)
+			fmt.Fprintln(w, i.linkText(n.NetNS))
 		case !i.Linked():
 			fmt.Fprintf(w, "link add %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d master %s up\n",
 				i.Name, n.NetNS, i.MAC, i.MTU, i.Peer, fabric, i.PeerMAC, i.MTU, i.Bridge)
@@ -102,6 +101,12 @@ func (n *Node) text(w *strings.Builder, fabric string) {
 	if n.Divert != nil {
 		fmt.Fprint(w, n.Divert.Text())
 	}
+}
+
+// linkText adds the link that the interface of a node is one end of.
+func (f *Interface) linkText(netns string) string {
+	return fmt.Sprintf("link add %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d",
+		f.Name, netns, f.MAC, f.MTU, f.Peer, f.PeerNetNS, f.PeerMAC, f.MTU)
 }
 
 // Text is the pair as nft(8) takes it.

@@ -27,6 +27,11 @@ func (l *loader) resolveLinks() {
 		d.out.MTU = l.mtu(n, defaultMTU)
 		d.unsure = n.spoiled("subnet", "subnets")
 		for _, item := range l.oneOrMore(n, "subnet", "subnets") {
+			if item.text == "none" {
+				l.spoil(item, "a link has no subnet none", "leave it out for a link without addresses")
+				d.unsure = true
+				continue
+			}
 			if prefix, ok := l.subnet(item); ok {
 				d.subnets = append(d.subnets, subnet{Prefix: prefix, at: item.position, link: d})
 			} else {

@@ -104,6 +104,7 @@ func classify(err error) (code int, hint string) {
 		authority  *lifecycle.NoAuthority
 		damaged    *lifecycle.BadAuthority
 		attach     *lifecycle.Unattachable
+		taken      *lifecycle.Taken
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
@@ -153,8 +154,8 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "platelayer up replaces the keeper and leaves its stations alone"
 	case errors.As(err, &down):
 		return exitFailed, "bring it up with: platelayer up -n " + down.Name + " FILE"
-	case errors.As(err, &elsewhere):
-		return exitFailed, "bring a copy up under another name with -n"
+	case errors.As(err, &elsewhere), errors.As(err, &taken):
+		return exitUnsupported, "bring a copy up under another name with -n"
 	case errors.As(err, &newer):
 		return exitFailed, "use that platelayer, or remove the topology with what its stations wrote: platelayer down " + newer.Name
 	case errors.As(err, &unreadable) && filepath.Base(unreadable.Path) == "state.json":

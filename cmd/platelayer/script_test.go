@@ -31,6 +31,7 @@ func runScripts(t *testing.T, dir string, variables ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	captured := newCaptures()
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
@@ -59,6 +60,9 @@ func runScripts(t *testing.T, dir string, variables ...string) {
 			"signal":     signalCommand,
 			"machine":    machineCommand,
 			"firewall":   firewallCommand,
+			"asplanned":  asPlannedCommand,
+			"capture":    captured.start,
+			"captured":   captured.stop,
 			"send":       sendCommand,
 			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -57,7 +59,7 @@ func finishLinked(ctx context.Context, p *netplan.Plan, o Options, nodes []netpl
 	if len(names) == 0 {
 		return nil
 	}
-	return Converge(ctx, p, o, names)
+	return Converge(ctx, nil, p, o, names)
 }
 
 // wiring is one Apply.
@@ -218,7 +220,7 @@ func configure(n *netplan.Node) error {
 	for j, f := range n.Interfaces {
 		index[f.Name] = int32(firstInside + j)
 		b.up(index[f.Name], f.Name, n.NetNS)
-		for _, a := range f.Addresses {
+		for _, a := range additions(f.Addresses) {
 			b.addAddress(a, f.NoPrefixRoute, index[f.Name], f.Name, n.NetNS)
 		}
 	}
@@ -242,6 +244,21 @@ func configure(n *netplan.Node) error {
 	}
 	_, err = settleFilter(n)
 	return err
+}
+
+// additions are addresses in the order in which they are to be added for the
+// first to be the source of what the kernel sends: of IPv6 ones it prefers the
+// newest (ipv6_link_dev_addr in net/ipv6/addrconf.c).
+func additions(addresses []netip.Prefix) []netip.Prefix {
+	var four, six []netip.Prefix
+	for _, a := range addresses {
+		if a.Addr().Is4() {
+			four = append(four, a)
+		} else {
+			six = slices.Insert(six, 0, a)
+		}
+	}
+	return append(four, six...)
 }
 
 // unsupported marks an error that means that the kernel lacks the feature.

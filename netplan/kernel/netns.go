@@ -57,7 +57,7 @@ func pin(o Options, name string) error {
 func nameNetNS(path, link string) error {
 	err := os.Symlink(path, link)
 	if errors.Is(err, fs.ErrExist) {
-		return &NameTaken{Path: link}
+		return namespaceTaken(link)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot name network namespace %s: %w", filepath.Base(path), err)

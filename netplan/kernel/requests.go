@@ -129,13 +129,10 @@ func (b *batch) setAddress(a netip.Prefix, flags uint16, noPrefixRoute bool, ind
 		ifa |= unix.IFA_F_NOPREFIXROUTE
 	}
 	raw := a.Addr().AsSlice()
-	data := []nl.NetlinkRequestData{msg, attr(unix.IFA_LOCAL, raw), attr(unix.IFA_ADDRESS, raw), attr(unix.IFA_FLAGS, nl.Uint32Attr(ifa))}
-	if proto := origin(index); proto != 0 {
-		data = append(data, attr(ifaProto, nl.Uint8Attr(uint8(proto))))
-	}
 	b.add(unix.RTM_NEWADDR, flags, func() string {
 		return words(netplan.AddressText(name, a, noPrefixRoute)) + " in " + netns
-	}, data...)
+	}, msg, attr(unix.IFA_LOCAL, raw), attr(unix.IFA_ADDRESS, raw), attr(unix.IFA_FLAGS, nl.Uint32Attr(ifa)),
+		attr(ifaProto, nl.Uint8Attr(ourAddress)))
 }
 
 // addLinkLocal is the address that the kernel gives an interface when IPv6

@@ -128,7 +128,7 @@ func (s *socket) ours(name, mac string) (*link, error) {
 	for i := range links {
 		if l := &links[i]; l.name == name {
 			if l.kind != "veth" || l.mac != mac {
-				return nil, fmt.Errorf("cannot use interface name %s: it exists and is not ours", name)
+				return nil, interfaceTaken(name)
 			}
 			return l, nil
 		}
@@ -267,13 +267,7 @@ func (s *socket) uplinkRoutes(index int32, u *netplan.Uplink) error {
 		if there[to] {
 			continue
 		}
-		r := netplan.Route{To: to, Dev: u.Name}
-		for _, a := range u.Addresses {
-			if a.Addr().Is4() == to.Addr().Is4() {
-				r.Via = netplan.Other(a)
-			}
-		}
-		come.addRoute(r, create, index, "the machine")
+		come.addRoute(netplan.Route{To: to, Via: u.Via(to), Dev: u.Name}, create, index, "the machine")
 	}
 	if err := s.send(&leave); err != nil && !gone(err) {
 		return err
