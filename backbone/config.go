@@ -32,8 +32,13 @@ type Config struct {
 	Out []string `json:"out,omitempty"`
 	// Ports are the machine's that lead to stations.
 	Ports []Port `json:"ports,omitempty"`
-	// Silent holds who gets SERVFAIL for such names whatever Upstream says.
-	Silent []netip.Addr `json:"silent,omitempty"`
+	// Outside tells who gets answers about such names, whatever Upstream says:
+	// the longest prefix with the asker counts, and who is in none gets SERVFAIL.
+	// Nil: everybody does.
+	Outside map[netip.Prefix]bool `json:"outside,omitempty"`
+	// Listed are the names by which stations may reach the outside, lower-case and
+	// without a trailing dot.
+	Listed []string `json:"listed,omitempty"`
 	// Divert is the port of the transparent sockets for what stations send
 	// outside; 0 is none.
 	Divert uint16 `json:"divert,omitempty"`
@@ -111,4 +116,18 @@ func HostResolvers(resolvConf []byte) []netip.AddrPort {
 		list = append(list, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port))
 	}
 	return list
+}
+
+// hears tells whether an asker gets answers about outside names.
+func (c *Config) hears(a netip.Addr) bool {
+	if c.Outside == nil {
+		return true
+	}
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		p, _ := a.Prefix(bits)
+		if allowed, ok := c.Outside[p]; ok {
+			return allowed
+		}
+	}
+	return false
 }

@@ -210,6 +210,9 @@ func ends(packet []byte) (flowKey, bool) {
 		from, to = netip.AddrFrom4([4]byte(packet[12:])), netip.AddrFrom4([4]byte(packet[16:]))
 	} else {
 		from, to = netip.AddrFrom16([16]byte(packet[8:])), netip.AddrFrom16([16]byte(packet[24:]))
+		if from.Is4In6() || to.Is4In6() { // which to a socket is IPv4 (draft-itojun-v6ops-v4mapped-harmful)
+			return flowKey{}, false
+		}
 	}
 	tcp := packet[header:]
 	return flowKey{netip.AddrPortFrom(from, binary.BigEndian.Uint16(tcp)), netip.AddrPortFrom(to, binary.BigEndian.Uint16(tcp[2:]))}, true

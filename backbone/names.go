@@ -1,6 +1,7 @@
 package backbone
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,21 +16,57 @@ const (
 	maxCalled  = 4    // names of one
 	maxAsked   = 256  // names in a message
 	askedPause = 200 * time.Millisecond
+	// listedTime is how long an address that DNS gave for a listed name is that
+	// name's, where its time to live is not longer: programs go on with what they
+	// have looked up.
+	listedTime = time.Hour
 )
 
 // names remembers what outside addresses were called in answers to stations.
 type names struct {
+	now func() time.Time
+
 	mu    sync.Mutex
 	calls map[netip.Addr][]string // the latest first
 	order []netip.Addr            // the oldest first
+	// listed are the names that some egress lists, and until when an address is
+	// theirs: what else an address is called, by whomever, takes none from them.
+	listed map[string]map[netip.Addr]time.Time
 }
 
-func newNames() *names { return &names{calls: map[netip.Addr][]string{}} }
+func newNames() *names { return &names{now: time.Now, calls: map[netip.Addr][]string{}} }
 
+// list sets the listed names.
+func (n *names) list(all []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	listed := map[string]map[netip.Addr]time.Time{}
+	for _, name := range all {
+		if listed[name] = n.listed[name]; listed[name] == nil {
+			listed[name] = map[netip.Addr]time.Time{}
+		}
+	}
+	n.listed = listed
+}
+
+// of lists the listed names of an address, and then others.
 func (n *names) of(a netip.Addr) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Clone(n.calls[a])
+	var all []string
+	now := n.now()
+	for name, addresses := range n.listed {
+		if until, ok := addresses[a]; ok && now.Before(until) {
+			all = append(all, name)
+		}
+	}
+	slices.Sort(all)
+	for _, name := range n.calls[a] {
+		if _, listed := n.listed[name]; !listed {
+			all = append(all, name)
+		}
+	}
+	return all
 }
 
 // learn takes the addresses that an answer gives for the name in question, and
@@ -50,20 +87,29 @@ func (n *names) learn(q dns.Question, answer []dns.RR) {
 		}
 		switch rr := rr.(type) {
 		case *dns.A:
-			n.call(rr.A, name)
+			n.call(rr.A, name, rr.Hdr.Ttl)
 		case *dns.AAAA:
-			n.call(rr.AAAA, name)
+			n.call(rr.AAAA, name, rr.Hdr.Ttl)
 		}
 	}
 }
 
-func (n *names) call(ip []byte, name string) {
+func (n *names) call(ip []byte, name string, ttl uint32) {
 	a, ok := netip.AddrFromSlice(ip)
 	if !ok {
 		return
 	}
 	a = a.Unmap()
 	name = strings.TrimSuffix(name, ".")
+	if addresses, ok := n.listed[name]; ok {
+		now := n.now()
+		if len(addresses) >= maxNamed {
+			maps.DeleteFunc(addresses, func(_ netip.Addr, until time.Time) bool { return !now.Before(until) })
+		}
+		if len(addresses) < maxNamed {
+			addresses[a] = now.Add(max(listedTime, time.Duration(ttl)*time.Second))
+		}
+	}
 	called, known := n.calls[a]
 	called = slices.DeleteFunc(called, func(o string) bool { return o == name })
 	n.calls[a] = slices.Insert(called[:min(len(called), maxCalled-1)], 0, name)

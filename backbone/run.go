@@ -201,11 +201,8 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 	b.configured = true
 	b.server.zones.Store(known)
 	b.ports.set(ctx, config)
-	silent := map[netip.Addr]bool{}
-	for _, a := range config.Silent {
-		silent[a] = true
-	}
-	b.server.silent.Store(&silent)
+	b.server.config.Store(config)
+	b.server.names.list(config.Listed)
 	// Before the earlier keeper's connection closes: what that one leaves
 	// undone then finds the new way.
 	b.upstream.set(from.open, config)

@@ -28,7 +28,7 @@ const (
 // upstream resolver.
 type server struct {
 	zones    atomic.Pointer[zones]
-	silent   atomic.Pointer[map[netip.Addr]bool]
+	config   atomic.Pointer[Config]
 	names    *names
 	ledger   *ledger
 	upstream *upstream
@@ -44,7 +44,7 @@ func newServer(ctx context.Context, up *upstream, logf func(string, ...any)) *se
 	s := &server{ctx: ctx, upstream: up, names: newNames(), ledger: newLedger(func([]Asked) {}), forwards: forwards{of: map[netip.Addr]int{}}, logf: logf}
 	none, _ := newZones(Config{}.DNS, nil) // without records, nothing can be wrong
 	s.zones.Store(none)
-	s.silent.Store(&map[netip.Addr]bool{})
+	s.config.Store(new(Config))
 	return s
 }
 
@@ -98,7 +98,7 @@ func (s *server) respond(packet, buf []byte, via transport) (packed []byte, late
 		asked = q.Copy()
 		asked.Question[0].Name = outside
 	}
-	if s.upstream.none(asked.Question[0].Name, via.from) || (*s.silent.Load())[via.from.Unmap()] {
+	if s.upstream.none(asked.Question[0].Name, via.from) || !s.config.Load().hears(via.from.Unmap().WithZone("")) {
 		s.ledger.note(via.from.Unmap(), asked.Question[0].Name)
 		r.Rcode = z.unknown(asked.Question[0].Name, asked.Question[0].Qtype)
 		return s.pack(r, buf, limit), nil

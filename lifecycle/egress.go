@@ -93,24 +93,27 @@ func (p *policy) who(a netip.Addr) source {
 }
 
 // refuses says why a source may not reach a destination, or "". local are the
-// machine's own addresses.
+// machine's own addresses. A name never opens those: who answers for it outside
+// is not to choose what of the machine a station talks to.
 func (p *policy) refuses(s source, to netip.AddrPort, names []string, local func() []netip.Addr) string {
 	addr := to.Addr()
 	if slices.ContainsFunc(p.inside, func(own netip.Prefix) bool { return own.Contains(addr) }) {
 		return "it is not outside"
 	}
+	open := s.egress == topology.EgressAllow
 	for _, d := range s.to {
 		if d.Port != 0 && d.Port != to.Port() {
 			continue
 		}
-		if d.Prefix.IsValid() && d.Prefix.Contains(addr) || d.Name != "" && slices.Contains(names, d.Name) {
+		if d.Prefix.IsValid() && d.Prefix.Contains(addr) {
 			return ""
 		}
+		open = open || d.Name != "" && slices.Contains(names, d.Name)
 	}
 	switch {
 	case s.egress == topology.EgressNone:
 		return "egress is none"
-	case s.egress != topology.EgressAllow:
+	case !open:
 		return "egress does not list it"
 	case addr.IsLoopback() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLinkLocalUnicast() || slices.Contains(local(), addr):
 		return "it is the machine's own"
@@ -118,16 +121,26 @@ func (p *policy) refuses(s source, to netip.AddrPort, names []string, local func
 	return ""
 }
 
-// silent lists who gets no answers about outside names.
-func (p *policy) silent() []netip.Addr {
-	var all []netip.Addr
-	for a, s := range p.sources {
-		if s.egress == topology.EgressNone {
-			all = append(all, a)
+// askers tells who gets answers about outside names, and which of these are
+// listed.
+func (p *policy) askers() (outside map[netip.Prefix]bool, listed []string) {
+	outside = map[netip.Prefix]bool{}
+	note := func(subnet netip.Prefix, s source) {
+		outside[subnet] = s.egress != topology.EgressNone
+		for _, d := range s.to {
+			if d.Name != "" && !slices.Contains(listed, d.Name) {
+				listed = append(listed, d.Name)
+			}
 		}
 	}
-	slices.SortFunc(all, netip.Addr.Compare)
-	return all
+	for subnet, s := range p.subnets {
+		note(subnet, s)
+	}
+	for a, s := range p.sources {
+		note(netip.PrefixFrom(a, a.BitLen()), s)
+	}
+	slices.Sort(listed)
+	return outside, listed
 }
 
 func localAddresses() []netip.Addr {
@@ -153,7 +166,7 @@ func (g *guard) set(p policy) {
 
 // open is a backbone.EgressFunc.
 func (g *guard) open(ctx context.Context, network string, from, to netip.AddrPort, names []string) (*os.File, error) {
-	if network != "tcp" && network != "udp" && network != "icmp" || !to.IsValid() || (to.Port() == 0) != (network == "icmp") {
+	if network != "tcp" && network != "udp" && network != "icmp" || !to.IsValid() || to.Addr().Is4In6() || (to.Port() == 0) != (network == "icmp") {
 		return nil, errors.New("not a destination")
 	}
 	g.mu.Lock()

@@ -131,11 +131,9 @@ func (k *keeper) dnsConfig() backbone.Config {
 			config.Divert, config.Own = d.Port, d.Own
 		}
 	}
-	if len(config.Upstream) > 0 {
-		k.guard.mu.Lock()
-		config.Silent = k.guard.policy.silent()
-		k.guard.mu.Unlock()
-	}
+	k.guard.mu.Lock()
+	config.Outside, config.Listed = k.guard.policy.askers()
+	k.guard.mu.Unlock()
 	return config
 }
 

@@ -19,7 +19,8 @@ import (
 // machineCommand: `machine` makes two namespaces of the test's own: $MACHINE
 // stands for the machine, $OUTSIDE for what is outside, which has
 // 198.51.100.7 and 2001:db8:9::7 (HTTP on port 80, where /slow waits for /go, and echo of UDP on port 7) and
-// answers DNS on 198.51.100.53. It knows registry.example.
+// answers DNS on 198.51.100.53. It knows registry.example and *.cdn.example, both there, and says that
+// machine.example and metadata.example are the machine's own.
 func machineCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: machine")
@@ -101,8 +102,17 @@ func machineCommand(ts *testscript.TestScript, neg bool, args []string) {
 func answerOutside(w dns.ResponseWriter, q *dns.Msg) {
 	r := new(dns.Msg)
 	r.SetReply(q)
-	if name := q.Question[0].Name; strings.EqualFold(name, "registry.example.") && q.Question[0].Qtype == dns.TypeA {
-		r.Answer = append(r.Answer, &dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.IPv4(198, 51, 100, 7)})
+	name, address := q.Question[0].Name, net.IP(nil)
+	switch lower := strings.ToLower(name); {
+	case lower == "registry.example." || strings.HasSuffix(lower, ".cdn.example."):
+		address = net.IPv4(198, 51, 100, 7)
+	case lower == "machine.example.":
+		address = net.IPv4(198, 51, 100, 1)
+	case lower == "metadata.example.":
+		address = net.IPv4(169, 254, 169, 254)
+	}
+	if address != nil && q.Question[0].Qtype == dns.TypeA {
+		r.Answer = append(r.Answer, &dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: address})
 	}
 	_ = w.WriteMsg(r)
 }
