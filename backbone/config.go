@@ -45,6 +45,8 @@ type Config struct {
 	// Own are the destinations that are not outside. Where there are any, the
 	// first packet of a connection to another is held (netplan.Divert).
 	Own []netip.Prefix `json:"own,omitempty"`
+	// Origins are whose packets to the outside come in by an interface.
+	Origins []netplan.Origin `json:"origins,omitempty"`
 }
 
 // EgressFunc opens a connected socket to the outside for the station that has

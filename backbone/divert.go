@@ -111,6 +111,7 @@ func (d *divert) set(from *session, config *Config) error {
 	}
 	if g != nil {
 		g.own.Store(&config.Own)
+		g.origins.Store(&config.Origins)
 		for _, a := range config.DNS.Listen {
 			proto := uint16(unix.ETH_P_IP)
 			if a.Is6() {

@@ -128,7 +128,7 @@ func (k *keeper) dnsConfig() backbone.Config {
 	}
 	for i := range k.plan.Nodes {
 		if d := k.plan.Nodes[i].Divert; d != nil {
-			config.Divert, config.Own = d.Port, d.Own
+			config.Divert, config.Own, config.Origins = d.Port, d.Own, d.Origins
 		}
 	}
 	k.guard.mu.Lock()

@@ -21,6 +21,8 @@ type Divert struct {
 	// packet again by lo once the other side is there. So a station that is refused
 	// is refused, and not accepted and cut off.
 	Hold bool `json:"hold,omitempty"`
+	// Origins are whose packets come to sockets, by interface.
+	Origins []Origin `json:"origins,omitempty"`
 	// Optional says that a kernel which cannot do it goes without: what would
 	// be diverted is refused by the node for want of a route.
 	Optional bool `json:"optional,omitempty"`
@@ -103,6 +105,9 @@ func (d *Divert) Text() string {
 		if len(own) > 0 {
 			fmt.Fprintf(&w, "nft add rule inet platelayer divert %s daddr { %s } return\n", f.word, strings.Join(own, ", "))
 		}
+	}
+	for _, o := range d.Origins {
+		fmt.Fprint(&w, o.Text())
 	}
 	if d.Hold {
 		fmt.Fprintln(&w, "nft add rule inet platelayer divert iif != lo tcp flags & (syn | ack) == syn drop")

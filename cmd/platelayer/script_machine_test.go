@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -164,5 +166,37 @@ func sendCommand(ts *testscript.TestScript, neg bool, args []string) {
 	})
 	if (err == nil) == neg || !neg && got != args[3] {
 		ts.Fatalf("got %q, %v", got, err)
+	}
+}
+
+// spoofCommand: `spoof NETNS NETWORK FROM ADDRESS` sends a datagram, or the first
+// packet of a connection, under an address that is not the namespace's.
+func spoofCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: spoof netns network from address")
+	}
+	err := inNamespace("/run/netns/"+args[0], func() error {
+		d := net.Dialer{Timeout: awaitAtMost / 20, Control: func(_, _ string, raw syscall.RawConn) error {
+			var err error
+			cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1) })
+			return errors.Join(cerr, err)
+		}}
+		from := netip.AddrPortFrom(netip.MustParseAddr(args[2]), 0)
+		if d.LocalAddr = net.UDPAddrFromAddrPort(from); args[1] == "tcp" {
+			d.LocalAddr = net.TCPAddrFromAddrPort(from)
+		}
+		c, err := d.Dial(args[1], args[3])
+		if err != nil && args[1] == "tcp" {
+			return nil // nobody can answer
+		}
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write([]byte("spoof"))
+		return err
+	})
+	if err != nil {
+		ts.Fatalf("%v", err)
 	}
 }

@@ -56,6 +56,7 @@ func runScripts(t *testing.T, dir string) {
 			"signal":     signalCommand,
 			"machine":    machineCommand,
 			"send":       sendCommand,
+			"spoof":      spoofCommand,
 			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {
 					ts.Fatalf("left on the machine: %s", left)

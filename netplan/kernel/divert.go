@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -94,7 +95,7 @@ func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) er
 		}, accept)})
 		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, UserData: divertTag(d), Exprs: slices.Concat(only, proxy)})
 	}
-	return nil
+	return addOrigins(conn, table, d)
 }
 
 // divertRules is how many addDivert makes, with heldRules more to hold.
@@ -102,7 +103,11 @@ const divertRules, heldRules = 7, 3
 
 // divertTag is what the rules carry as a comment, by which diverts knows them.
 func divertTag(d *netplan.Divert) []byte {
-	text := fmt.Sprintf("port %d mark %d", d.Port, d.Mark)
+	sum := sha256.New()
+	for _, o := range d.Origins {
+		fmt.Fprint(sum, o.Text())
+	}
+	text := fmt.Sprintf("port %d mark %d origins %x", d.Port, d.Mark, sum.Sum(nil))
 	return append([]byte{0, byte(len(text) + 1)}, append([]byte(text), 0)...) // NFTNL_UDATA_RULE_COMMENT
 }
 
