@@ -53,7 +53,7 @@ func newDivert(ctx context.Context, logf func(string, ...any), tasks *sync.WaitG
 	}
 	d.crowd = crowd{all: all * 3 / 4 / descriptorsEach, here: map[netip.Addr]int{}}
 	d.crowd.each = max(d.crowd.all/4, 1)
-	d.flows.all = map[flowKey]*flow{}
+	d.flows.all, d.flows.of = map[flowKey]*flow{}, map[netip.Addr]map[*flow]bool{}
 	return d
 }
 

@@ -245,6 +245,58 @@ func TestEgressOfDatagrams(t *testing.T) {
 	}
 }
 
+// TestFlowsMakeRoom: of a station that may have no more flows the idle ones end,
+// and those of others don't.
+func TestFlowsMakeRoom(t *testing.T) {
+	fs := flows{all: map[flowKey]*flow{}, of: map[netip.Addr]map[*flow]bool{}}
+	var ended []string
+	add := func(from string, idle time.Duration) {
+		f := newFlow(nil)
+		f.end = func() { ended = append(ended, from) }
+		f.last.Store(time.Now().Add(-idle).UnixNano())
+		fs.add(flowKey{from: netip.MustParseAddrPort(from)}, f)
+	}
+	one := netip.MustParseAddr("10.0.0.1")
+	add("10.0.0.2:1", time.Hour)
+	add("10.0.0.1:1", 0)
+	add("10.0.0.1:2", flowSpare/2)
+	if fs.yield(one); ended != nil {
+		t.Errorf("%v made room", ended)
+	}
+	add("10.0.0.1:3", 2*flowSpare)
+	add("10.0.0.1:4", 3*flowSpare)
+	fs.yield(one)
+	fs.yield(one)
+	fs.yield(one)
+	if want := []string{"10.0.0.1:4", "10.0.0.1:3"}; !slices.Equal(ended, want) {
+		t.Errorf("%v made room, want %v", ended, want)
+	}
+	for key, f := range fs.all {
+		fs.remove(key, f)
+	}
+	if len(fs.of) != 0 {
+		t.Errorf("%v are left", fs.of)
+	}
+}
+
+func TestFlowPatience(t *testing.T) {
+	f := newFlow(nil)
+	last := func(after time.Duration) time.Duration {
+		f.last.Store(f.began.Add(after).UnixNano())
+		return f.patience()
+	}
+	if got := last(time.Minute); got != flowBrief {
+		t.Errorf("one that nobody answers may be idle for %s", got)
+	}
+	f.answered.Store(true)
+	if got := last(flowStream / 2); got != flowBrief {
+		t.Errorf("one question and answer may be idle for %s", got)
+	}
+	if got := last(flowStream); got != flowIdle {
+		t.Errorf("a stream may be idle for %s", got)
+	}
+}
+
 func TestCrowd(t *testing.T) {
 	c := crowd{all: 5, each: 3, here: map[netip.Addr]int{}}
 	one, two := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -53,7 +54,7 @@ type openPort struct {
 
 	mu  sync.Mutex
 	to  []netip.AddrPort
-	own []netip.Prefix // addresses that are stations'
+	own []netip.Prefix // addresses that are stations', or led to others
 }
 
 func newPorts(held *shelf, tasks *sync.WaitGroup, logf func(format string, args ...any)) *ports {
@@ -69,7 +70,7 @@ func newPorts(held *shelf, tasks *sync.WaitGroup, logf func(format string, args 
 
 // set serves these ports and no others. What is established goes on.
 func (p *ports) set(ctx context.Context, config *Config) {
-	var own []netip.Prefix
+	own := slices.Clone(config.Own)
 	for _, c := range config.DNS.Clusters {
 		own = append(own, c.Subnets...)
 	}
@@ -193,8 +194,8 @@ func move(to, from *net.TCPConn) {
 }
 
 // reach connects to the station from the client's own address, where that can
-// be: not from the machine's loopback, nor from what is an address of a
-// station. Then the backbone's own is taken, and the IP version of the station.
+// be: not from the machine's loopback, nor from what the backbone has a way to,
+// on which the answers would go. Then the backbone's own is taken, and the IP version of the station.
 func (o *openPort) reach(ctx context.Context, network string, client netip.AddrPort) (net.Conn, error) {
 	o.mu.Lock()
 	to, own := o.to, o.own
