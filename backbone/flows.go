@@ -45,6 +45,7 @@ type flow struct {
 	began    time.Time
 	last     atomic.Int64
 	answered atomic.Bool
+	yielded  bool // its place in the crowd is another's; guarded by flows.mu
 }
 
 func newFlow(first []byte) *flow { return &flow{early: [][]byte{first}, began: time.Now()} }
@@ -68,9 +69,10 @@ func (fs *flows) remove(key flowKey, f *flow) {
 	}
 }
 
-// yield ends the idlest of some flows of a station, if it is idle at all: what
-// asks many destinations once each, as a resolver does, can go on.
-func (fs *flows) yield(a netip.Addr) {
+// yield ends the idlest of some flows of a station, if it is idle at all, for
+// another in its place: what asks many destinations once each, as a resolver
+// does, can go on.
+func (fs *flows) yield(a netip.Addr) bool {
 	const some = 16 // any: a map is ranged over in random order
 	var idlest *flow
 	n := 0
@@ -82,10 +84,12 @@ func (fs *flows) yield(a netip.Addr) {
 			break
 		}
 	}
-	if idlest != nil && idlest.idle() >= flowSpare {
-		idlest.end()
-		idlest.end = nil
+	if idlest == nil || idlest.idle() < flowSpare {
+		return false
 	}
+	idlest.end()
+	idlest.end, idlest.yielded = nil, true
+	return true
 }
 
 func (d *divert) datagrams(c *net.UDPConn) {
@@ -104,15 +108,11 @@ func (d *divert) datagrams(c *net.UDPConn) {
 		d.flows.mu.Lock()
 		f := d.flows.all[key]
 		switch {
-		case f == nil && !d.crowd.enter(key.from.Addr()):
-			d.flows.yield(key.from.Addr()) // for one that comes later
-		case f == nil:
+		case f == nil && (d.crowd.enter(key.from.Addr()) || d.flows.yield(key.from.Addr())):
 			f = newFlow(data)
 			d.flows.add(key, f)
-			d.tasks.Go(func() {
-				defer d.crowd.leave(key.from.Addr())
-				d.converse(key, f)
-			})
+			d.tasks.Go(func() { d.converse(key, f) })
+		case f == nil:
 		case len(f.early) < maxEarly:
 			f.early = append(f.early, data)
 		}
@@ -148,7 +148,11 @@ func (d *divert) converse(key flowKey, f *flow) {
 	defer func() {
 		d.flows.mu.Lock()
 		d.flows.remove(key, f)
+		yielded := f.yielded
 		d.flows.mu.Unlock()
+		if !yielded {
+			d.crowd.leave(key.from.Addr())
+		}
 	}()
 	out, err := d.outside("udp", key.from, key.to)
 	if err != nil {
