@@ -34,7 +34,7 @@ func Build(t *topology.Topology) (*Plan, error) {
 		}
 	}
 	if d := p.Nodes[0].Divert; d != nil {
-		d.Origins = origins(p.Nodes)
+		d.Origins, d.Strangers = origins(p.Nodes), strangers(p.Nodes)
 	}
 	for i := range p.Fabric.Bridges {
 		br := &p.Fabric.Bridges[i]

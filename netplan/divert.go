@@ -23,6 +23,8 @@ type Divert struct {
 	Hold bool `json:"hold,omitempty"`
 	// Origins are whose packets come to sockets, by interface.
 	Origins []Origin `json:"origins,omitempty"`
+	// Strangers bounds what the node looks for in vain; nil for none.
+	Strangers *Strangers `json:"strangers,omitempty"`
 	// Optional says that a kernel which cannot do it goes without: what would
 	// be diverted is refused by the node for want of a route.
 	Optional bool `json:"optional,omitempty"`
@@ -117,6 +119,9 @@ func (d *Divert) Text() string {
 	fmt.Fprintf(&w, "nft add rule inet platelayer divert tcp flags & (syn | ack) == syn tproxy to :%d meta mark set %d accept\n", d.Port, d.Mark)
 	fmt.Fprintf(&w, "nft add rule inet platelayer divert meta l4proto { tcp, udp } socket transparent 1 meta mark set %d accept\n", d.Mark)
 	fmt.Fprintf(&w, "nft add rule inet platelayer divert meta l4proto { tcp, udp } tproxy to :%d meta mark set %d accept\n", d.Port, d.Mark)
+	if d.Strangers != nil {
+		fmt.Fprint(&w, d.Strangers.Text())
+	}
 	return w.String()
 }
 

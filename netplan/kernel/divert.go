@@ -95,6 +95,11 @@ func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) er
 		}, accept)})
 		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, UserData: divertTag(d), Exprs: slices.Concat(only, proxy)})
 	}
+	if d.Strangers != nil {
+		if err := addStrangers(conn, table, d.Strangers); err != nil {
+			return err
+		}
+	}
 	return addOrigins(conn, table, d)
 }
 
@@ -107,7 +112,10 @@ func divertTag(d *netplan.Divert) []byte {
 	for _, o := range d.Origins {
 		fmt.Fprint(sum, o.Text())
 	}
-	text := fmt.Sprintf("port %d mark %d origins %x", d.Port, d.Mark, sum.Sum(nil))
+	if d.Strangers != nil {
+		fmt.Fprint(sum, d.Strangers.Text())
+	}
+	text := fmt.Sprintf("port %d mark %d of %x", d.Port, d.Mark, sum.Sum(nil))
 	return append([]byte{0, byte(len(text) + 1)}, append([]byte(text), 0)...) // NFTNL_UDATA_RULE_COMMENT
 }
 
