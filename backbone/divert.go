@@ -20,9 +20,6 @@ const (
 	// keeperTime how much of it passes without a keeper.
 	egressTime = 15 * time.Second
 	keeperTime = 5 * time.Second
-	// descriptorsEach is what a connection holds: two sockets, and the pipes
-	// through which splice(2) moves its bytes.
-	descriptorsEach = 6
 )
 
 // divert moves what stations send outside: it takes their connections as their
@@ -40,19 +37,14 @@ type divert struct {
 	gate   atomic.Pointer[gate] // nil: nothing is held
 	socks  []interface{ Close() error }
 
+	mover *mover
 	crowd crowd
 	flows flows
 }
 
 func newDivert(ctx context.Context, logf func(string, ...any), tasks *sync.WaitGroup, learned *names) *divert {
-	d := &divert{ctx: ctx, logf: logf, tasks: tasks, names: learned}
-	var lim unix.Rlimit
-	all := 1024
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err == nil {
-		all = int(min(lim.Cur, 1<<16))
-	}
-	d.crowd = crowd{all: all * 3 / 4 / descriptorsEach, here: map[netip.Addr]int{}}
-	d.crowd.each = max(d.crowd.all/4, 1)
+	d := &divert{ctx: ctx, logf: logf, tasks: tasks, names: learned, mover: newMover()}
+	d.crowd = newCrowd(int(min(openFiles()/4/2, maxClients)), 4) // of two sockets
 	d.flows.all, d.flows.of = map[flowKey]*flow{}, map[netip.Addr]map[*flow]bool{}
 	return d
 }
@@ -63,6 +55,21 @@ type crowd struct {
 	all, each int
 	total     int
 	here      map[netip.Addr]int
+}
+
+// newCrowd lets so many in, and of one a share of them.
+func newCrowd(all, share int) crowd {
+	return crowd{all: max(all, 1), each: max(all/share, 1), here: map[netip.Addr]int{}}
+}
+
+// openFiles are the descriptors that connections may have: a quarter is for
+// those to the outside, half for those of ports, an eighth for the UDP of ports,
+// the rest for the pipes through which bytes move. 1024 are for all else.
+func openFiles() uint64 {
+	const others = 1024
+	limit := unix.Rlimit{Cur: others}
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	return max(limit.Cur, 2*others) - others
 }
 
 func (c *crowd) enter(a netip.Addr) bool {
@@ -271,26 +278,7 @@ func (d *divert) join(c, other *net.TCPConn) {
 		reset(other)
 	})
 	defer stop()
-	splice(c, other)
-}
-
-// splice moves bytes both ways until both are done. The end of one side, or
-// its reset, is the other's.
-func splice(a, b *net.TCPConn) {
-	var both sync.WaitGroup
-	pump := func(to, from *net.TCPConn) {
-		if _, err := to.ReadFrom(from); err != nil {
-			reset(a)
-			reset(b)
-			return
-		}
-		_ = to.CloseWrite() // fails where all is over
-	}
-	both.Go(func() { pump(a, b) })
-	pump(b, a)
-	both.Wait()
-	a.Close()
-	b.Close()
+	d.mover.join(c, other)
 }
 
 func reset(c *net.TCPConn) {

@@ -20,7 +20,7 @@ func servedPort(t *testing.T, network string, places int, station netip.AddrPort
 	ctx, cancel := context.WithCancel(t.Context())
 	held, tasks := new(shelf), new(sync.WaitGroup)
 	p := newPorts(held, tasks, t.Logf)
-	p.connections = make(chan struct{}, places)
+	p.connections = newCrowd(places, 1)
 	t.Cleanup(func() {
 		cancel()
 		p.close()

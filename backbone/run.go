@@ -52,6 +52,8 @@ func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket
 	b.server.ledger = newLedger(func(all []Asked) {
 		_ = b.divert.keeper.Load().pipe.send(&message{Type: msgUnanswered, Unanswered: all}) // without a keeper nobody counts
 	})
+	defer b.divert.mover.close()
+	defer b.ports.mover.close()
 	defer b.server.tasks.Wait()
 	defer b.close()
 	defer door.Close()
