@@ -54,11 +54,12 @@ type Config struct {
 // The caller closes the file.
 type EgressFunc func(ctx context.Context, network string, from, to netip.AddrPort, names []string) (*os.File, error)
 
-// Asked is a question for an outside name that was not passed on.
+// Asked is a question for an outside name.
 type Asked struct {
-	From  netip.Addr `json:"from"`
-	Name  string     `json:"name"` // without a trailing dot
-	Count int        `json:"count"`
+	From   netip.Addr `json:"from"`
+	Name   string     `json:"name"`             // without a trailing dot
+	Passed bool       `json:"passed,omitempty"` // on to a resolver, or answered as one did before
+	Count  int        `json:"count"`
 }
 
 // DialFunc opens a connected socket to an upstream resolver; network is "udp"

@@ -401,7 +401,7 @@ func TestLedgerIsBounded(t *testing.T) {
 	l := newLedger(func(all []Asked) { told <- all })
 	from := netip.MustParseAddr("10.0.0.1")
 	for i := range 3 * maxAsked {
-		l.note(from, string(rune('a'+i%26))+string(rune('a'+i/26))+".example.")
+		l.note(from, string(rune('a'+i%26))+string(rune('a'+i/26))+".example.", false)
 	}
 	all, sum := <-told, 0
 	for _, a := range all {

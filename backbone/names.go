@@ -122,7 +122,7 @@ func (n *names) call(ip []byte, name string, ttl uint32) {
 	}
 }
 
-// ledger counts questions that are not passed on, until the keeper is told.
+// ledger counts questions for outside names, until the keeper is told.
 type ledger struct {
 	mu    sync.Mutex
 	count map[Asked]int // with a Count of 0
@@ -131,10 +131,10 @@ type ledger struct {
 
 func newLedger(tell func([]Asked)) *ledger { return &ledger{count: map[Asked]int{}, tell: tell} }
 
-func (l *ledger) note(from netip.Addr, name string) {
+func (l *ledger) note(from netip.Addr, name string, passed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	key := Asked{From: from, Name: strings.TrimSuffix(strings.ToLower(name), ".")}
+	key := Asked{From: from, Passed: passed, Name: strings.TrimSuffix(strings.ToLower(name), ".")}
 	if l.count[key] == 0 && len(l.count) >= maxAsked {
 		key.Name = "" // one of too many
 	}

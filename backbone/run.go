@@ -50,7 +50,7 @@ func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket
 	b.divert = newDivert(ctx, b.logf, &b.server.tasks, b.server.names)
 	b.divert.keeper.Store(b.keeper)
 	b.server.ledger = newLedger(func(all []Asked) {
-		_ = b.divert.keeper.Load().pipe.send(&message{Type: msgUnanswered, Unanswered: all}) // without a keeper nobody counts
+		_ = b.divert.keeper.Load().pipe.send(&message{Type: msgSought, Sought: all}) // without a keeper nobody counts
 	})
 	defer b.divert.mover.close()
 	defer b.ports.mover.close()

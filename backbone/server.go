@@ -99,7 +99,7 @@ func (s *server) respond(packet, buf []byte, via transport) (packed []byte, late
 		asked.Question[0].Name = outside
 	}
 	if s.upstream.none(asked.Question[0].Name, via.from) || !s.config.Load().hears(via.from.Unmap().WithZone("")) {
-		s.ledger.note(via.from.Unmap(), asked.Question[0].Name)
+		s.ledger.note(via.from.Unmap(), asked.Question[0].Name, false)
 		r.Rcode = z.unknown(asked.Question[0].Name, asked.Question[0].Qtype)
 		return s.pack(r, buf, limit), nil
 	}
@@ -107,6 +107,7 @@ func (s *server) respond(packet, buf []byte, via transport) (packed []byte, late
 		r.Rcode = dns.RcodeServerFailure
 		return s.pack(r, buf, limit), nil
 	}
+	s.ledger.note(via.from.Unmap(), asked.Question[0].Name, true)
 	return nil, func() ([]byte, Source) {
 		defer s.forwards.end(via.from)
 		return s.forward(asked, r, via.from, limit)

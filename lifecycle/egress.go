@@ -228,12 +228,21 @@ func (g *guard) left(name string) {
 	}
 }
 
-// asked takes questions for outside names that were not passed on.
+// asked takes questions for outside names.
 func (g *guard) asked(all []backbone.Asked) {
 	g.mu.Lock()
 	p := g.policy
 	g.mu.Unlock()
 	for _, a := range all {
-		g.leaks.add(Leak{Station: p.who(a.From).name, Protocol: "dns", Name: a.Name, Outcome: LeakRefused, Reason: "no upstream resolver"}, a.Count)
+		s := p.who(a.From)
+		tried := Leak{Station: s.name, Protocol: "dns", Name: a.Name, Outcome: LeakAllowed}
+		switch {
+		case a.Passed:
+		case s.egress == topology.EgressNone:
+			tried.Outcome, tried.Reason = LeakRefused, "egress is none"
+		default:
+			tried.Outcome, tried.Reason = LeakRefused, "no upstream resolver"
+		}
+		g.leaks.add(tried, a.Count)
 	}
 }

@@ -31,7 +31,7 @@ type Leak struct {
 
 // Outcomes of a Leak.
 const (
-	LeakAllowed = "allowed" // it was connected; of udp and icmp: sent
+	LeakAllowed = "allowed" // it was connected; of udp and icmp: sent; of dns: passed on
 	LeakRefused = "refused" // by egress: nothing left the machine
 	LeakFailed  = "failed"  // outside
 )
