@@ -41,21 +41,25 @@ type policy struct {
 
 type source struct {
 	name   string // "cluster/station", or a cluster's with a "/" behind
+	group  string // control group; "" of a cluster
 	egress string
 	to     []topology.Destination
 }
 
 func newPolicy(t *topology.Topology, p *netplan.Plan) policy {
 	all := policy{sources: map[netip.Addr]source{}, subnets: map[netip.Prefix]source{}}
-	named := func(name, egress string) source { return source{name, egress, topology.Destinations(egress)} }
+	named := func(name, group, egress string) source {
+		return source{name, group, egress, topology.Destinations(egress)}
+	}
 	byID := map[string]source{}
 	for i := range t.Clusters {
 		c := &t.Clusters[i]
 		for _, subnet := range c.Subnets {
-			all.subnets[subnet.Masked()] = named(c.Name+"/", t.EgressOf(c, nil))
+			all.subnets[subnet.Masked()] = named(c.Name+"/", "", t.EgressOf(c, nil))
 		}
 		for j := range c.Stations {
-			byID[c.Stations[j].ID()] = named(c.Stations[j].ID(), t.EgressOf(c, &c.Stations[j]))
+			s := &c.Stations[j]
+			byID[s.ID()] = named(s.ID(), cgroup(t.Name)+"/"+t.ContainerName(s), t.EgressOf(c, s))
 		}
 	}
 	for i := range p.Nodes {
@@ -185,6 +189,9 @@ func (g *guard) open(ctx context.Context, network string, from, to netip.AddrPor
 			break
 		}
 		tried.Name = names[0]
+	}
+	if s.group != "" && g.leaks.isNew(tried) {
+		tried.Process = sender(s.group, network, from, to) // which waits for what becomes of it
 	}
 	why := p.refuses(s, to, names, localAddresses)
 	tried.Outcome = LeakRefused

@@ -104,7 +104,7 @@ func TestCrowdedStation(t *testing.T) {
 	to := netip.MustParseAddrPort(l.Addr().String())
 	listed := topology.Destinations("127.0.0.1")
 	g.set(policy{sources: map[netip.Addr]source{
-		netip.MustParseAddr("10.1.0.5"): {"open/a", "127.0.0.1", listed}, netip.MustParseAddr("10.1.0.6"): {"open/b", "127.0.0.1", listed}}})
+		netip.MustParseAddr("10.1.0.5"): {"open/a", "", "127.0.0.1", listed}, netip.MustParseAddr("10.1.0.6"): {"open/b", "", "127.0.0.1", listed}}})
 	if _, err := g.open(context.Background(), "tcp", netip.MustParseAddrPort("10.1.0.5:1"), to, nil); err == nil {
 		t.Error("a crowded station gets another connection")
 	}
@@ -153,7 +153,7 @@ func TestLeaksAreBoundedAndKept(t *testing.T) {
 // TestAskedNamesTheStation: what the backbone tells of is told by station.
 func TestAskedNamesTheStation(t *testing.T) {
 	g := &guard{leaks: openLeaks(filepath.Join(t.TempDir(), "leaks.json"))}
-	g.set(policy{sources: map[netip.Addr]source{netip.MustParseAddr("10.1.0.5"): {"open/a", topology.EgressNone, nil}}})
+	g.set(policy{sources: map[netip.Addr]source{netip.MustParseAddr("10.1.0.5"): {"open/a", "", topology.EgressNone, nil}}})
 	g.asked([]backbone.Asked{{From: netip.MustParseAddr("10.1.0.5"), Name: "real.example", Count: 3}})
 	var got []string
 	for _, l := range g.leaks.all {
