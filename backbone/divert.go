@@ -7,12 +7,15 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"platelayer/netplan"
 )
 
 const (
@@ -45,21 +48,72 @@ type divert struct {
 func newDivert(ctx context.Context, logf func(string, ...any), tasks *sync.WaitGroup, learned *names) *divert {
 	d := &divert{ctx: ctx, logf: logf, tasks: tasks, names: learned, mover: newMover()}
 	d.crowd = newCrowd(int(min(openFiles()/4/2, maxClients)), 4) // of two sockets
+	d.crowd.network = d.network
 	d.flows.all, d.flows.of = map[flowKey]*flow{}, map[netip.Addr]map[*flow]bool{}
 	return d
 }
 
-// crowd bounds what is under way, in all and for each station.
+// crowd bounds what is under way: in all, for each address, and where network is
+// set for each of the networks that it tells addresses to be in, for within one
+// a station can send under any.
 type crowd struct {
+	network func(netip.Addr) string // "" is none
+
 	mu        sync.Mutex
 	all, each int
 	total     int
-	here      map[netip.Addr]int
+	here      map[netip.Addr]*seats
+	networks  map[string]int
 }
 
-// newCrowd lets so many in, and of one a share of them.
+// seats are what one address has.
+type seats struct {
+	taken   int
+	network string
+}
+
+// newCrowd lets so many in, and of one address a share of them; of one network
+// half.
 func newCrowd(all, share int) crowd {
-	return crowd{all: max(all, 1), each: max(all/share, 1), here: map[netip.Addr]int{}}
+	return crowd{all: max(all, 1), each: max(all/share, 1), here: map[netip.Addr]*seats{}, networks: map[string]int{}}
+}
+
+func (c *crowd) enter(a netip.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.here[a]
+	if s == nil {
+		s = &seats{}
+		if c.network != nil {
+			s.network = c.network(a)
+		}
+	}
+	if c.total >= c.all || s.taken >= c.each || s.network != "" && c.networks[s.network] >= max(c.all/2, 1) {
+		return false
+	}
+	c.total++
+	s.taken++
+	c.here[a] = s
+	if s.network != "" {
+		c.networks[s.network]++
+	}
+	return true
+}
+
+func (c *crowd) leave(a netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.total--
+	s := c.here[a]
+	if s.taken--; s.taken == 0 {
+		delete(c.here, a)
+	}
+	if s.network == "" {
+		return
+	}
+	if c.networks[s.network]--; c.networks[s.network] == 0 {
+		delete(c.networks, s.network)
+	}
 }
 
 // openFiles are the descriptors that connections may have: a quarter is for
@@ -72,24 +126,25 @@ func openFiles() uint64 {
 	return max(limit.Cur, 2*others) - others
 }
 
-func (c *crowd) enter(a netip.Addr) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.total >= c.all || c.here[a] >= c.each {
-		return false
+// network names the networks behind one leg that an address is in, where there
+// are others.
+func (d *divert) network(a netip.Addr) string {
+	g := d.gate.Load()
+	if g == nil || g.origins.Load() == nil {
+		return ""
 	}
-	c.total++
-	c.here[a]++
-	return true
-}
-
-func (c *crowd) leave(a netip.Addr) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.total--
-	if c.here[a]--; c.here[a] == 0 {
-		delete(c.here, a)
+	all := *g.origins.Load()
+	for i := range all {
+		if all[i].Comes(a) {
+			// Legs that hang together have the same.
+			apart := func(o netplan.Origin) bool { return !slices.Equal(o.From, all[i].From) }
+			if !slices.ContainsFunc(all, apart) {
+				return ""
+			}
+			return all[i].Dev
+		}
 	}
+	return ""
 }
 
 // set works from a configuration of a keeper. One goroutine at a time may call

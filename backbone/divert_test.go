@@ -298,7 +298,8 @@ func TestFlowPatience(t *testing.T) {
 }
 
 func TestCrowd(t *testing.T) {
-	c := crowd{all: 5, each: 3, here: map[netip.Addr]int{}}
+	c := newCrowd(5, 1)
+	c.each = 3
 	one, two := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	var in []bool
 	for range 4 {
@@ -350,6 +351,30 @@ func TestNamesAreOfTheQuestion(t *testing.T) {
 	}
 	if len(n.calls) != maxNamed || len(n.order) != maxNamed {
 		t.Errorf("%d addresses are kept, in order %d", len(n.calls), len(n.order))
+	}
+}
+
+// TestCrowdOfANetwork: who sends under its neighbours' addresses keeps none of
+// another network out.
+func TestCrowdOfANetwork(t *testing.T) {
+	c := newCrowd(8, 4)
+	near := netip.MustParsePrefix("10.0.0.0/24")
+	c.network = func(a netip.Addr) string { return map[bool]string{true: "near", false: "far"}[near.Contains(a)] }
+	count := func(from string) (in int) {
+		for a := netip.MustParseAddr(from); in < 8 && c.enter(a); in++ {
+			a = a.Next()
+		}
+		return in
+	}
+	if near, far := count("10.0.0.1"), count("10.0.1.1"); near != 4 || far != 4 {
+		t.Errorf("%d and %d of two networks are in", near, far)
+	}
+	for i := range 4 {
+		c.leave(netip.AddrFrom4([4]byte{10, 0, 0, byte(1 + i)}))
+		c.leave(netip.AddrFrom4([4]byte{10, 0, 1, byte(1 + i)}))
+	}
+	if c.total != 0 || len(c.here) != 0 || len(c.networks) != 0 {
+		t.Errorf("left are %d, %v, %v", c.total, c.here, c.networks)
 	}
 }
 
