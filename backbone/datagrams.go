@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +24,40 @@ type datagramPort struct {
 	outer *net.UDPConn
 
 	mu      sync.Mutex
-	clients map[client]*net.UDPConn // nil while it is made
+	clients map[client]*datagramClient
+}
+
+// datagramClient is a client's socket to the station.
+type datagramClient struct {
+	*net.UDPConn
+	last    atomic.Int64
+	yielded bool // its place is another's; guarded by the port's mu
+}
+
+func (c *datagramClient) touch() { c.last.Store(time.Now().UnixNano()) }
+
+// yield ends the idlest of some clients, if it is idle at all, for another in its
+// place: who sends under thousands of addresses keeps nobody out for long.
+func (d *datagramPort) yield() bool {
+	const some = 16 // any: a map is ranged over in random order
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var idlest *datagramClient
+	n := 0
+	for _, c := range d.clients {
+		if !c.yielded && (idlest == nil || c.last.Load() < idlest.last.Load()) {
+			idlest = c
+		}
+		if n++; n == some {
+			break
+		}
+	}
+	if idlest == nil || time.Since(time.Unix(0, idlest.last.Load())) < flowSpare {
+		return false
+	}
+	idlest.yielded = true
+	idlest.Close()
+	return true
 }
 
 // client is whom to answer, and from which of the machine's addresses.
@@ -43,15 +77,13 @@ func (o *openPort) serveUDP(ctx context.Context, f *os.File) error {
 		c.Close()
 		return errors.New("it is no UDP socket")
 	}
-	d := &datagramPort{openPort: o, outer: outer, clients: map[client]*net.UDPConn{}}
+	d := &datagramPort{openPort: o, outer: outer, clients: map[client]*datagramClient{}}
 	o.close = func() {
 		outer.Close()
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		for _, s := range d.clients {
-			if s != nil {
-				s.Close()
-			}
+			s.Close()
 		}
 	}
 	o.all.tasks.Go(func() { d.receive(ctx) })
@@ -72,6 +104,7 @@ func (d *datagramPort) receive(ctx context.Context) {
 		c := client{from: from}
 		c.keep(oob[:oobn])
 		if s := d.socket(ctx, c); s != nil {
+			s.touch()
 			_ = s.SetReadDeadline(time.Now().Add(datagramIdle))
 			_, _ = s.Write(buf[:n]) // as the network, it may lose one
 		}
@@ -79,41 +112,50 @@ func (d *datagramPort) receive(ctx context.Context) {
 }
 
 // socket is a client's; nil where there is none and none can be.
-func (d *datagramPort) socket(ctx context.Context, c client) *net.UDPConn {
+func (d *datagramPort) socket(ctx context.Context, c client) *datagramClient {
 	d.mu.Lock()
 	s := d.clients[c]
+	known := s != nil && !s.yielded
 	d.mu.Unlock()
-	if s != nil {
+	if known {
 		return s
 	}
 	select {
 	case d.all.datagrams <- struct{}{}:
 	default:
-		return nil
+		if !d.yield() {
+			return nil
+		}
 	}
 	conn, err := d.reach(ctx, "udp", c.from)
 	if err != nil {
 		<-d.all.datagrams
 		return nil
 	}
-	s = conn.(*net.UDPConn)
+	s = &datagramClient{UDPConn: conn.(*net.UDPConn)}
+	s.touch()
 	d.mu.Lock()
 	d.clients[c] = s
 	d.mu.Unlock()
 	d.all.tasks.Go(func() {
 		d.answer(ctx, c, s)
 		d.mu.Lock()
-		delete(d.clients, c)
+		if d.clients[c] == s { // and not the next, after it has yielded
+			delete(d.clients, c)
+		}
+		yielded := s.yielded
 		d.mu.Unlock()
 		s.Close()
-		<-d.all.datagrams
+		if !yielded {
+			<-d.all.datagrams
+		}
 	})
 	return s
 }
 
 // answer leads the station's datagrams back to the client, until neither has
 // said anything for a while.
-func (d *datagramPort) answer(ctx context.Context, c client, s *net.UDPConn) {
+func (d *datagramPort) answer(ctx context.Context, c client, s *datagramClient) {
 	defer context.AfterFunc(ctx, func() { s.Close() })()
 	raw, err := s.SyscallConn()
 	if err != nil {
@@ -143,6 +185,7 @@ func (d *datagramPort) answer(ctx context.Context, c client, s *net.UDPConn) {
 			return // silence, or the port's end
 		}
 		if failed == nil {
+			s.touch()
 			_ = s.SetReadDeadline(time.Now().Add(datagramIdle))
 		} else if !errors.Is(failed, unix.ECONNREFUSED) && !errors.Is(failed, unix.EHOSTUNREACH) && !errors.Is(failed, unix.EINTR) {
 			return

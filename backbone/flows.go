@@ -14,9 +14,15 @@ import (
 )
 
 const (
-	// flowIdle is how long a flow of datagrams lasts without one, as in
-	// conntrack's net.netfilter.nf_conntrack_udp_timeout_stream.
-	flowIdle = 2 * time.Minute
+	// A flow of datagrams lasts flowBrief without one, or flowIdle once it has
+	// gone on both ways for flowStream: as in conntrack, by its
+	// net.netfilter.nf_conntrack_udp_timeout and _stream.
+	flowBrief  = 30 * time.Second
+	flowIdle   = 2 * time.Minute
+	flowStream = 2 * time.Second
+	// flowSpare is how long a flow has been idle before it makes room for a new
+	// one of a station that may have no more.
+	flowSpare = 2 * time.Second
 	// maxEarly bounds the datagrams that wait for a flow's sockets.
 	maxEarly = 8
 	maxUDP   = 1 << 16
@@ -28,13 +34,62 @@ const (
 type flows struct {
 	mu  sync.Mutex
 	all map[flowKey]*flow
+	of  map[netip.Addr]map[*flow]bool // by station
 }
 
 type flowKey struct{ from, to netip.AddrPort }
 
 type flow struct {
-	early [][]byte // until there are sockets; guarded by flows.mu
-	last  atomic.Int64
+	early    [][]byte // until there are sockets; guarded by flows.mu
+	end      func()   // nil until then; guarded by flows.mu
+	began    time.Time
+	last     atomic.Int64
+	answered atomic.Bool
+	yielded  bool // its place in the crowd is another's; guarded by flows.mu
+}
+
+func newFlow(first []byte) *flow { return &flow{early: [][]byte{first}, began: time.Now()} }
+
+// add notes a new flow. The mutex is held, as for remove and yield.
+func (fs *flows) add(key flowKey, f *flow) {
+	fs.all[key] = f
+	of := fs.of[key.from.Addr()]
+	if of == nil {
+		of = map[*flow]bool{}
+		fs.of[key.from.Addr()] = of
+	}
+	of[f] = true
+}
+
+func (fs *flows) remove(key flowKey, f *flow) {
+	delete(fs.all, key)
+	of := fs.of[key.from.Addr()]
+	if delete(of, f); len(of) == 0 {
+		delete(fs.of, key.from.Addr())
+	}
+}
+
+// yield ends the idlest of some flows of a station, if it is idle at all, for
+// another in its place: what asks many destinations once each, as a resolver
+// does, can go on.
+func (fs *flows) yield(a netip.Addr) bool {
+	const some = 16 // any: a map is ranged over in random order
+	var idlest *flow
+	n := 0
+	for f := range fs.of[a] {
+		if f.end != nil && (idlest == nil || f.last.Load() < idlest.last.Load()) {
+			idlest = f
+		}
+		if n++; n == some {
+			break
+		}
+	}
+	if idlest == nil || idlest.idle() < flowSpare {
+		return false
+	}
+	idlest.end()
+	idlest.end, idlest.yielded = nil, true
+	return true
 }
 
 func (d *divert) datagrams(c *net.UDPConn) {
@@ -53,14 +108,11 @@ func (d *divert) datagrams(c *net.UDPConn) {
 		d.flows.mu.Lock()
 		f := d.flows.all[key]
 		switch {
-		case f == nil && !d.crowd.enter(key.from.Addr()):
+		case f == nil && (d.crowd.enter(key.from.Addr()) || d.flows.yield(key.from.Addr())):
+			f = newFlow(data)
+			d.flows.add(key, f)
+			d.tasks.Go(func() { d.converse(key, f) })
 		case f == nil:
-			f = &flow{early: [][]byte{data}}
-			d.flows.all[key] = f
-			d.tasks.Go(func() {
-				defer d.crowd.leave(key.from.Addr())
-				d.converse(key, f)
-			})
 		case len(f.early) < maxEarly:
 			f.early = append(f.early, data)
 		}
@@ -95,8 +147,12 @@ func destination(oob []byte) (netip.AddrPort, bool) {
 func (d *divert) converse(key flowKey, f *flow) {
 	defer func() {
 		d.flows.mu.Lock()
-		delete(d.flows.all, key)
+		d.flows.remove(key, f)
+		yielded := f.yielded
 		d.flows.mu.Unlock()
+		if !yielded {
+			d.crowd.leave(key.from.Addr())
+		}
 	}()
 	out, err := d.outside("udp", key.from, key.to)
 	if err != nil {
@@ -114,41 +170,52 @@ func (d *divert) converse(key flowKey, f *flow) {
 		return
 	}
 	defer in.Close()
-	stop := context.AfterFunc(d.ctx, func() { in.Close(); out.Close() })
+	end := func() { in.Close(); out.Close() }
+	stop := context.AfterFunc(d.ctx, end)
 	defer stop()
 	f.touch()
 	d.flows.mu.Lock()
 	early := f.early
-	f.early = nil
+	f.early, f.end = nil, end
 	d.flows.mu.Unlock()
 	for _, data := range early {
 		_, _ = out.Write(data)
 	}
 	var both sync.WaitGroup
 	both.Go(func() {
-		f.move(in, out)
+		f.move(in, out, func() { f.answered.Store(true) })
 		in.Close()
 	})
-	f.move(out, in)
+	f.move(out, in, func() {})
 	out.Close()
 	both.Wait()
 }
 
 func (f *flow) touch() { f.last.Store(time.Now().UnixNano()) }
 
-// move passes datagrams on. Idle flows hold no memory for one: the buffer
+func (f *flow) idle() time.Duration { return time.Since(time.Unix(0, f.last.Load())) }
+
+// patience is how long it may be idle.
+func (f *flow) patience() time.Duration {
+	if f.answered.Load() && time.Unix(0, f.last.Load()).Sub(f.began) >= flowStream {
+		return flowIdle
+	}
+	return flowBrief
+}
+
+// move passes datagrams on and tells of each. Idle flows hold no memory for one: the buffer
 // comes when a datagram does.
-func (f *flow) move(to, from net.Conn) {
+func (f *flow) move(to, from net.Conn, tell func()) {
 	raw, err := from.(*net.UDPConn).SyscallConn()
 	if err != nil {
 		return
 	}
 	for {
-		idle := time.Since(time.Unix(0, f.last.Load()))
-		if idle >= flowIdle {
+		left := f.patience() - f.idle()
+		if left <= 0 {
 			return
 		}
-		_ = from.SetReadDeadline(time.Now().Add(flowIdle - idle))
+		_ = from.SetReadDeadline(time.Now().Add(left))
 		var data []byte
 		var read error
 		err := raw.Read(func(fd uintptr) bool {
@@ -167,6 +234,7 @@ func (f *flow) move(to, from net.Conn) {
 			return
 		}
 		f.touch()
+		tell()
 		if _, err := to.Write(data); errors.Is(err, syscall.ECONNREFUSED) {
 			return
 		}

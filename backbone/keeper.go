@@ -35,8 +35,8 @@ type Keeper struct {
 	pipe *pipe
 	dial DialFunc
 
-	egress     EgressFunc
-	unanswered func([]Asked)
+	egress EgressFunc
+	sought func([]Asked)
 
 	updateMu sync.Mutex // configurations are sent in the order of their IDs
 
@@ -66,10 +66,10 @@ func NewKeeper(conn *os.File, dial DialFunc) (*Keeper, error) {
 	return &Keeper{pipe: p, dial: dial, waiting: map[uint64]*update{}, taking: map[uint64]chan *message{}}, nil
 }
 
-// Guard has egress open what stations ask for outside, and unanswered hear of
-// questions that were not passed on. It is called before Serve, or never.
-func (k *Keeper) Guard(egress EgressFunc, unanswered func([]Asked)) {
-	k.egress, k.unanswered = egress, unanswered
+// Guard has egress open what stations ask for outside, and sought hear of
+// questions for outside names. It is called before Serve, or never.
+func (k *Keeper) Guard(egress EgressFunc, sought func([]Asked)) {
+	k.egress, k.sought = egress, sought
 }
 
 // Serve hands the configuration over and then answers the backbone's requests
@@ -182,9 +182,9 @@ func (k *Keeper) loop(ctx context.Context, dials *sync.WaitGroup) error {
 			}
 		case msgAsked:
 			k.asked(m.Asked)
-		case msgUnanswered:
-			if k.unanswered != nil {
-				k.unanswered(m.Unanswered)
+		case msgSought:
+			if k.sought != nil {
+				k.sought(m.Sought)
 			}
 		case msgSocket, msgEgress:
 			free, serve := slots, k.socket

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -22,14 +23,12 @@ type Port struct {
 }
 
 const (
-	// maxClients bounds the connections and the UDP clients of all ports
-	// together, each by itself.
-	maxClients = 4096
-	// clientFiles is what a connection and a UDP client need: two sockets, a
-	// pipe for each direction, and one socket.
-	clientFiles = 7
-	// otherFiles are left for the rest of the backbone.
-	otherFiles = 1024
+	// maxClients bounds the connections of all ports together, and those to the
+	// outside; maxDatagrams the UDP clients.
+	maxClients   = 20480
+	maxDatagrams = 4096
+	// clientShare is the part of the connections that one client may have.
+	clientShare = 2
 	// reachTimeout is how long a station may take to accept a connection.
 	reachTimeout = 10 * time.Second
 )
@@ -41,9 +40,10 @@ type ports struct {
 	logf  func(format string, args ...any)
 	open  map[string]*openPort // by name: the loop's in run
 
-	connections chan struct{} // a place for each
-	datagrams   chan struct{}
-	buffers     sync.Pool // of datagrams
+	mover       *mover
+	connections crowd
+	datagrams   chan struct{} // a place for each
+	buffers     sync.Pool     // of datagrams
 }
 
 // openPort is one that is served. Where it leads may change meanwhile.
@@ -53,23 +53,18 @@ type openPort struct {
 
 	mu  sync.Mutex
 	to  []netip.AddrPort
-	own []netip.Prefix // addresses that are stations'
+	own []netip.Prefix // addresses that are stations', or led to others
 }
 
 func newPorts(held *shelf, tasks *sync.WaitGroup, logf func(format string, args ...any)) *ports {
-	places := uint64(maxClients)
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
-		places = min(places, (max(limit.Cur, otherFiles+clientFiles)-otherFiles)/clientFiles)
-	}
-	return &ports{held: held, tasks: tasks, logf: logf, open: map[string]*openPort{},
-		connections: make(chan struct{}, places), datagrams: make(chan struct{}, places),
+	return &ports{held: held, tasks: tasks, logf: logf, open: map[string]*openPort{}, mover: newMover(),
+		connections: newCrowd(int(min(openFiles()/2/2, maxClients)), clientShare), datagrams: make(chan struct{}, min(openFiles()/8, maxDatagrams)),
 		buffers: sync.Pool{New: func() any { return new([1 << 16]byte) }}}
 }
 
 // set serves these ports and no others. What is established goes on.
 func (p *ports) set(ctx context.Context, config *Config) {
-	var own []netip.Prefix
+	own := slices.Clone(config.Own)
 	for _, c := range config.DNS.Clusters {
 		own = append(own, c.Subnets...)
 	}
@@ -144,23 +139,21 @@ func (o *openPort) accept(ctx context.Context, l net.Listener) {
 		}
 		pause = time.Millisecond
 		client := c.(*net.TCPConn)
-		select {
-		case o.all.connections <- struct{}{}:
-		default:
+		from := addrPort(client.RemoteAddr())
+		if !o.all.connections.enter(from.Addr()) {
 			reset(client)
 			continue
 		}
 		o.all.tasks.Go(func() {
-			defer func() { <-o.all.connections }()
-			o.carry(ctx, client)
+			defer o.all.connections.leave(from.Addr())
+			o.carry(ctx, client, from)
 		})
 	}
 }
 
 // carry leads one connection to the station and moves bytes until both
-// directions have ended. The net package splices them: none is copied here.
-func (o *openPort) carry(ctx context.Context, client *net.TCPConn) {
-	from := client.RemoteAddr().(*net.TCPAddr).AddrPort()
+// directions have ended.
+func (o *openPort) carry(ctx context.Context, client *net.TCPConn, from netip.AddrPort) {
 	c, err := o.reach(ctx, "tcp", from)
 	if err != nil {
 		reset(client)
@@ -172,29 +165,12 @@ func (o *openPort) carry(ctx context.Context, client *net.TCPConn) {
 		station.Close()
 	})
 	defer stop()
-	var back sync.WaitGroup
-	back.Go(func() { move(client, station) })
-	move(station, client)
-	back.Wait()
-	client.Close()
-	station.Close()
-}
-
-// move copies until from ends. A reset is passed on, so that nobody takes a
-// broken connection's part for the whole.
-func move(to, from *net.TCPConn) {
-	if _, err := to.ReadFrom(from); err != nil {
-		reset(to)
-		reset(from)
-		return
-	}
-	_ = to.CloseWrite()
-	_ = from.CloseRead()
+	o.all.mover.join(client, station)
 }
 
 // reach connects to the station from the client's own address, where that can
-// be: not from the machine's loopback, nor from what is an address of a
-// station. Then the backbone's own is taken, and the IP version of the station.
+// be: not from the machine's loopback, nor from what the backbone has a way to,
+// on which the answers would go. Then the backbone's own is taken, and the IP version of the station.
 func (o *openPort) reach(ctx context.Context, network string, client netip.AddrPort) (net.Conn, error) {
 	o.mu.Lock()
 	to, own := o.to, o.own

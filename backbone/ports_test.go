@@ -3,6 +3,7 @@ package backbone
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -20,7 +21,7 @@ func servedPort(t *testing.T, network string, places int, station netip.AddrPort
 	ctx, cancel := context.WithCancel(t.Context())
 	held, tasks := new(shelf), new(sync.WaitGroup)
 	p := newPorts(held, tasks, t.Logf)
-	p.connections = make(chan struct{}, places)
+	p.connections = newCrowd(places, 1)
 	t.Cleanup(func() {
 		cancel()
 		p.close()
@@ -109,6 +110,60 @@ func TestPortCarries(t *testing.T) {
 	got, err := io.ReadAll(c)
 	if err != nil || string(got) != strings.ToUpper(said) {
 		t.Fatalf("got %d bytes of %d, error %v", len(got), len(said), err)
+	}
+}
+
+// TestPortDatagramsMakeRoom: the idle one of two clients makes room for a third,
+// and comes back.
+func TestPortDatagramsMakeRoom(t *testing.T) {
+	station, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer station.Close()
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			n, from, err := station.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			station.WriteTo(buf[:n], from)
+		}
+	}()
+	p, at := servedPort(t, "udp", 1, netip.MustParseAddrPort(station.LocalAddr().String()))
+	for len(p.datagrams) < cap(p.datagrams)-1 {
+		p.datagrams <- struct{}{}
+	}
+	say := func(c net.Conn, wait time.Duration) error {
+		c.SetDeadline(time.Now().Add(wait))
+		io.WriteString(c, "x")
+		_, err := c.Read(make([]byte, 9))
+		return err
+	}
+	var clients []net.Conn
+	for range 2 {
+		c, err := net.Dial("udp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		clients = append(clients, c)
+	}
+	if err := say(clients[0], time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range []int{1, 0} { // as soon as the other has been idle
+		err := errors.New("never")
+		for deadline := time.Now().Add(time.Minute); err != nil && time.Now().Before(deadline); {
+			err = say(clients[i], flowSpare/10)
+		}
+		if err != nil {
+			t.Errorf("client %d gets no place: %v", i, err)
+		}
+	}
+	if n := len(p.datagrams); n != cap(p.datagrams) {
+		t.Errorf("%d of %d places are taken", n, cap(p.datagrams))
 	}
 }
 

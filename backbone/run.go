@@ -50,8 +50,10 @@ func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket
 	b.divert = newDivert(ctx, b.logf, &b.server.tasks, b.server.names)
 	b.divert.keeper.Store(b.keeper)
 	b.server.ledger = newLedger(func(all []Asked) {
-		_ = b.divert.keeper.Load().pipe.send(&message{Type: msgUnanswered, Unanswered: all}) // without a keeper nobody counts
+		_ = b.divert.keeper.Load().pipe.send(&message{Type: msgSought, Sought: all}) // without a keeper nobody counts
 	})
+	defer b.divert.mover.close()
+	defer b.ports.mover.close()
 	defer b.server.tasks.Wait()
 	defer b.close()
 	defer door.Close()
@@ -201,11 +203,8 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 	b.configured = true
 	b.server.zones.Store(known)
 	b.ports.set(ctx, config)
-	silent := map[netip.Addr]bool{}
-	for _, a := range config.Silent {
-		silent[a] = true
-	}
-	b.server.silent.Store(&silent)
+	b.server.config.Store(config)
+	b.server.names.list(config.Listed)
 	// Before the earlier keeper's connection closes: what that one leaves
 	// undone then finds the new way.
 	b.upstream.set(from.open, config)

@@ -31,7 +31,7 @@ const (
 // upstream resolver.
 type server struct {
 	zones    atomic.Pointer[zones]
-	silent   atomic.Pointer[map[netip.Addr]bool]
+	config   atomic.Pointer[Config]
 	names    *names
 	ledger   *ledger
 	upstream *upstream
@@ -48,7 +48,7 @@ func newServer(ctx context.Context, up *upstream, logf func(string, ...any)) *se
 	s := &server{ctx: ctx, upstream: up, names: newNames(), ledger: newLedger(func([]Asked) {}), forwards: forwards{of: map[netip.Addr]int{}}, conns: conns{all: map[*askingConn]struct{}{}}, logf: logf}
 	none, _ := newZones(Config{}.DNS, nil) // without records, nothing can be wrong
 	s.zones.Store(none)
-	s.silent.Store(&map[netip.Addr]bool{})
+	s.config.Store(new(Config))
 	return s
 }
 
@@ -111,16 +111,17 @@ func (s *server) respond(packet, buf []byte, via transport) (packed []byte, late
 		r.Rcode = dns.RcodeServerFailure
 		return s.pack(r, buf, limit), nil
 	}
+	s.ledger.note(via.from.Unmap(), outside, true)
 	return nil, func() ([]byte, Source) { return s.forward(&q, r, outside, via.from, limit) }
 }
 
 // unasked tells whether nobody outside is asked about a name, and sets r up to
 // say so.
 func (s *server) unasked(z *zones, r *dns.Msg, name string, from netip.Addr) bool {
-	if !s.upstream.none(name, from) && !(*s.silent.Load())[from.Unmap()] {
+	if !s.upstream.none(name, from) && s.config.Load().hears(from.Unmap().WithZone("")) {
 		return false
 	}
-	s.ledger.note(from.Unmap(), name)
+	s.ledger.note(from.Unmap(), name, false)
 	r.Rcode = z.unknown(name, r.Question[0].Qtype)
 	return true
 }

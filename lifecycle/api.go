@@ -38,6 +38,7 @@ const (
 	opEndRun    = "end-run"   // remove such stations
 	opRetire    = "retire"    // restart nothing from now on: `down` is at work
 	opQuestions = "questions" // tell each DNS question that is answered
+	opReach     = "reach"     // make the machine's routes again: another topology has left some
 	opDrain     = "drain"     // wait until all stations' last output is in their logs
 )
 

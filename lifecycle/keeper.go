@@ -459,6 +459,8 @@ func (k *keeper) answer(c *caller) {
 	case r.Op == opDrain:
 		k.drain(gone)
 		c.finish(nil)
+	case r.Op == opReach:
+		c.finish(k.reachAgain())
 	case r.Op == opEndRun:
 		c.finish(k.tidy(r.Stations, func(id string) bool { return k.runsFor(id, r.OneOff) }))
 	case !k.tryOperating():

@@ -128,14 +128,12 @@ func (k *keeper) dnsConfig() backbone.Config {
 	}
 	for i := range k.plan.Nodes {
 		if d := k.plan.Nodes[i].Divert; d != nil {
-			config.Divert, config.Own = d.Port, d.Own
+			config.Divert, config.Own, config.Origins = d.Port, d.Own, d.Origins
 		}
 	}
-	if len(config.Upstream) > 0 {
-		k.guard.mu.Lock()
-		config.Silent = k.guard.policy.silent()
-		k.guard.mu.Unlock()
-	}
+	k.guard.mu.Lock()
+	config.Outside, config.Listed = k.guard.policy.askers()
+	k.guard.mu.Unlock()
 	return config
 }
 

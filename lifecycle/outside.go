@@ -126,3 +126,30 @@ func (k *keeper) reach() error {
 	k.touch()
 	return nil
 }
+
+// reachAgain is reach at another topology's end.
+func (k *keeper) reachAgain() error {
+	k.operating.Lock()
+	defer k.operating.Unlock()
+	k.mu.Lock()
+	goes := k.state.Retired || k.state.Status != StatusUp
+	k.mu.Unlock()
+	if goes {
+		return nil
+	}
+	return errors.Join(k.reach(), k.flush())
+}
+
+// inherit has the keepers of other topologies with these subnets take the
+// machine's routes there, which nobody has any more.
+func inherit(l Layout, left []netip.Prefix) {
+	all, _ := names(l)
+	for _, name := range all {
+		i, err := readIntent(l, name)
+		if err == nil && slices.ContainsFunc(i.Topology.Clusters, func(c topology.Cluster) bool {
+			return slices.ContainsFunc(c.Subnets, func(s netip.Prefix) bool { return slices.ContainsFunc(left, s.Overlaps) })
+		}) {
+			tellKeeper(l, name, opReach)
+		}
+	}
+}

@@ -24,6 +24,10 @@ type Divert struct {
 	// packet again by lo once the other side is there. So a station that is refused
 	// is refused, and not accepted and cut off.
 	Hold bool `json:"hold,omitempty"`
+	// Origins are whose packets come to sockets, by interface.
+	Origins []Origin `json:"origins,omitempty"`
+	// Strangers bounds what the node looks for in vain; nil for none.
+	Strangers *Strangers `json:"strangers,omitempty"`
 	// Optional says that a kernel which cannot do it goes without: what would
 	// be diverted is refused by the node for want of a route.
 	Optional bool `json:"optional,omitempty"`
@@ -141,6 +145,9 @@ func (d *Divert) Text() string {
 			fmt.Fprintf(&w, "nft add rule inet platelayer divert %s daddr { %s } return\n", f.word, strings.Join(own, ", "))
 		}
 	}
+	for _, o := range d.Origins {
+		fmt.Fprint(&w, o.Text())
+	}
 	if d.Hold {
 		fmt.Fprintln(&w, "nft add rule inet platelayer divert iif != lo tcp flags & (syn | ack) == syn drop")
 		fmt.Fprintln(&w, "nft add rule inet platelayer divert iif != lo icmp type echo-request drop")
@@ -149,6 +156,9 @@ func (d *Divert) Text() string {
 	fmt.Fprintf(&w, "nft add rule inet platelayer divert tcp flags & (syn | ack) == syn tproxy to :%d meta mark set %d accept\n", d.Port, d.Mark)
 	fmt.Fprintf(&w, "nft add rule inet platelayer divert meta l4proto { tcp, udp } socket transparent 1 meta mark set %d accept\n", d.Mark)
 	fmt.Fprintf(&w, "nft add rule inet platelayer divert meta l4proto { tcp, udp } tproxy to :%d meta mark set %d accept\n", d.Port, d.Mark)
+	if d.Strangers != nil {
+		fmt.Fprint(&w, d.Strangers.Text())
+	}
 	return w.String()
 }
 

@@ -26,6 +26,11 @@ type Fabric struct {
 	Bridges []Bridge `json:"bridges"`
 }
 
+// MaxMACs bounds what one bridge learns, as a switch's table does: a station can
+// send under any (CAP_NET_RAW), and each takes memory of the kernel's for five
+// minutes. Beyond, frames go to all ports.
+const MaxMACs = 16384
+
 // Bridge is the switch of one cluster.
 type Bridge struct {
 	Name    string `json:"name"` // at most 15 bytes

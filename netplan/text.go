@@ -24,8 +24,8 @@ func (f *Fabric) text(w *strings.Builder) {
 	sysctlText(w, f.Sysctls)
 	fmt.Fprintln(w, "link set lo up")
 	for _, b := range f.Bridges {
-		fmt.Fprintf(w, "link add %s netns %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0%s up\n",
-			b.Name, f.NetNS, b.MTU, b.MAC, filtering(b))
+		fmt.Fprintf(w, "link add %s netns %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0 fdb_max_learned %d%s up\n",
+			b.Name, f.NetNS, b.MTU, b.MAC, MaxMACs, filtering(b))
 		if h := b.Host; h != nil {
 			h.text(w, b, f.NetNS)
 		}
@@ -37,7 +37,7 @@ func (f *Fabric) text(w *strings.Builder) {
 
 // text's commands are the machine's, but for a netns that they name.
 func (h *HostBridge) text(w *strings.Builder, b Bridge, fabric string) {
-	fmt.Fprintf(w, "link add %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0 up\n", h.Name, b.MTU, h.MAC)
+	fmt.Fprintf(w, "link add %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0 fdb_max_learned %d up\n", h.Name, b.MTU, h.MAC, MaxMACs)
 	fmt.Fprintf(w, "link add %s address %s mtu %d master %s up type veth peer name %s netns %s address %s mtu %d master %s up\n",
 		h.Wire, h.WireMAC, b.MTU, h.Name, h.Port, fabric, h.PortMAC, b.MTU, b.Name)
 	for _, name := range h.Attach {

@@ -64,6 +64,7 @@ func runScripts(t *testing.T, dir string, variables ...string) {
 			"capture":    captured.start,
 			"captured":   captured.stop,
 			"send":       sendCommand,
+			"spoof":      spoofCommand,
 			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {
 					ts.Fatalf("left on the machine: %s", left)

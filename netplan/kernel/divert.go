@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -94,7 +95,12 @@ func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) er
 		}, accept)})
 		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, UserData: divertTag(d), Exprs: slices.Concat(only, proxy)})
 	}
-	return nil
+	if d.Strangers != nil {
+		if err := addStrangers(conn, table, d.Strangers); err != nil {
+			return err
+		}
+	}
+	return addOrigins(conn, table, d)
 }
 
 // divertRules is how many addDivert makes, with heldRules more to hold.
@@ -102,7 +108,14 @@ const divertRules, heldRules = 7, 3
 
 // divertTag is what the rules carry as a comment, by which diverts knows them.
 func divertTag(d *netplan.Divert) []byte {
-	text := fmt.Sprintf("port %d mark %d", d.Port, d.Mark)
+	sum := sha256.New()
+	for _, o := range d.Origins {
+		fmt.Fprint(sum, o.Text())
+	}
+	if d.Strangers != nil {
+		fmt.Fprint(sum, d.Strangers.Text())
+	}
+	text := fmt.Sprintf("port %d mark %d of %x", d.Port, d.Mark, sum.Sum(nil))
 	return append([]byte{0, byte(len(text) + 1)}, append([]byte(text), 0)...) // NFTNL_UDATA_RULE_COMMENT
 }
 
