@@ -34,6 +34,7 @@ type divert struct {
 	tasks *sync.WaitGroup
 	names *names
 
+	relays *relays
 	keeper atomic.Pointer[session]
 	own    atomic.Pointer[map[netip.Addr]bool] // addresses of the backbone's
 	port   uint16
@@ -44,8 +45,8 @@ type divert struct {
 	flows flows
 }
 
-func newDivert(ctx context.Context, logf func(string, ...any), tasks *sync.WaitGroup, learned *names) *divert {
-	d := &divert{ctx: ctx, logf: logf, tasks: tasks, names: learned}
+func newDivert(ctx context.Context, logf func(string, ...any), tasks *sync.WaitGroup, learned *names, r *relays) *divert {
+	d := &divert{ctx: ctx, logf: logf, tasks: tasks, names: learned, relays: r}
 	var lim unix.Rlimit
 	all := 1024
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err == nil {
@@ -260,36 +261,7 @@ func (d *divert) connection(c *net.TCPConn, from, to netip.AddrPort) {
 		reset(c)
 		return
 	}
-	d.join(c, other)
-}
-
-// join moves bytes between both until they end, or the backbone does.
-func (d *divert) join(c, other *net.TCPConn) {
-	stop := context.AfterFunc(d.ctx, func() {
-		reset(c)
-		reset(other)
-	})
-	defer stop()
-	splice(c, other)
-}
-
-// splice moves bytes both ways until both are done. The end of one side, or
-// its reset, is the other's.
-func splice(a, b *net.TCPConn) {
-	var both sync.WaitGroup
-	pump := func(to, from *net.TCPConn) {
-		if _, err := to.ReadFrom(from); err != nil {
-			reset(a)
-			reset(b)
-			return
-		}
-		_ = to.CloseWrite() // fails where all is over
-	}
-	both.Go(func() { pump(a, b) })
-	pump(b, a)
-	both.Wait()
-	a.Close()
-	b.Close()
+	d.relays.join(c, other)
 }
 
 func reset(c *net.TCPConn) {

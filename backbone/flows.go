@@ -1,13 +1,10 @@
 package backbone
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +31,6 @@ type flowKey struct{ from, to netip.AddrPort }
 
 type flow struct {
 	early [][]byte // until there are sockets; guarded by flows.mu
-	last  atomic.Int64
 }
 
 func (d *divert) datagrams(c *net.UDPConn) {
@@ -114,9 +110,6 @@ func (d *divert) converse(key flowKey, f *flow) {
 		return
 	}
 	defer in.Close()
-	stop := context.AfterFunc(d.ctx, func() { in.Close(); out.Close() })
-	defer stop()
-	f.touch()
 	d.flows.mu.Lock()
 	early := f.early
 	f.early = nil
@@ -124,53 +117,94 @@ func (d *divert) converse(key flowKey, f *flow) {
 	for _, data := range early {
 		_, _ = out.Write(data)
 	}
-	var both sync.WaitGroup
-	both.Go(func() {
-		f.move(in, out)
-		in.Close()
-	})
-	f.move(out, in)
-	out.Close()
-	both.Wait()
+	d.relays.exchange(in.(*net.UDPConn), out.(*net.UDPConn))
 }
 
-func (f *flow) touch() { f.last.Store(time.Now().UnixNano()) }
+// exchange takes two connected sockets over and passes datagrams on both ways,
+// until none has come for a while, or one side refuses them.
+func (r *relays) exchange(a, b *net.UDPConn) {
+	e := &exchange{done: make(chan struct{}), last: time.Now()}
+	var erra, errb error
+	e.fds[0], erra = takeOver(a)
+	e.fds[1], errb = takeOver(b)
+	l, err := r.loop(nil)
+	e.loop = l
+	if erra != nil || errb != nil || err != nil {
+		e.end()
+	} else {
+		l.pairs.Add(1)
+		defer l.pairs.Add(-1)
+		e.start()
+	}
+	<-e.done
+}
 
-// move passes datagrams on. Idle flows hold no memory for one: the buffer
-// comes when a datagram does.
-func (f *flow) move(to, from net.Conn) {
-	raw, err := from.(*net.UDPConn).SyscallConn()
-	if err != nil {
+// exchange is a pair of sockets on a loop.
+type exchange struct {
+	loop *loop
+	done chan struct{}
+
+	mu      sync.Mutex
+	fds     [2]int
+	numbers [2]uint64
+	last    time.Time // when a datagram came
+	over    bool
+}
+
+func (e *exchange) start() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i := range e.fds {
+		number, err := e.loop.watch(e.fds[i], unix.EPOLLIN, watch{ready: func(uint32) { e.pass(i) }, stop: e.end})
+		if err != nil {
+			e.close()
+			return
+		}
+		e.numbers[i] = number
+	}
+	e.loop.idle(flowIdle, &e.last, e.end)
+}
+
+func (e *exchange) pass(i int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.over {
 		return
 	}
-	for {
-		idle := time.Since(time.Unix(0, f.last.Load()))
-		if idle >= flowIdle {
-			return
-		}
-		_ = from.SetReadDeadline(time.Now().Add(flowIdle - idle))
-		var data []byte
-		var read error
-		err := raw.Read(func(fd uintptr) bool {
-			var n int
-			if n, _, read = unix.Recvfrom(int(fd), nil, unix.MSG_PEEK|unix.MSG_TRUNC); read == nil {
-				data = make([]byte, n)
-				n, _, read = unix.Recvfrom(int(fd), data, 0)
-				data = data[:max(n, 0)]
-			}
-			return read != syscall.EAGAIN && read != syscall.EINTR
-		})
-		if errors.Is(err, syscall.ETIMEDOUT) || isTimeout(err) {
-			continue
-		}
-		if err != nil || read != nil {
-			return
-		}
-		f.touch()
-		if _, err := to.Write(data); errors.Is(err, syscall.ECONNREFUSED) {
-			return
+	v := e.loop.datagrams()
+	n, err := v.receive(e.fds[i])
+	if n > 0 {
+		e.last = time.Now()
+		err = v.send(e.fds[1-i], 0, n, nil, nil)
+		if err != unix.ECONNREFUSED {
+			err = nil // as the network, it may lose some
 		}
 	}
+	if err != nil {
+		e.close()
+	}
+}
+
+func (e *exchange) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.close()
+}
+
+func (e *exchange) close() {
+	if e.over {
+		return
+	}
+	e.over = true
+	for i, fd := range e.fds {
+		switch {
+		case e.numbers[i] != 0:
+			e.loop.forget(fd, e.numbers[i])
+		case fd >= 0:
+			unix.Close(fd)
+		}
+	}
+	close(e.done)
 }
 
 func isTimeout(err error) bool {

@@ -43,7 +43,7 @@ type ports struct {
 
 	connections chan struct{} // a place for each
 	datagrams   chan struct{}
-	buffers     sync.Pool // of datagrams
+	relays      *relays
 }
 
 // openPort is one that is served. Where it leads may change meanwhile.
@@ -56,15 +56,14 @@ type openPort struct {
 	own []netip.Prefix // addresses that are stations'
 }
 
-func newPorts(held *shelf, tasks *sync.WaitGroup, logf func(format string, args ...any)) *ports {
+func newPorts(held *shelf, tasks *sync.WaitGroup, logf func(format string, args ...any), r *relays) *ports {
 	places := uint64(maxClients)
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
 		places = min(places, (max(limit.Cur, otherFiles+clientFiles)-otherFiles)/clientFiles)
 	}
-	return &ports{held: held, tasks: tasks, logf: logf, open: map[string]*openPort{},
-		connections: make(chan struct{}, places), datagrams: make(chan struct{}, places),
-		buffers: sync.Pool{New: func() any { return new([1 << 16]byte) }}}
+	return &ports{held: held, tasks: tasks, logf: logf, relays: r, open: map[string]*openPort{},
+		connections: make(chan struct{}, places), datagrams: make(chan struct{}, places)}
 }
 
 // set serves these ports and no others. What is established goes on.
@@ -117,115 +116,65 @@ func (o *openPort) serve(ctx context.Context, port Port) error {
 	if port.Network == "udp" {
 		return o.serveUDP(ctx, f)
 	}
-	l, err := net.FileListener(f)
+	fd, err := takeOver(f)
 	if err != nil {
 		return err
 	}
-	o.close = func() { l.Close() }
-	o.all.tasks.Go(func() { o.accept(ctx, l) })
+	if err := o.serveTCP(fd); err != nil {
+		unix.Close(fd)
+		return err
+	}
 	return nil
 }
 
-// accept leads one client after another to the station.
-func (o *openPort) accept(ctx context.Context, l net.Listener) {
-	for pause := time.Millisecond; ; {
-		c, err := l.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil: // too many files, for example
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return
-			}
-			pause = min(2*pause, time.Second)
-			continue
-		}
-		pause = time.Millisecond
-		client := c.(*net.TCPConn)
-		select {
-		case o.all.connections <- struct{}{}:
-		default:
-			reset(client)
-			continue
-		}
-		o.all.tasks.Go(func() {
-			defer func() { <-o.all.connections }()
-			o.carry(ctx, client)
-		})
-	}
-}
+// reachWay is an address of the station, and from which one of the client's; an
+// invalid one is the backbone's own.
+type reachWay struct{ from, to netip.AddrPort }
 
-// carry leads one connection to the station and moves bytes until both
-// directions have ended. The net package splices them: none is copied here.
-func (o *openPort) carry(ctx context.Context, client *net.TCPConn) {
-	from := client.RemoteAddr().(*net.TCPAddr).AddrPort()
-	c, err := o.reach(ctx, "tcp", from)
-	if err != nil {
-		reset(client)
-		return
-	}
-	station := c.(*net.TCPConn)
-	stop := context.AfterFunc(ctx, func() {
-		client.Close()
-		station.Close()
-	})
-	defer stop()
-	var back sync.WaitGroup
-	back.Go(func() { move(client, station) })
-	move(station, client)
-	back.Wait()
-	client.Close()
-	station.Close()
-}
-
-// move copies until from ends. A reset is passed on, so that nobody takes a
-// broken connection's part for the whole.
-func move(to, from *net.TCPConn) {
-	if _, err := to.ReadFrom(from); err != nil {
-		reset(to)
-		reset(from)
-		return
-	}
-	_ = to.CloseWrite()
-	_ = from.CloseRead()
-}
-
-// reach connects to the station from the client's own address, where that can
-// be: not from the machine's loopback, nor from what is an address of a
+// ways are in the order to be tried: from the client's own address, where that
+// can be: not from the machine's loopback, nor from what is an address of a
 // station. Then the backbone's own is taken, and the IP version of the station.
-func (o *openPort) reach(ctx context.Context, network string, client netip.AddrPort) (net.Conn, error) {
+func (o *openPort) ways(client netip.AddrPort) []reachWay {
 	o.mu.Lock()
 	to, own := o.to, o.own
 	o.mu.Unlock()
 	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
-	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
-	defer cancel()
-	var d net.Dialer
+	var all []reachWay
 	for _, t := range to {
 		if t.Addr().Is4() != client.Addr().Is4() || !seenAs(client.Addr(), own) {
 			continue
 		}
-		d := net.Dialer{Control: bindTransparent}
 		// Its port may still be in use from a connection that has just ended.
-		for _, port := range []uint16{client.Port(), 0} {
-			d.LocalAddr = address(network, netip.AddrPortFrom(client.Addr(), port))
-			c, err := d.DialContext(ctx, network, t.String())
-			if err == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, syscall.EADDRINUSE) {
-				return c, err
-			}
-		}
+		all = append(all, reachWay{client, t}, reachWay{netip.AddrPortFrom(client.Addr(), 0), t})
 	}
-	err := errors.New("the station has no address")
 	for _, same := range []bool{true, false} {
 		for _, t := range to {
 			if t.Addr().Is4() == client.Addr().Is4() == same {
-				return d.DialContext(ctx, network, t.String())
+				return append(all, reachWay{to: t})
 			}
 		}
 	}
-	return nil, err
+	return all
+}
+
+// taken tells an address that can't be had from other failures.
+func taken(err error) bool {
+	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EADDRINUSE)
+}
+
+// reach connects a UDP socket to the station.
+func (o *openPort) reach(ctx context.Context, client netip.AddrPort) (c net.Conn, err error) {
+	err = errors.New("the station has no address")
+	for _, w := range o.ways(client) {
+		var d net.Dialer
+		if w.from.IsValid() {
+			d = net.Dialer{Control: bindTransparent, LocalAddr: net.UDPAddrFromAddrPort(w.from)}
+		}
+		if c, err = d.DialContext(ctx, "udp", w.to.String()); err == nil || !taken(err) {
+			break
+		}
+	}
+	return c, err
 }
 
 func seenAs(a netip.Addr, own []netip.Prefix) bool {
@@ -240,29 +189,23 @@ func seenAs(a netip.Addr, own []netip.Prefix) bool {
 	return true
 }
 
-func address(network string, a netip.AddrPort) net.Addr {
-	if network == "udp" {
-		return net.UDPAddrFromAddrPort(a)
-	}
-	return net.TCPAddrFromAddrPort(a)
-}
-
-// bindTransparent lets a socket have an address that is not the namespace's
-// (IP_TRANSPARENT, ip(7)). Several may have one client's address and port: they
-// lead to different stations.
 func bindTransparent(network, _ string, raw syscall.RawConn) error {
 	var err error
-	cerr := raw.Control(func(fd uintptr) {
-		if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-			return
-		}
-		if network == "tcp6" || network == "udp6" {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
-		} else {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1)
-		}
-	})
+	cerr := raw.Control(func(fd uintptr) { err = transparentSocket(network, int(fd)) })
 	return errors.Join(cerr, err)
+}
+
+// transparentSocket lets a socket have an address that is not the namespace's
+// (IP_TRANSPARENT, ip(7)). Several may have one client's address and port: they
+// lead to different stations.
+func transparentSocket(network string, fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	if network == "tcp6" || network == "udp6" {
+		return unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1)
 }
 
 // copyOf is a duplicate of what the shelf holds.

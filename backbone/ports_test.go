@@ -19,7 +19,7 @@ import (
 func servedPort(t *testing.T, network string, places int, station netip.AddrPort) (*ports, string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	held, tasks := new(shelf), new(sync.WaitGroup)
-	p := newPorts(held, tasks, t.Logf)
+	p := newPorts(held, tasks, t.Logf, newRelays(ctx, tasks))
 	p.connections = make(chan struct{}, places)
 	t.Cleanup(func() {
 		cancel()

@@ -46,8 +46,9 @@ func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket
 	}
 	b.server = newServer(ctx, b.upstream, b.logf)
 	b.keeper = newSession(p, &b.shelf, b.server)
-	b.ports = newPorts(&b.shelf, &b.server.tasks, b.logf)
-	b.divert = newDivert(ctx, b.logf, &b.server.tasks, b.server.names)
+	moving := newRelays(ctx, &b.server.tasks)
+	b.ports = newPorts(&b.shelf, &b.server.tasks, b.logf, moving)
+	b.divert = newDivert(ctx, b.logf, &b.server.tasks, b.server.names, moving)
 	b.divert.keeper.Store(b.keeper)
 	b.server.ledger = newLedger(func(all []Asked) {
 		_ = b.divert.keeper.Load().pipe.send(&message{Type: msgUnanswered, Unanswered: all}) // without a keeper nobody counts
