@@ -26,6 +26,7 @@ func TestLayers(t *testing.T) {
 		"platelayer/backbone":          {"platelayer/topology", "platelayer/netplan"},
 		"platelayer/lifecycle": {"platelayer/topology", "platelayer/netplan", "platelayer/netplan/kernel", "platelayer/containers",
 			"platelayer/containers/native", "platelayer/containers/image", "platelayer/integrity", "platelayer/backbone", "platelayer/authority"},
+		"platelayer/ci/bench/pingpong": {},
 		"platelayer/cmd/platelayer": {"platelayer/topology", "platelayer/netplan", "platelayer/containers", "platelayer/containers/image",
 			"platelayer/integrity", "platelayer/backbone", "platelayer/graph", "platelayer/lifecycle"},
 	}
