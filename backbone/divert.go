@@ -34,19 +34,19 @@ type divert struct {
 	tasks *sync.WaitGroup
 	names *names
 
+	relays *relays
 	keeper atomic.Pointer[session]
 	own    atomic.Pointer[map[netip.Addr]bool] // addresses of the backbone's
 	port   uint16
 	gate   atomic.Pointer[gate] // nil: nothing is held
 	socks  []interface{ Close() error }
 
-	mover *mover
 	crowd crowd
 	flows flows
 }
 
-func newDivert(ctx context.Context, logf func(string, ...any), tasks *sync.WaitGroup, learned *names) *divert {
-	d := &divert{ctx: ctx, logf: logf, tasks: tasks, names: learned, mover: newMover()}
+func newDivert(ctx context.Context, logf func(string, ...any), tasks *sync.WaitGroup, learned *names, r *relays) *divert {
+	d := &divert{ctx: ctx, logf: logf, tasks: tasks, names: learned, relays: r}
 	d.crowd = newCrowd(int(min(openFiles()/4/2, maxClients)), 4) // of two sockets
 	d.crowd.network = d.network
 	d.flows.all, d.flows.of = map[flowKey]*flow{}, map[netip.Addr]map[*flow]bool{}
@@ -323,17 +323,7 @@ func (d *divert) connection(c *net.TCPConn, from, to netip.AddrPort) {
 		reset(c)
 		return
 	}
-	d.join(c, other)
-}
-
-// join moves bytes between both until they end, or the backbone does.
-func (d *divert) join(c, other *net.TCPConn) {
-	stop := context.AfterFunc(d.ctx, func() {
-		reset(c)
-		reset(other)
-	})
-	defer stop()
-	d.mover.join(c, other)
+	d.relays.join(c, other)
 }
 
 func reset(c *net.TCPConn) {

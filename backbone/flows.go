@@ -1,13 +1,11 @@
 package backbone
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -169,26 +167,22 @@ func (d *divert) converse(key flowKey, f *flow) {
 		d.logf("cannot answer %s as %s: %v", key.from, key.to, err)
 		return
 	}
-	defer in.Close()
-	end := func() { in.Close(); out.Close() }
-	stop := context.AfterFunc(d.ctx, end)
-	defer stop()
-	f.touch()
 	d.flows.mu.Lock()
 	early := f.early
-	f.early, f.end = nil, end
+	f.early = nil
 	d.flows.mu.Unlock()
 	for _, data := range early {
 		_, _ = out.Write(data)
 	}
-	var both sync.WaitGroup
-	both.Go(func() {
-		f.move(in, out, func() { f.answered.Store(true) })
-		in.Close()
-	})
-	f.move(out, in, func() {})
-	out.Close()
-	both.Wait()
+	f.touch()
+	e, err := d.relays.exchange(in.(*net.UDPConn), out.(*net.UDPConn), f)
+	if err != nil {
+		return
+	}
+	d.flows.mu.Lock()
+	f.end = e.end
+	d.flows.mu.Unlock()
+	<-e.done
 }
 
 func (f *flow) touch() { f.last.Store(time.Now().UnixNano()) }
@@ -203,42 +197,89 @@ func (f *flow) patience() time.Duration {
 	return flowBrief
 }
 
-// move passes datagrams on and tells of each. Idle flows hold no memory for one: the buffer
-// comes when a datagram does.
-func (f *flow) move(to, from net.Conn, tell func()) {
-	raw, err := from.(*net.UDPConn).SyscallConn()
+// exchange is a flow's pair of sockets on a loop.
+type exchange struct {
+	flow *flow
+	loop *loop
+	done chan struct{}
+
+	mu      sync.Mutex
+	fds     [2]int // the station's and the outside
+	numbers [2]uint64
+	silence *time.Timer
+	over    bool
+}
+
+// exchange takes two connected sockets over and passes datagrams on both ways,
+// until none has come for a while, or one side refuses them.
+func (r *relays) exchange(station, outside *net.UDPConn, f *flow) (*exchange, error) {
+	e := &exchange{flow: f, done: make(chan struct{})}
+	var errs [3]error
+	e.fds[0], errs[0] = takeOver(station)
+	e.fds[1], errs[1] = takeOver(outside)
+	e.loop, errs[2] = r.loop(nil)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	err := errors.Join(errs[:]...)
+	for i := 0; i < len(e.fds) && err == nil; i++ {
+		e.numbers[i], err = e.loop.watch(e.fds[i], unix.EPOLLIN, watch{ready: func(uint32) { e.pass(i) }, stop: e.end})
+	}
 	if err != nil {
+		e.close()
+		return nil, err
+	}
+	e.loop.pairs.Add(1)
+	e.silence = e.loop.silence(func() time.Duration { return f.patience() - f.idle() }, e.end)
+	return e, nil
+}
+
+func (e *exchange) pass(i int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.over {
 		return
 	}
-	for {
-		left := f.patience() - f.idle()
-		if left <= 0 {
-			return
+	v := e.loop.datagrams()
+	n, err := v.receive(e.fds[i])
+	if n > 0 {
+		e.flow.touch()
+		if i == 1 {
+			e.flow.answered.Store(true)
 		}
-		_ = from.SetReadDeadline(time.Now().Add(left))
-		var data []byte
-		var read error
-		err := raw.Read(func(fd uintptr) bool {
-			var n int
-			if n, _, read = unix.Recvfrom(int(fd), nil, unix.MSG_PEEK|unix.MSG_TRUNC); read == nil {
-				data = make([]byte, n)
-				n, _, read = unix.Recvfrom(int(fd), data, 0)
-				data = data[:max(n, 0)]
-			}
-			return read != syscall.EAGAIN && read != syscall.EINTR
-		})
-		if errors.Is(err, syscall.ETIMEDOUT) || isTimeout(err) {
-			continue
-		}
-		if err != nil || read != nil {
-			return
-		}
-		f.touch()
-		tell()
-		if _, err := to.Write(data); errors.Is(err, syscall.ECONNREFUSED) {
-			return
+		err = v.send(e.fds[1-i], 0, n, nil, nil)
+		if err != unix.ECONNREFUSED {
+			err = nil // as the network, it may lose some
 		}
 	}
+	if err != nil {
+		e.close()
+	}
+}
+
+func (e *exchange) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.close()
+}
+
+func (e *exchange) close() {
+	if e.over {
+		return
+	}
+	e.over = true
+	if e.silence != nil {
+		e.silence.Stop()
+		e.loop.pairs.Add(-1)
+	}
+	for i, fd := range e.fds {
+		switch {
+		case e.numbers[i] != 0:
+			e.loop.forget(fd, e.numbers[i])
+		case fd >= 0:
+			unix.Close(fd)
+		}
+	}
+	close(e.done)
 }
 
 func isTimeout(err error) bool {

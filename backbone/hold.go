@@ -334,7 +334,7 @@ func (g *gate) serve(key flowKey, packet []byte) {
 			return
 		}
 	}
-	g.divert.join(c.(*net.TCPConn), other)
+	g.divert.relays.join(c.(*net.TCPConn), other)
 }
 
 // take hands an accepted connection to who waits for it.

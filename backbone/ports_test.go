@@ -20,12 +20,14 @@ import (
 func servedPort(t *testing.T, network string, places int, station netip.AddrPort) (*ports, string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	held, tasks := new(shelf), new(sync.WaitGroup)
-	p := newPorts(held, tasks, t.Logf)
+	moving := newRelays(ctx, tasks)
+	p := newPorts(held, t.Logf, moving)
 	p.connections = newCrowd(places, 1)
 	t.Cleanup(func() {
 		cancel()
 		p.close()
 		tasks.Wait()
+		moving.pipes.close()
 	})
 	var f *os.File
 	var at string
@@ -54,7 +56,7 @@ func servedPort(t *testing.T, network string, places int, station netip.AddrPort
 		}
 	}
 	held.serve(nil, &message{Type: msgHold, Name: "p", file: f})
-	p.set(ctx, &Config{Ports: []Port{{Name: "p", Network: network, To: []netip.AddrPort{station}}}})
+	p.set(&Config{Ports: []Port{{Name: "p", Network: network, To: []netip.AddrPort{station}}}})
 	return p, at
 }
 
@@ -98,7 +100,7 @@ func TestPortCarries(t *testing.T) {
 	}
 	// A port that is no longer wanted listens no more; its connection goes on.
 	p.held.serve(nil, &message{Type: msgDrop, Name: "p"})
-	p.set(t.Context(), &Config{})
+	p.set(&Config{})
 	if c, err := net.Dial("tcp", at); err == nil {
 		c.Close()
 		t.Error("it still listens")

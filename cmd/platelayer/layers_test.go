@@ -28,6 +28,7 @@ func TestLayers(t *testing.T) {
 		"platelayer/lifecycle": {"platelayer/topology", "platelayer/netplan", "platelayer/netplan/kernel", "platelayer/containers",
 			"platelayer/containers/native", "platelayer/containers/image", "platelayer/integrity", "platelayer/backbone", "platelayer/authority",
 			"platelayer/resolved"},
+		"platelayer/ci/bench/pingpong": {},
 		"platelayer/cmd/platelayer": {"platelayer/topology", "platelayer/netplan", "platelayer/containers", "platelayer/containers/image",
 			"platelayer/integrity", "platelayer/backbone", "platelayer/graph", "platelayer/lifecycle"},
 	}
