@@ -17,12 +17,12 @@ import (
 )
 
 // servedPort serves a socket that listens on loopback, which leads to station.
-func servedPort(t *testing.T, network string, places int, station netip.AddrPort) (*ports, string) {
+func servedPort(t *testing.T, network string, places, share int, station netip.AddrPort) (*ports, string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	held, tasks := new(shelf), new(sync.WaitGroup)
 	moving := newRelays(ctx, tasks)
 	p := newPorts(held, t.Logf, moving)
-	p.connections = newCrowd(places, 1)
+	p.connections = newCrowd(places, share)
 	t.Cleanup(func() {
 		cancel()
 		p.close()
@@ -81,7 +81,7 @@ func TestPortCarries(t *testing.T) {
 			}()
 		}
 	}()
-	p, at := servedPort(t, "tcp", 1, netip.MustParseAddrPort(station.Addr().String()))
+	p, at := servedPort(t, "tcp", 1, 1, netip.MustParseAddrPort(station.Addr().String()))
 	said := strings.Repeat("all aboard ", 1<<20)
 	c, err := net.Dial("tcp", at)
 	if err != nil {
@@ -115,6 +115,58 @@ func TestPortCarries(t *testing.T) {
 	}
 }
 
+// TestPortShares: a client has half of the places, and what it ends is free again.
+func TestPortShares(t *testing.T) {
+	station, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer station.Close()
+	go func() {
+		for {
+			c, err := station.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				io.Copy(c, c)
+			}()
+		}
+	}()
+	_, at := servedPort(t, "tcp", 4, 2, netip.MustParseAddrPort(station.Addr().String()))
+	echoed := func(from string) (net.Conn, error) {
+		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", at)
+		if err != nil {
+			return nil, err
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(time.Minute))
+		io.WriteString(c, "x")
+		_, err = c.Read(make([]byte, 1))
+		return c, err
+	}
+	var all []net.Conn
+	for _, from := range []string{"127.0.0.2", "127.0.0.2", "127.0.0.3"} {
+		c, err := echoed(from)
+		if err != nil {
+			t.Fatalf("%s has no place: %v", from, err)
+		}
+		all = append(all, c)
+	}
+	if _, err := echoed("127.0.0.2"); err == nil {
+		t.Error("it has a place too many")
+	}
+	reset(all[0].(*net.TCPConn))
+	err = errors.New("never")
+	for deadline := time.Now().Add(time.Minute); err != nil && time.Now().Before(deadline); {
+		_, err = echoed("127.0.0.2")
+	}
+	if err != nil {
+		t.Errorf("there is no place again: %v", err)
+	}
+}
+
 // TestPortDatagramsMakeRoom: the idle one of two clients makes room for a third,
 // and comes back.
 func TestPortDatagramsMakeRoom(t *testing.T) {
@@ -133,7 +185,7 @@ func TestPortDatagramsMakeRoom(t *testing.T) {
 			station.WriteTo(buf[:n], from)
 		}
 	}()
-	p, at := servedPort(t, "udp", 1, netip.MustParseAddrPort(station.LocalAddr().String()))
+	p, at := servedPort(t, "udp", 1, 1, netip.MustParseAddrPort(station.LocalAddr().String()))
 	for len(p.datagrams) < cap(p.datagrams)-1 {
 		p.datagrams <- struct{}{}
 	}
@@ -186,7 +238,7 @@ func TestPortDatagrams(t *testing.T) {
 			station.WriteTo(append([]byte(from.String()+" "), buf[:n]...), from)
 		}
 	}()
-	_, at := servedPort(t, "udp", 1, netip.MustParseAddrPort(station.LocalAddr().String()))
+	_, at := servedPort(t, "udp", 1, 1, netip.MustParseAddrPort(station.LocalAddr().String()))
 	seen := map[string]bool{}
 	for _, word := range []string{"one", "two"} {
 		c, err := net.Dial("udp", at)
