@@ -68,7 +68,13 @@ func PlanUplink(t *topology.Topology) (*netplan.Uplink, []string, error) {
 	}
 	others := map[string]bool{}
 	u.Addresses = slices.DeleteFunc(u.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() && !machine.IPv6 })
+	resolvers := machineResolvers()
 	u.Routes = slices.DeleteFunc(u.Routes, func(s netip.Prefix) bool {
+		if i := slices.IndexFunc(resolvers, func(r netip.AddrPort) bool { return s.Contains(r.Addr()) }); i >= 0 && t.Backbone.HostRoutes == "" {
+			notices = append(notices, fmt.Sprintf("the machine has no route to %s: its resolver is %s; with host_routes: true in the backbone the machine "+
+				"reaches your stations there, and not its resolver meanwhile", s, resolvers[i].Addr()))
+			return true
+		}
 		if s.Addr().Is6() && !machine.IPv6 {
 			notices = append(notices, fmt.Sprintf("the machine has no route to %s: IPv6 is off there (net.ipv6.conf.default.disable_ipv6)", s))
 			return true

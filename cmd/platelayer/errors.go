@@ -104,6 +104,7 @@ func classify(err error) (code int, hint string) {
 		authority  *lifecycle.NoAuthority
 		damaged    *lifecycle.BadAuthority
 		attach     *lifecycle.Unattachable
+		machine    *lifecycle.OtherMachine
 		taken      *lifecycle.Taken
 	)
 	switch {
@@ -146,6 +147,8 @@ func classify(err error) (code int, hint string) {
 			return exitUnsupported, "modprobe af_packet; without it, a topology with egress: none and no published ports runs"
 		}
 		return exitUnsupported, "platelayer doctor tells what this machine can do"
+	case errors.As(err, &machine):
+		return exitFailed, "its keeper has ended, and one from here would lead elsewhere: run the command there, or take it down"
 	case errors.As(err, &lost):
 		return exitFailed, "its last words are in keeper.log among the topology's logs; the next command starts another keeper"
 	case errors.As(err, &other) && other.Theirs > other.Ours:

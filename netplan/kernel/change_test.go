@@ -218,7 +218,15 @@ func (l *lab) onMachine() []string {
 func (l *lab) wantFresh(top func(name string) *topology.Topology) {
 	l.Helper()
 	other := l.fresh(top)
-	if diff := cmp.Diff(other.shown(), l.shown()); diff != "" {
+	// A carrier's coming is noticed by a work queue of the kernel's (linkwatch),
+	// at most once a second.
+	diff := ""
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if diff = cmp.Diff(other.shown(), l.shown()); diff == "" || time.Now().After(end) {
+			break
+		}
+	}
+	if diff != "" {
 		l.Errorf("applied from nothing (-) and changed (+) differ:\n%s", diff)
 	}
 	if names := l.names(); !slices.Equal(names, other.names()) {
