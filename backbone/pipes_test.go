@@ -44,7 +44,7 @@ func TestPipesAreForBytesAlone(t *testing.T) {
 		if made, _ := count(r.pipes); made == 0 {
 			t.Error("there was no pipe")
 		}
-		for deadline := time.Now().Add(10*time.Second); held() > 0 && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(10 * time.Second); held() > 0 && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond) // the bytes arrive before their pipe is given back
 		}
 		if n := held(); n > 0 {
