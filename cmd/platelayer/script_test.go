@@ -37,7 +37,8 @@ func runScripts(t *testing.T, dir string, variables ...string) {
 		RequireExplicitExec: true,
 		Condition:           condition,
 		Setup: func(e *testscript.Env) error {
-			name := fmt.Sprintf("t%d-%s", os.Getpid(), strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"))
+			// None begins with another: what is left is found by how names begin.
+			name := fmt.Sprintf("%s-t%d", strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"), os.Getpid())
 			root := filepath.Join(e.WorkDir, ".state")
 			e.Setenv("PATH", bin+":/usr/sbin:/usr/bin:/sbin:/bin")
 			e.Setenv("PLATELAYER_ROOT", root)
