@@ -106,13 +106,14 @@ tells ok 'connection tracking'
 file none '' 'address: 203.0.113.9'
 works http://203.0.113.9/
 
-say "half of transparent proxying"
+say "a part of transparent proxying"
 load nft_tproxy
+load nft_socket
 file allow
 lacks 'support transparent proxying'
 
 say "all but IPv6"
-load nft_socket
+load nft_reject_inet
 tells ok 'transparent proxying' 'packet sockets'
 tells absent IPv6 'ping sockets'
 file allow '' 'address: 203.0.113.9, ports: ["8081:80"]'

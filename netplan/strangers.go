@@ -15,6 +15,9 @@ import (
 type Strangers struct {
 	Links []netip.Prefix `json:"links"` // where the node delivers itself, sorted and without overlap
 	Known []netip.Addr   `json:"known"` // nodes' addresses there, sorted
+	// Forwarded has the node look at what it forwards, after the interfaces that
+	// are apart, instead of at what comes in: what is dropped does not count.
+	Forwarded bool `json:"forwarded,omitempty"`
 }
 
 const (
@@ -27,7 +30,7 @@ const (
 
 // strangers plans them for the backbone, which is the first of the nodes.
 func strangers(nodes []Node) *Strangers {
-	var s Strangers
+	s := Strangers{Forwarded: len(nodes[0].Apart) > 0}
 	for _, f := range nodes[0].Interfaces {
 		if f.Linked() || f.NoPrefixRoute {
 			continue // there are two addresses, or the way is through a gateway
@@ -58,25 +61,57 @@ func strangers(nodes []Node) *Strangers {
 func (s *Strangers) Text() string {
 	var w strings.Builder
 	for _, version := range []string{"4", "6"} {
-		var links, known []string
-		for _, p := range s.Links {
-			if p.Addr().Is4() == (version == "4") {
-				links = append(links, p.String())
-			}
-		}
-		for _, a := range s.Known {
-			if a.Is4() == (version == "4") {
-				known = append(known, a.String())
-			}
-		}
-		if len(links) == 0 {
+		links, known := s.words(version)
+		if links == "" {
 			continue
 		}
-		word := map[string]string{"4": "ip", "6": "ip6"}[version]
-		fmt.Fprintf(&w, "nft add rule inet platelayer strangers %s daddr { %s } accept\n", word, strings.Join(known, ", "))
-		fmt.Fprintf(&w, "nft add rule inet platelayer strangers %s daddr != { %s } accept\n", word, strings.Join(links, ", "))
+		word := ipWord(version)
+		if s.Forwarded {
+			fmt.Fprintf(&w, "nft add rule inet platelayer strangers %s daddr { %s } accept\n", word, known)
+			fmt.Fprintf(&w, "nft add rule inet platelayer strangers %s daddr != { %s } accept\n", word, links)
+		}
 		fmt.Fprintf(&w, "nft add rule inet platelayer strangers update @sought%s { %s daddr timeout %ds } accept\n", version, word, StrangersSeconds)
 		fmt.Fprintf(&w, "nft add rule inet platelayer strangers meta nfproto ipv%s drop\n", version)
 	}
 	return w.String()
+}
+
+// early are the rules of the divert chain by which what goes to known nodes
+// passes with one look into a set.
+func (s *Strangers) early() string {
+	var w strings.Builder
+	for _, version := range []string{"4", "6"} {
+		links, known := s.words(version)
+		if links == "" {
+			continue
+		}
+		fmt.Fprintf(&w, "nft add rule inet platelayer divert %s daddr { %s } return\n", ipWord(version), known)
+		if !s.Forwarded {
+			fmt.Fprintf(&w, "nft add rule inet platelayer divert %s daddr { %s } goto strangers\n", ipWord(version), links)
+		}
+	}
+	return w.String()
+}
+
+// words lists the links and the known ones of an IP version.
+func (s *Strangers) words(version string) (links, known string) {
+	var on, nodes []string
+	for _, p := range s.Links {
+		if p.Addr().Is4() == (version == "4") {
+			on = append(on, p.String())
+		}
+	}
+	for _, a := range s.Known {
+		if a.Is4() == (version == "4") {
+			nodes = append(nodes, a.String())
+		}
+	}
+	return strings.Join(on, ", "), strings.Join(nodes, ", ")
+}
+
+func ipWord(version string) string {
+	if version == "6" {
+		return "ip6"
+	}
+	return "ip"
 }

@@ -134,6 +134,9 @@ func newRouter(n *Node) *router {
 		}
 	}
 	for _, route := range n.Routes {
+		if route.diverts() {
+			continue
+		}
 		if route.To.Addr().Is6() && route.Metric == 0 {
 			route.Metric = 1024 // IP6_RT_PRIO_USER
 		}

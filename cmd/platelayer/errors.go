@@ -141,7 +141,7 @@ func classify(err error) (code int, hint string) {
 			return exitUnsupported, "run it with sudo"
 		}
 		if strings.Contains(err.Error(), "transparent proxying") {
-			return exitUnsupported, "modprobe -a nft_tproxy nft_socket; without them, a topology with egress: none and no published ports runs"
+			return exitUnsupported, "modprobe -a nft_tproxy nft_socket nft_reject_inet; without them, a topology with egress: none and no published ports runs"
 		}
 		if strings.Contains(err.Error(), "packet sockets") {
 			return exitUnsupported, "modprobe af_packet; without it, a topology with egress: none and no published ports runs"

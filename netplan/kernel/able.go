@@ -48,7 +48,7 @@ func able(p *netplan.Plan, o Options) error {
 			errs = append(errs, &Unsupported{Feature: featureVLANs, Err: unix.EOPNOTSUPP})
 		}
 		for i := range filters {
-			_, err := settleFilter(&filters[i])
+			_, _, err := settleFilter(&filters[i])
 			errs = append(errs, err)
 		}
 		return errors.Join(errs...)

@@ -214,6 +214,11 @@ func configure(n *netplan.Node) error {
 		return err
 	}
 	defer s.close()
+	if len(n.Apart) > 0 || n.Divert != nil {
+		if n, _, err = settleFilter(n); err != nil {
+			return err
+		}
+	}
 	var b, rules batch
 	b.up(loopback, "lo", n.NetNS)
 	index := map[string]int32{"lo": loopback}
@@ -239,11 +244,7 @@ func configure(n *netplan.Node) error {
 	for _, r := range n.Rules {
 		rules.addRule(r, n.NetNS)
 	}
-	if err := unsupported("policy routing", s.send(&rules)); err != nil || len(n.Apart) == 0 && n.Divert == nil {
-		return err
-	}
-	_, err = settleFilter(n)
-	return err
+	return unsupported("policy routing", s.send(&rules))
 }
 
 // additions are addresses in the order in which they are to be added for the

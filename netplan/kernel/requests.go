@@ -187,6 +187,8 @@ func routeType(r netplan.Route) uint8 {
 	switch r.Type {
 	case netplan.RouteLocal:
 		return unix.RTN_LOCAL
+	case netplan.RouteThrow:
+		return unix.RTN_THROW
 	case netplan.RouteBlackhole:
 		return unix.RTN_BLACKHOLE
 	case netplan.RouteUnreachable:

@@ -30,6 +30,12 @@ func (c *convergence) settle(i int, fabric *socket) error {
 	if err := c.addPorts(n, ns, s, fabric); err != nil {
 		return err
 	}
+	if n.Station == "" {
+		if n, sent, err = settleFilter(n); err != nil {
+			return err
+		}
+		c.count(n.NetNS, sent)
+	}
 	t := &settling{socket: s, node: n, was: c.before(n.NetNS), up: map[string]bool{}, news: map[string]bool{}, set: map[string]bool{}}
 	// Every round but the first sets right what the one before has upset; one
 	// more for each address, for the order of those of a subnet.
@@ -46,13 +52,6 @@ func (c *convergence) settle(i int, fabric *socket) error {
 			continue
 		}
 		c.count(n.NetNS, t.sent)
-		if n.Station == "" {
-			sent, err := settleFilter(n)
-			if err != nil {
-				return err
-			}
-			c.count(n.NetNS, sent)
-		}
 		for _, f := range n.Interfaces {
 			if t.up[f.Name] {
 				c.await(n, f)

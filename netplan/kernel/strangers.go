@@ -11,14 +11,18 @@ import (
 	"platelayer/netplan"
 )
 
-// strangersChain looks at what is forwarded: known ones pass after one look
-// into a set. An address that is looked for is noted, as long as there is room
-// in the set.
+// strangersChain notes an address that is looked for, as long as there is room
+// in the set. What goes to known ones passes after one look into a set, in the
+// divert chain.
 const strangersChain = "strangers"
 
-func addStrangers(conn *nftables.Conn, table *nftables.Table, s *netplan.Strangers) error {
-	chain := conn.AddChain(&nftables.Chain{Name: strangersChain, Table: table, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
+// addStrangers adds its chain, and rules to the divert chain, which is empty.
+func addStrangers(conn *nftables.Conn, table *nftables.Table, divert *nftables.Chain, s *netplan.Strangers) error {
+	chain := &nftables.Chain{Name: strangersChain, Table: table}
+	if s.Forwarded {
+		chain.Type, chain.Hooknum, chain.Priority = nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter
+	}
+	conn.AddChain(chain)
 	for _, f := range []struct {
 		version        string
 		kind           nftables.SetDatatype
@@ -57,17 +61,40 @@ func addStrangers(conn *nftables.Conn, table *nftables.Table, s *netplan.Strange
 		if err != nil {
 			return err
 		}
-		add := func(exprs ...expr.Any) {
+		addTo := func(chain *nftables.Chain, exprs ...expr.Any) {
 			all := []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: unix.NFT_REG_1},
 				&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{f.proto}}}
 			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(all, exprs...)})
 		}
+		add := func(exprs ...expr.Any) { addTo(chain, exprs...) }
 		to := &expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset, Len: f.length}
 		accept := &expr.Verdict{Kind: expr.VerdictAccept}
-		add(to, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: known.Name, SetID: known.ID}, accept)
-		add(to, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: on.Name, SetID: on.ID, Invert: true}, accept)
+		isKnown := &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: known.Name, SetID: known.ID}
+		addTo(divert, to, isKnown, &expr.Verdict{Kind: expr.VerdictReturn})
+		if s.Forwarded {
+			add(to, isKnown, accept)
+			add(to, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: on.Name, SetID: on.ID, Invert: true}, accept)
+		} else {
+			addTo(divert, to, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: on.Name, SetID: on.ID},
+				&expr.Verdict{Kind: expr.VerdictGoto, Chain: strangersChain})
+		}
 		add(to, &expr.Dynset{SrcRegKey: unix.NFT_REG_1, SetName: sought.Name, SetID: sought.ID, Operation: unix.NFT_DYNSET_OP_UPDATE}, accept)
 		add(&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
 	}
 	return nil
+}
+
+// strangersRules is how many addStrangers adds to the divert chain.
+func strangersRules(s *netplan.Strangers) int {
+	if s == nil {
+		return 0
+	}
+	each, versions := 2, map[bool]bool{}
+	if s.Forwarded {
+		each = 1
+	}
+	for _, p := range s.Links {
+		versions[p.Addr().Is4()] = true
+	}
+	return each * len(versions)
 }
