@@ -263,7 +263,7 @@ func trip(fd int, buf []byte) error {
 }
 
 func (w *way) measure() {
-	value, cost := math.NaN(), math.NaN()
+	var value, cost float64
 	if w.bulk() {
 		value, cost = w.iperf()
 	} else {
