@@ -101,7 +101,9 @@ func (a *Authority) Widen(s Scope, now time.Time) error {
 	t := a.template("", now)
 	t.RawSubject, t.NotAfter = a.own.RawSubject, a.own.NotAfter
 	t.PermittedDNSDomainsCritical = true
-	t.PermittedDNSDomains = s.Domains
+	t.PermittedDNSDomains = slices.Concat(s.Domains, s.Hosts)
+	t.ExcludedDNSDomains = s.excluded()
+	t.ExtKeyUsage = tlsUsage()
 	for _, n := range s.Subnets {
 		t.PermittedIPRanges = append(t.PermittedIPRanges, &net.IPNet{IP: n.Addr().AsSlice(), Mask: net.CIDRMask(n.Bits(), n.Addr().BitLen())})
 	}
@@ -113,9 +115,21 @@ func (a *Authority) Widen(s Scope, now time.Time) error {
 	return nil
 }
 
+// tlsUsage is what certificates are for: not mail, nor programs.
+func tlsUsage() []x509.ExtKeyUsage {
+	return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+}
+
 // scope is what the machine's certificate is bounded to.
 func (a *Authority) scope() Scope {
-	s := Scope{Domains: a.bound.PermittedDNSDomains}
+	var s Scope
+	for _, name := range a.bound.PermittedDNSDomains {
+		if slices.Contains(a.bound.ExcludedDNSDomains, "."+name) {
+			s.Hosts = append(s.Hosts, name)
+		} else {
+			s.Domains = append(s.Domains, name)
+		}
+	}
 	for _, n := range a.bound.PermittedIPRanges {
 		ip, _ := netip.AddrFromSlice(n.IP)
 		bits, _ := n.Mask.Size()
@@ -147,7 +161,7 @@ func (a *Authority) Issue(names []string, days int, now time.Time) (key, cert []
 		NotAfter:              now.AddDate(0, 0, days),
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		ExtKeyUsage:           tlsUsage(),
 	}
 	if t.NotAfter.After(a.own.NotAfter) {
 		t.NotAfter = a.own.NotAfter
@@ -238,10 +252,10 @@ func encodeCertificate(c *x509.Certificate) []byte {
 	return bytes.Clone(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
 }
 
-// Names are the domains and subnets that the machine's certificate is for.
+// Names are the domains, further names and subnets that the machine's certificate is for.
 func (a *Authority) Names() []string {
 	s := a.scope()
-	names := slices.Clone(s.Domains)
+	names := slices.Concat(s.Domains, s.Hosts)
 	for _, n := range s.Subnets {
 		names = append(names, n.String())
 	}

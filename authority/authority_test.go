@@ -51,8 +51,11 @@ func TestScopeOf(t *testing.T) {
 		t.Errorf("names: %q", got)
 	}
 	s := ScopeOf(top)
-	if want := []string{"shop.example", "www", "store", "www.other.example", "localhost", "wild.example"}; !slices.Equal(s.Domains, want) {
+	if want := []string{"shop.example", "wild.example"}; !slices.Equal(s.Domains, want) {
 		t.Errorf("domains: %q", s.Domains)
+	}
+	if want := []string{"www", "store", "www.other.example", "localhost"}; !slices.Equal(s.Hosts, want) {
+		t.Errorf("hosts: %q", s.Hosts)
 	}
 	subnets := []string{"203.0.113.0/24", "fd20::/64", "10.255.0.1/32", "10.99.0.0/32", "127.0.0.1/32", "::1/128", "198.51.100.7/32"}
 	for i, n := range s.Subnets {
@@ -112,6 +115,23 @@ func TestIssue(t *testing.T) {
 			}
 		}
 	}
+	// The name of a station is not a domain for the machine, though it may be one
+	// of the world's, and what it vouches for are connections.
+	for name, inside := range map[string]bool{"bank.store": false, "www.www.other.example": false, "deep.db.shop.example": true, "a.wild.example": true, "store": true} {
+		_, cert, err := a.Issue([]string{name}, 30, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := verify(a.Trusted(), parse(t, cert), name, now); err != nil {
+			t.Error(err)
+		}
+		if err := verify(first, parse(t, cert), name, now); (err == nil) != inside {
+			t.Errorf("the machine about %s: %v", name, err)
+		}
+	}
+	if usage := parse(t, first).ExtKeyUsage; !slices.Equal(usage, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}) {
+		t.Errorf("it is for %v", usage)
+	}
 	// A name beside the scope: stations take it, the machine's copy once it is
 	// wider, and older copies still take what they were for.
 	far := Scope{Domains: []string{"far.example"}, Subnets: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}
@@ -131,6 +151,26 @@ func TestIssue(t *testing.T) {
 	}
 	if err := a.Widen(far, now); err != nil {
 		t.Fatal(err)
+	}
+	if a.Covers(Scope{Domains: []string{"store"}}) || a.Covers(Scope{Hosts: []string{"x.store"}}) || !a.Covers(Scope{Hosts: []string{"y.far.example"}}) {
+		t.Error("hosts are not told from domains")
+	}
+	// A domain below a host's name, and the host as a domain.
+	for _, s := range []Scope{{Domains: []string{"a.store"}}, {Domains: []string{"www"}}} {
+		b, err := Parse(text)
+		if err == nil {
+			err = b.Widen(s, now)
+		}
+		if err != nil || !b.Covers(s) || !b.Covers(ScopeOf(top)) {
+			t.Errorf("%v: %v", s, err)
+		}
+		_, cert, err := b.Issue([]string{"x." + s.Domains[0], "store", "www"}, 30, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := verify(b.Certificate(), parse(t, cert), "x."+s.Domains[0], now); err != nil {
+			t.Error(err)
+		}
 	}
 	if !a.Covers(far) || !a.Covers(ScopeOf(top)) || bytes.Equal(first, a.Certificate()) {
 		t.Error("it is not wider")

@@ -11,6 +11,7 @@ import (
 // Scope are the names and addresses that certificates may be for.
 type Scope struct {
 	Domains []string // with all below them
+	Hosts   []string // without what is below: "dev" is a station, and a domain of the world's
 	Subnets []netip.Prefix
 }
 
@@ -32,8 +33,10 @@ func ScopeOf(t *topology.Topology) Scope {
 		for _, name := range st.TLS.Names {
 			if a, err := netip.ParseAddr(name); err == nil {
 				s = s.and(Scope{Subnets: []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}})
+			} else if domain, all := strings.CutPrefix(name, "*."); all {
+				s = s.and(Scope{Domains: []string{domain}})
 			} else {
-				s = s.and(Scope{Domains: []string{strings.TrimPrefix(name, "*.")}})
+				s = s.and(Scope{Hosts: []string{name}})
 			}
 		}
 	}
@@ -42,10 +45,16 @@ func ScopeOf(t *topology.Topology) Scope {
 
 // and is s with what other has beyond it.
 func (s Scope) and(other Scope) Scope {
-	s.Domains, s.Subnets = slices.Clone(s.Domains), slices.Clone(s.Subnets)
+	s.Domains, s.Hosts, s.Subnets = slices.Clone(s.Domains), slices.Clone(s.Hosts), slices.Clone(s.Subnets)
 	for _, d := range other.Domains {
 		if !s.has(Scope{Domains: []string{d}}) {
 			s.Domains = append(s.Domains, d)
+		}
+	}
+	s.Hosts = slices.DeleteFunc(s.Hosts, func(h string) bool { return s.has(Scope{Domains: []string{h}}) })
+	for _, h := range other.Hosts {
+		if !s.has(Scope{Hosts: []string{h}}) {
+			s.Hosts = append(s.Hosts, h)
 		}
 	}
 	for _, n := range other.Subnets {
@@ -58,7 +67,12 @@ func (s Scope) and(other Scope) Scope {
 
 func (s Scope) has(other Scope) bool {
 	for _, d := range other.Domains {
-		if !slices.ContainsFunc(s.Domains, func(in string) bool { return d == in || strings.HasSuffix(d, "."+in) }) {
+		if !slices.ContainsFunc(s.Domains, func(in string) bool { return below(d, in) }) {
+			return false
+		}
+	}
+	for _, h := range other.Hosts {
+		if !slices.Contains(s.Hosts, h) && !s.has(Scope{Domains: []string{h}}) {
 			return false
 		}
 	}
@@ -69,3 +83,19 @@ func (s Scope) has(other Scope) bool {
 	}
 	return true
 }
+
+// excluded are the constraints that keep what is below hosts out, each with a
+// dot before it: at least one more part. A host stays without where something
+// below it is in the scope.
+func (s Scope) excluded() []string {
+	var all []string
+	for _, h := range s.Hosts {
+		if !slices.ContainsFunc(slices.Concat(s.Domains, s.Hosts), func(name string) bool { return name != h && below(name, h) }) {
+			all = append(all, "."+h)
+		}
+	}
+	return all
+}
+
+// below tells whether a name is a domain or in it.
+func below(name, domain string) bool { return name == domain || strings.HasSuffix(name, "."+domain) }

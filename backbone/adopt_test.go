@@ -556,8 +556,9 @@ func TestLateConfiguration(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	b := &backbone{port: freePort(t, "127.77.0.1"), logf: t.Logf, upstream: newUpstream(), listeners: map[netip.Addr]*listener{}}
 	b.server = newServer(ctx, b.upstream, t.Logf)
-	b.ports = newPorts(&b.shelf, &b.server.tasks, t.Logf)
-	b.divert = newDivert(ctx, t.Logf, &b.server.tasks, b.server.names)
+	moving := newRelays(ctx, &b.server.tasks)
+	b.ports = newPorts(&b.shelf, t.Logf, moving)
+	b.divert = newDivert(ctx, t.Logf, &b.server.tasks, b.server.names, moving)
 	defer b.server.tasks.Wait()
 	defer b.close()
 	defer cancel()

@@ -21,7 +21,14 @@ const maxChain = 8
 // outside is that name, whose records are to be added: those who ask us mostly
 // follow no alias themselves.
 func (z *zones) answer(r *dns.Msg, asker int) (ours bool, outside string) {
-	owner := r.Question[0].Name
+	ours, outside = z.follow(r, r.Question[0].Name, asker)
+	z.addTargets(r, asker)
+	return ours, outside
+}
+
+// follow is answer from an owner name on that the question may have been led
+// to.
+func (z *zones) follow(r *dns.Msg, owner string, asker int) (ours bool, outside string) {
 	for i := range maxChain {
 		next, known := z.answerName(r, owner, asker)
 		switch {
@@ -52,9 +59,9 @@ func (z *zones) answerName(r *dns.Msg, owner string, asker int) (next string, ou
 		r.Authoritative = true
 		switch qtype {
 		case dns.TypeA:
-			addAddrs(r, owner, ttl, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+			r.Answer = appendAddrs(r.Answer, owner, ttl, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
 		case dns.TypeAAAA:
-			addAddrs(r, owner, ttl, netip.IPv6Loopback())
+			r.Answer = appendAddrs(r.Answer, owner, ttl, netip.IPv6Loopback())
 		}
 		return "", true
 	}
@@ -116,23 +123,46 @@ func (n *node) answer(r *dns.Msg, owner string, asker int) (next string) {
 		return rr.(*dns.CNAME).Target
 	}
 	b := n.lookup(asker)
-	if b == nil {
-		return ""
-	}
-	var family *rotation
-	switch qtype {
-	case dns.TypeA:
-		family = &b.v4
-	case dns.TypeAAAA:
-		family = &b.v6
-	default:
-		return ""
-	}
-	if start := family.start(); len(family.addrs) > 0 {
-		addAddrs(r, owner, family.ttl, family.addrs[start:]...)
-		addAddrs(r, owner, family.ttl, family.addrs[:start]...)
+	switch {
+	case b == nil:
+	case qtype == dns.TypeA:
+		r.Answer = b.v4.append(r.Answer, owner, b.v4.start())
+	case qtype == dns.TypeAAAA:
+		r.Answer = b.v6.append(r.Answer, owner, b.v6.start())
 	}
 	return ""
+}
+
+func (r *rotation) append(list []dns.RR, owner string, first int) []dns.RR {
+	list = appendAddrs(list, owner, r.ttl, r.addrs[first:]...)
+	return appendAddrs(list, owner, r.ttl, r.addrs[:first]...)
+}
+
+// addTargets adds the addresses of the names of ours that MX, SRV and NS
+// records lead to, which saves who asks a question (RFC 1035, section 3.3; RFC
+// 2782). It is nobody's turn.
+func (z *zones) addTargets(r *dns.Msg, asker int) {
+	added := map[string]bool{}
+	for _, rr := range r.Answer {
+		var target string
+		switch rr := rr.(type) {
+		case *dns.MX:
+			target = rr.Mx
+		case *dns.SRV:
+			target = rr.Target
+		case *dns.NS:
+			target = rr.Ns
+		default:
+			continue
+		}
+		name := strings.ToLower(target)
+		if n := z.find(name); n != nil && !added[name] {
+			added[name] = true
+			if b := n.lookup(asker); b != nil {
+				r.Extra = b.v6.append(b.v4.append(r.Extra, target, 0), target, 0)
+			}
+		}
+	}
 }
 
 // singleLabel says whether a name has no dot but the final one.
@@ -151,7 +181,7 @@ func delegationType(qtype uint16) bool {
 	return false
 }
 
-func addAddrs(r *dns.Msg, owner string, ttl uint32, addrs ...netip.Addr) {
+func appendAddrs(list []dns.RR, owner string, ttl uint32, addrs ...netip.Addr) []dns.RR {
 	for _, a := range addrs {
 		var rr dns.RR
 		if a.Is4() {
@@ -160,8 +190,9 @@ func addAddrs(r *dns.Msg, owner string, ttl uint32, addrs ...netip.Addr) {
 			rr = &dns.AAAA{Hdr: header(owner, dns.TypeAAAA), AAAA: net.IP(a.AsSlice())}
 		}
 		rr.Header().Ttl = ttl
-		r.Answer = append(r.Answer, rr)
+		list = append(list, rr)
 	}
+	return list
 }
 
 // addANY answers with one small synthesised record (RFC 8482, section 4.2).

@@ -32,14 +32,21 @@ type Config struct {
 	Out []string `json:"out,omitempty"`
 	// Ports are the machine's that lead to stations.
 	Ports []Port `json:"ports,omitempty"`
-	// Silent holds who gets SERVFAIL for such names whatever Upstream says.
-	Silent []netip.Addr `json:"silent,omitempty"`
+	// Outside tells who gets answers about such names, whatever Upstream says:
+	// the longest prefix with the asker counts, and who is in none gets SERVFAIL.
+	// Nil: everybody does.
+	Outside map[netip.Prefix]bool `json:"outside,omitempty"`
+	// Listed are the names by which stations may reach the outside, lower-case and
+	// without a trailing dot.
+	Listed []string `json:"listed,omitempty"`
 	// Divert is the port of the transparent sockets for what stations send
 	// outside; 0 is none.
 	Divert uint16 `json:"divert,omitempty"`
 	// Own are the destinations that are not outside. Where there are any, the
 	// first packet of a connection to another is held (netplan.Divert).
 	Own []netip.Prefix `json:"own,omitempty"`
+	// Origins are whose packets to the outside come in by an interface.
+	Origins []netplan.Origin `json:"origins,omitempty"`
 }
 
 // EgressFunc opens a connected socket to the outside for the station that has
@@ -47,11 +54,12 @@ type Config struct {
 // The caller closes the file.
 type EgressFunc func(ctx context.Context, network string, from, to netip.AddrPort, names []string) (*os.File, error)
 
-// Asked is a question for an outside name that was not passed on.
+// Asked is a question for an outside name.
 type Asked struct {
-	From  netip.Addr `json:"from"`
-	Name  string     `json:"name"` // without a trailing dot
-	Count int        `json:"count"`
+	From   netip.Addr `json:"from"`
+	Name   string     `json:"name"`             // without a trailing dot
+	Passed bool       `json:"passed,omitempty"` // on to a resolver, or answered as one did before
+	Count  int        `json:"count"`
 }
 
 // DialFunc opens a connected socket to an upstream resolver; network is "udp"
@@ -111,4 +119,18 @@ func HostResolvers(resolvConf []byte) []netip.AddrPort {
 		list = append(list, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port))
 	}
 	return list
+}
+
+// hears tells whether an asker gets answers about outside names.
+func (c *Config) hears(a netip.Addr) bool {
+	if c.Outside == nil {
+		return true
+	}
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		p, _ := a.Prefix(bits)
+		if allowed, ok := c.Outside[p]; ok {
+			return allowed
+		}
+	}
+	return false
 }

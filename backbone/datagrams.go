@@ -1,13 +1,9 @@
 package backbone
 
 import (
-	"context"
+	"bytes"
 	"encoding/binary"
-	"errors"
-	"net"
 	"net/netip"
-	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,13 +13,14 @@ import (
 const datagramIdle = 90 * time.Second
 
 // datagramPort is a UDP port. Each client has a socket of its own to the
-// station, so that the station sees them apart.
+// station, so that the station sees them apart. It is its loop's.
 type datagramPort struct {
 	*openPort
-	outer *net.UDPConn
-
-	mu      sync.Mutex
-	clients map[client]*net.UDPConn // nil while it is made
+	loop    *loop
+	outer   int
+	number  uint64
+	clients map[client]*caller
+	over    bool
 }
 
 // client is whom to answer, and from which of the machine's addresses.
@@ -33,140 +30,165 @@ type client struct {
 	size  int
 }
 
-func (o *openPort) serveUDP(ctx context.Context, f *os.File) error {
-	c, err := net.FilePacketConn(f)
+// caller is a client's socket to the station.
+type caller struct {
+	fd            int
+	number        uint64
+	last          time.Time // when one of both said something
+	silence       *time.Timer
+	name, control []byte // for answers, as the kernel has them
+}
+
+func (o *openPort) serveUDP(outer int) error {
+	l, err := o.all.relays.loop(nil)
 	if err != nil {
 		return err
 	}
-	outer, ok := c.(*net.UDPConn)
-	if !ok {
-		c.Close()
-		return errors.New("it is no UDP socket")
-	}
-	d := &datagramPort{openPort: o, outer: outer, clients: map[client]*net.UDPConn{}}
-	o.close = func() {
-		outer.Close()
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		for _, s := range d.clients {
-			if s != nil {
-				s.Close()
-			}
-		}
-	}
-	o.all.tasks.Go(func() { d.receive(ctx) })
+	d := &datagramPort{openPort: o, loop: l, outer: outer, clients: map[client]*caller{}}
+	l.do(d.start)
+	o.close = func() { l.call(d.stop) }
 	return nil
 }
 
-// receive leads each client's datagrams to the station.
-func (d *datagramPort) receive(ctx context.Context) {
-	buf, oob := make([]byte, 1<<16), make([]byte, unix.CmsgSpace(64))
-	for {
-		n, oobn, _, from, err := d.outer.ReadMsgUDPAddrPort(buf, oob)
-		if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			continue // an ICMP error of an earlier answer
-		}
-		c := client{from: from}
-		c.keep(oob[:oobn])
-		if s := d.socket(ctx, c); s != nil {
-			_ = s.SetReadDeadline(time.Now().Add(datagramIdle))
-			_, _ = s.Write(buf[:n]) // as the network, it may lose one
-		}
+func (d *datagramPort) start() {
+	var err error
+	if d.number, err = d.loop.watch(d.outer, unix.EPOLLIN, watch{ready: d.receive, stop: d.stop}); err != nil {
+		d.all.logf("cannot serve a UDP port: %v", err)
+		d.stop()
 	}
 }
 
-// socket is a client's; nil where there is none and none can be.
-func (d *datagramPort) socket(ctx context.Context, c client) *net.UDPConn {
-	d.mu.Lock()
-	s := d.clients[c]
-	d.mu.Unlock()
-	if s != nil {
-		return s
+func (d *datagramPort) stop() {
+	if d.over {
+		return
 	}
+	d.over = true
+	d.loop.forget(d.outer, d.number)
+	for c := range d.clients {
+		d.forget(c)
+	}
+}
+
+// receive leads the clients' datagrams to the station.
+func (d *datagramPort) receive(uint32) {
+	v := d.loop.datagrams()
+	n, _ := v.receive(d.outer) // an error is an ICMP one of an earlier answer
+	now := time.Now()
+	for i := 0; i < n; {
+		end := i + 1
+		for end < n && v.alike(i, end) {
+			end++
+		}
+		c := client{from: v.sender(i)}
+		c.keep(v.oob(i))
+		k := d.clients[c]
+		if k == nil {
+			k = d.admit(c, v.name(i))
+		}
+		if k != nil {
+			k.last = now
+			_ = v.send(k.fd, i, end, nil, nil) // as the network, it may lose one
+		}
+		i = end
+	}
+}
+
+// admit makes a client's socket; nil where none can be.
+func (d *datagramPort) admit(c client, name []byte) *caller {
 	select {
 	case d.all.datagrams <- struct{}{}:
 	default:
-		return nil
+		if !d.yield() {
+			return nil
+		}
 	}
-	conn, err := d.reach(ctx, "udp", c.from)
+	k := &caller{last: time.Now(), name: bytes.Clone(name), control: c.control()}
+	var err error
+	if k.fd, err = d.reach(unix.SOCK_DGRAM, c.from); err == nil {
+		k.number, err = d.loop.watch(k.fd, unix.EPOLLIN, watch{ready: func(uint32) { d.answer(c, k) }})
+	}
 	if err != nil {
+		if k.fd >= 0 {
+			unix.Close(k.fd)
+		}
 		<-d.all.datagrams
 		return nil
 	}
-	s = conn.(*net.UDPConn)
-	d.mu.Lock()
-	d.clients[c] = s
-	d.mu.Unlock()
-	d.all.tasks.Go(func() {
-		d.answer(ctx, c, s)
-		d.mu.Lock()
-		delete(d.clients, c)
-		d.mu.Unlock()
-		s.Close()
-		<-d.all.datagrams
+	d.clients[c] = k
+	k.silence = d.loop.silence(func() time.Duration { return datagramIdle - time.Since(k.last) }, func() {
+		if d.clients[c] == k {
+			d.forget(c)
+		}
 	})
-	return s
+	return k
 }
 
-// answer leads the station's datagrams back to the client, until neither has
-// said anything for a while.
-func (d *datagramPort) answer(ctx context.Context, c client, s *net.UDPConn) {
-	defer context.AfterFunc(ctx, func() { s.Close() })()
-	raw, err := s.SyscallConn()
-	if err != nil {
+// yield ends the idlest of some clients, if it is idle at all, for another in its
+// place: who sends under thousands of addresses keeps nobody out for long.
+func (d *datagramPort) yield() bool {
+	const some = 16 // any: a map is ranged over in random order
+	var idlest client
+	n := 0
+	for c, k := range d.clients {
+		if n == 0 || k.last.Before(d.clients[idlest].last) {
+			idlest = c
+		}
+		if n++; n == some {
+			break
+		}
+	}
+	if n == 0 || time.Since(d.clients[idlest].last) < flowSpare {
+		return false
+	}
+	d.end(idlest)
+	return true
+}
+
+// answer leads the station's datagrams back to the client.
+func (d *datagramPort) answer(c client, k *caller) {
+	v := d.loop.datagrams()
+	n, err := v.receive(k.fd)
+	if err != nil && err != unix.ECONNREFUSED && err != unix.EHOSTUNREACH {
+		d.forget(c)
 		return
 	}
-	_ = s.SetReadDeadline(time.Now().Add(datagramIdle))
-	for {
-		var failed error
-		// The buffer is taken when there is something to read: a silent client
-		// costs none.
-		err := raw.Read(func(fd uintptr) bool {
-			held := d.all.buffers.Get().(*[1 << 16]byte)
-			defer d.all.buffers.Put(held)
-			buf := held[:]
-			n, err := unix.Read(int(fd), buf)
-			if err == unix.EAGAIN {
-				return false
-			}
-			if err != nil {
-				failed = err
-				return true
-			}
-			_, _, _ = d.outer.WriteMsgUDPAddrPort(buf[:n], c.control(), c.from)
-			return true
-		})
-		if err != nil {
-			return // silence, or the port's end
-		}
-		if failed == nil {
-			_ = s.SetReadDeadline(time.Now().Add(datagramIdle))
-		} else if !errors.Is(failed, unix.ECONNREFUSED) && !errors.Is(failed, unix.EHOSTUNREACH) && !errors.Is(failed, unix.EINTR) {
-			return
-		}
+	if n > 0 {
+		k.last = time.Now()
+		_ = v.send(d.outer, 0, n, k.name, k.control)
 	}
+}
+
+func (d *datagramPort) forget(c client) {
+	d.end(c)
+	<-d.all.datagrams
+}
+
+// end leaves the client's place taken.
+func (d *datagramPort) end(c client) {
+	k := d.clients[c]
+	delete(d.clients, c)
+	k.silence.Stop()
+	d.loop.forget(k.fd, k.number)
 }
 
 // keep notes to which of the machine's addresses a datagram came: answers come
 // from there. struct in_pktinfo starts with the interface, struct in6_pktinfo
 // ends with it.
 func (c *client) keep(oob []byte) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return
-	}
-	for _, m := range messages {
+	for len(oob) > 0 {
+		header, data, rest, err := unix.ParseOneSocketControlMessage(oob)
+		if err != nil {
+			return
+		}
+		oob = rest
 		switch {
-		case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= 12:
-			c.size = copy(c.local[:], m.Data[:12])
+		case header.Level == unix.SOL_IP && header.Type == unix.IP_PKTINFO && len(data) >= 12:
+			c.size = copy(c.local[:], data[:12])
 			binary.NativeEndian.PutUint32(c.local[0:], 0)
 			return
-		case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= 20:
-			c.size = copy(c.local[:], m.Data[:20])
-			if a, _ := netip.AddrFromSlice(m.Data[:16]); !a.IsLinkLocalUnicast() {
+		case header.Level == unix.SOL_IPV6 && header.Type == unix.IPV6_PKTINFO && len(data) >= 20:
+			c.size = copy(c.local[:], data[:20])
+			if a, _ := netip.AddrFromSlice(data[:16]); !a.IsLinkLocalUnicast() {
 				binary.NativeEndian.PutUint32(c.local[16:], 0)
 			}
 			return

@@ -7,12 +7,15 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"platelayer/netplan"
 )
 
 const (
@@ -20,9 +23,6 @@ const (
 	// keeperTime how much of it passes without a keeper.
 	egressTime = 15 * time.Second
 	keeperTime = 5 * time.Second
-	// descriptorsEach is what a connection holds: two sockets, and the pipes
-	// through which splice(2) moves its bytes.
-	descriptorsEach = 6
 )
 
 // divert moves what stations send outside: it takes their connections as their
@@ -34,6 +34,7 @@ type divert struct {
 	tasks *sync.WaitGroup
 	names *names
 
+	relays *relays
 	keeper atomic.Pointer[session]
 	own    atomic.Pointer[map[netip.Addr]bool] // addresses of the backbone's
 	port   uint16
@@ -44,35 +45,58 @@ type divert struct {
 	flows flows
 }
 
-func newDivert(ctx context.Context, logf func(string, ...any), tasks *sync.WaitGroup, learned *names) *divert {
-	d := &divert{ctx: ctx, logf: logf, tasks: tasks, names: learned}
-	var lim unix.Rlimit
-	all := 1024
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err == nil {
-		all = int(min(lim.Cur, 1<<16))
-	}
-	d.crowd = crowd{all: all * 3 / 4 / descriptorsEach, here: map[netip.Addr]int{}}
-	d.crowd.each = max(d.crowd.all/4, 1)
-	d.flows.all = map[flowKey]*flow{}
+func newDivert(ctx context.Context, logf func(string, ...any), tasks *sync.WaitGroup, learned *names, r *relays) *divert {
+	d := &divert{ctx: ctx, logf: logf, tasks: tasks, names: learned, relays: r}
+	d.crowd = newCrowd(int(min(openFiles()/4/2, maxClients)), 4) // of two sockets
+	d.crowd.network = d.network
+	d.flows.all, d.flows.of = map[flowKey]*flow{}, map[netip.Addr]map[*flow]bool{}
 	return d
 }
 
-// crowd bounds what is under way, in all and for each station.
+// crowd bounds what is under way: in all, for each address, and where network is
+// set for each of the networks that it tells addresses to be in, for within one
+// a station can send under any.
 type crowd struct {
+	network func(netip.Addr) string // "" is none
+
 	mu        sync.Mutex
 	all, each int
 	total     int
-	here      map[netip.Addr]int
+	here      map[netip.Addr]*seats
+	networks  map[string]int
+}
+
+// seats are what one address has.
+type seats struct {
+	taken   int
+	network string
+}
+
+// newCrowd lets so many in, and of one address a share of them; of one network
+// half.
+func newCrowd(all, share int) crowd {
+	return crowd{all: max(all, 1), each: max(all/share, 1), here: map[netip.Addr]*seats{}, networks: map[string]int{}}
 }
 
 func (c *crowd) enter(a netip.Addr) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.total >= c.all || c.here[a] >= c.each {
+	s := c.here[a]
+	if s == nil {
+		s = &seats{}
+		if c.network != nil {
+			s.network = c.network(a)
+		}
+	}
+	if c.total >= c.all || s.taken >= c.each || s.network != "" && c.networks[s.network] >= max(c.all/2, 1) {
 		return false
 	}
 	c.total++
-	c.here[a]++
+	s.taken++
+	c.here[a] = s
+	if s.network != "" {
+		c.networks[s.network]++
+	}
 	return true
 }
 
@@ -80,9 +104,47 @@ func (c *crowd) leave(a netip.Addr) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.total--
-	if c.here[a]--; c.here[a] == 0 {
+	s := c.here[a]
+	if s.taken--; s.taken == 0 {
 		delete(c.here, a)
 	}
+	if s.network == "" {
+		return
+	}
+	if c.networks[s.network]--; c.networks[s.network] == 0 {
+		delete(c.networks, s.network)
+	}
+}
+
+// openFiles are the descriptors that connections may have: a quarter is for
+// those to the outside, half for those of ports, an eighth for the UDP of ports,
+// the rest for the pipes through which bytes move. 1024 are for all else.
+func openFiles() uint64 {
+	const others = 1024
+	limit := unix.Rlimit{Cur: others}
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	return max(limit.Cur, 2*others) - others
+}
+
+// network names the networks behind one leg that an address is in, where there
+// are others.
+func (d *divert) network(a netip.Addr) string {
+	g := d.gate.Load()
+	if g == nil || g.origins.Load() == nil {
+		return ""
+	}
+	all := *g.origins.Load()
+	for i := range all {
+		if all[i].Comes(a) {
+			// Legs that hang together have the same.
+			apart := func(o netplan.Origin) bool { return !slices.Equal(o.From, all[i].From) }
+			if !slices.ContainsFunc(all, apart) {
+				return ""
+			}
+			return all[i].Dev
+		}
+	}
+	return ""
 }
 
 // set works from a configuration of a keeper. One goroutine at a time may call
@@ -111,6 +173,7 @@ func (d *divert) set(from *session, config *Config) error {
 	}
 	if g != nil {
 		g.own.Store(&config.Own)
+		g.origins.Store(&config.Origins)
 		for _, a := range config.DNS.Listen {
 			proto := uint16(unix.ETH_P_IP)
 			if a.Is6() {
@@ -260,36 +323,7 @@ func (d *divert) connection(c *net.TCPConn, from, to netip.AddrPort) {
 		reset(c)
 		return
 	}
-	d.join(c, other)
-}
-
-// join moves bytes between both until they end, or the backbone does.
-func (d *divert) join(c, other *net.TCPConn) {
-	stop := context.AfterFunc(d.ctx, func() {
-		reset(c)
-		reset(other)
-	})
-	defer stop()
-	splice(c, other)
-}
-
-// splice moves bytes both ways until both are done. The end of one side, or
-// its reset, is the other's.
-func splice(a, b *net.TCPConn) {
-	var both sync.WaitGroup
-	pump := func(to, from *net.TCPConn) {
-		if _, err := to.ReadFrom(from); err != nil {
-			reset(a)
-			reset(b)
-			return
-		}
-		_ = to.CloseWrite() // fails where all is over
-	}
-	both.Go(func() { pump(a, b) })
-	pump(b, a)
-	both.Wait()
-	a.Close()
-	b.Close()
+	d.relays.join(c, other)
 }
 
 func reset(c *net.TCPConn) {

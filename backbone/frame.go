@@ -21,23 +21,23 @@ import (
 //
 //   - 1: configurations and sockets.
 //   - 2: the backbone holds files.
-//   - 3: sockets to the outside for stations, questions that were not passed on,
+//   - 3: sockets to the outside for stations, questions for outside names,
 //     questions followed, records, published ports.
 const protocol = 3
 
 // Types of messages.
 const (
-	msgConfig     = "config"     // keeper: work from this configuration
-	msgReady      = "ready"      // backbone: listening as the configuration ID says
-	msgFailed     = "failed"     // backbone: cannot, and goes on as before
-	msgSocket     = "socket"     // backbone: open a socket; keeper: here it is
-	msgEgress     = "egress"     // backbone: open a socket for a station; keeper: here it is
-	msgUnanswered = "unanswered" // backbone: these outside names were asked for, and not passed on
-	msgHold       = "hold"       // keeper: hold this file under Name
-	msgDrop       = "drop"       // keeper: close what is held under Name
-	msgFollow     = "follow"     // keeper: tell of each question, or no longer
-	msgAsked      = "asked"      // backbone: these were
-	msgTake       = "take"       // keeper: what is held under Name? backbone: here it is
+	msgConfig = "config" // keeper: work from this configuration
+	msgReady  = "ready"  // backbone: listening as the configuration ID says
+	msgFailed = "failed" // backbone: cannot, and goes on as before
+	msgSocket = "socket" // backbone: open a socket; keeper: here it is
+	msgEgress = "egress" // backbone: open a socket for a station; keeper: here it is
+	msgSought = "sought" // backbone: these outside names were asked for
+	msgHold   = "hold"   // keeper: hold this file under Name
+	msgDrop   = "drop"   // keeper: close what is held under Name
+	msgFollow = "follow" // keeper: tell of each question, or no longer
+	msgAsked  = "asked"  // backbone: these were
+	msgTake   = "take"   // keeper: what is held under Name? backbone: here it is
 )
 
 // message is one frame: a length of four bytes, then this as JSON.
@@ -57,9 +57,9 @@ type message struct {
 	Addr    netip.AddrPort `json:"addr,omitzero"`
 	// From is the station's end, and Names are what DNS has called Addr, of
 	// msgEgress.
-	From       netip.AddrPort `json:"from,omitzero"`
-	Names      []string       `json:"names,omitempty"`
-	Unanswered []Asked        `json:"unanswered,omitempty"`
+	From   netip.AddrPort `json:"from,omitzero"`
+	Names  []string       `json:"names,omitempty"`
+	Sought []Asked        `json:"sought,omitempty"`
 	// HasFile says that a descriptor travels with the frame.
 	HasFile bool `json:"has_file,omitempty"`
 

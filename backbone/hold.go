@@ -27,20 +27,22 @@ const takeTime = 10 * time.Second
 // kernel drops, has the other side opened, and then either sends the packet
 // on, to the listener, or answers it with a reset.
 type gate struct {
-	divert *divert
-	own    atomic.Pointer[[]netip.Prefix]
-	sniff  map[uint16]*os.File // by Ethernet's number of the protocol
-	send4  int                 // raw sockets
-	send6  int
+	divert  *divert
+	own     atomic.Pointer[[]netip.Prefix]
+	origins atomic.Pointer[[]netplan.Origin]
+	sniff   map[uint16]*os.File // by Ethernet's number of the protocol
+	send4   int                 // raw sockets
+	send6   int
 
 	mu      sync.Mutex
 	waiting map[flowKey]chan net.Conn // nil until the other side is there
 	pings   pings
+	devices map[int]string // names of interfaces, by index
 }
 
 // openGate opens its sockets in the calling process's namespace.
 func openGate(d *divert) (g *gate, err error) {
-	g = &gate{divert: d, send4: -1, send6: -1, sniff: map[uint16]*os.File{}, waiting: map[flowKey]chan net.Conn{}}
+	g = &gate{divert: d, send4: -1, send6: -1, sniff: map[uint16]*os.File{}, waiting: map[flowKey]chan net.Conn{}, devices: map[int]string{}}
 	g.pings.all = map[flowKey]chan []byte{}
 	defer func() {
 		if err != nil {
@@ -69,6 +71,9 @@ func (g *gate) watch(proto uint16) error {
 		filter = firstOf6()
 	}
 	s, err := openSniffer(proto, filter)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil // then nothing is held: netplan/kernel looks before
+	}
 	if err != nil {
 		return fmt.Errorf("cannot hold connections: %w", err)
 	}
@@ -119,7 +124,7 @@ const (
 func firstOf4() []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 6, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: 11}, // a later fragment
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x3fff, SkipTrue: 11}, // a fragment, first or later
 		bpf.LoadMemShift{Off: 0},
 		bpf.LoadAbsolute{Off: 9, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_ICMP, SkipTrue: 5},
@@ -183,7 +188,7 @@ func (g *gate) run(s *os.File) {
 			continue
 		}
 		key, ok := ends(buf[:n])
-		if !ok || slices.ContainsFunc(*g.own.Load(), func(p netip.Prefix) bool { return p.Contains(key.to.Addr()) }) {
+		if !ok || !g.comes(at.Ifindex, key.from.Addr()) || slices.ContainsFunc(*g.own.Load(), func(p netip.Prefix) bool { return p.Contains(key.to.Addr()) }) {
 			continue
 		}
 		if isTCP(buf) {
@@ -192,6 +197,28 @@ func (g *gate) run(s *os.File) {
 			g.pinged(key.from.Addr(), key.to.Addr(), slices.Clone(buf[:n]))
 		}
 	}
+}
+
+// comes tells whether a packet with that sender may have come in by an
+// interface. The filter that says so for sockets (netplan.Origin) is behind this
+// one. An interface without an origin is the uplink.
+func (g *gate) comes(index int, from netip.Addr) bool {
+	all := *g.origins.Load()
+	g.mu.Lock()
+	name, known := g.devices[index]
+	g.mu.Unlock()
+	if !known && len(all) > 0 {
+		f, err := net.InterfaceByIndex(index)
+		if err != nil {
+			return false // it has just gone
+		}
+		name = f.Name
+		g.mu.Lock()
+		g.devices[index] = name
+		g.mu.Unlock()
+	}
+	i := slices.IndexFunc(all, func(o netplan.Origin) bool { return o.Dev == name })
+	return i < 0 || all[i].Comes(from)
 }
 
 // isTCP tells SYNs from echo requests.
@@ -210,6 +237,9 @@ func ends(packet []byte) (flowKey, bool) {
 		from, to = netip.AddrFrom4([4]byte(packet[12:])), netip.AddrFrom4([4]byte(packet[16:]))
 	} else {
 		from, to = netip.AddrFrom16([16]byte(packet[8:])), netip.AddrFrom16([16]byte(packet[24:]))
+		if from.Is4In6() || to.Is4In6() { // which to a socket is IPv4 (draft-itojun-v6ops-v4mapped-harmful)
+			return flowKey{}, false
+		}
 	}
 	tcp := packet[header:]
 	return flowKey{netip.AddrPortFrom(from, binary.BigEndian.Uint16(tcp)), netip.AddrPortFrom(to, binary.BigEndian.Uint16(tcp[2:]))}, true
@@ -304,7 +334,7 @@ func (g *gate) serve(key flowKey, packet []byte) {
 			return
 		}
 	}
-	g.divert.join(c.(*net.TCPConn), other)
+	g.divert.relays.join(c.(*net.TCPConn), other)
 }
 
 // take hands an accepted connection to who waits for it.

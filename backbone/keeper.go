@@ -30,23 +30,13 @@ func (e *VersionError) Error() string {
 	return fmt.Sprintf("the other side speaks version %d of the protocol, this one version %d", e.Theirs, e.Ours)
 }
 
-// Serve is the keeper's side in one call: see Keeper. ready, when not nil, is
-// called once, when the backbone answers DNS.
-func Serve(ctx context.Context, conn *os.File, cfg Config, dial DialFunc, ready func()) error {
-	k, err := NewKeeper(conn, dial)
-	if err != nil {
-		return err
-	}
-	return k.Serve(ctx, cfg, ready)
-}
-
 // Keeper is the keeper's end of the connection to the backbone.
 type Keeper struct {
 	pipe *pipe
 	dial DialFunc
 
-	egress     EgressFunc
-	unanswered func([]Asked)
+	egress EgressFunc
+	sought func([]Asked)
 
 	updateMu sync.Mutex // configurations are sent in the order of their IDs
 
@@ -76,10 +66,10 @@ func NewKeeper(conn *os.File, dial DialFunc) (*Keeper, error) {
 	return &Keeper{pipe: p, dial: dial, waiting: map[uint64]*update{}, taking: map[uint64]chan *message{}}, nil
 }
 
-// Guard has egress open what stations ask for outside, and unanswered hear of
-// questions that were not passed on. It is called before Serve, or never.
-func (k *Keeper) Guard(egress EgressFunc, unanswered func([]Asked)) {
-	k.egress, k.unanswered = egress, unanswered
+// Guard has egress open what stations ask for outside, and sought hear of
+// questions for outside names. It is called before Serve, or never.
+func (k *Keeper) Guard(egress EgressFunc, sought func([]Asked)) {
+	k.egress, k.sought = egress, sought
 }
 
 // Serve hands the configuration over and then answers the backbone's requests
@@ -192,9 +182,9 @@ func (k *Keeper) loop(ctx context.Context, dials *sync.WaitGroup) error {
 			}
 		case msgAsked:
 			k.asked(m.Asked)
-		case msgUnanswered:
-			if k.unanswered != nil {
-				k.unanswered(m.Unanswered)
+		case msgSought:
+			if k.sought != nil {
+				k.sought(m.Sought)
 			}
 		case msgSocket, msgEgress:
 			free, serve := slots, k.socket

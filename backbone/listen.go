@@ -19,7 +19,6 @@ import (
 const (
 	tcpIdle     = 10 * time.Second // RFC 7766, section 6.2.3
 	tcpWrite    = 5 * time.Second
-	maxConns    = 512 // TCP connections on one address
 	udpBuffer   = 4 << 20
 	maxPipeline = 64 // questions of one connection that are under way
 )
@@ -97,7 +96,6 @@ func (s *server) serve(l *listener) {
 }
 
 func (s *server) serveTCP(l *net.TCPListener) {
-	slots := make(chan struct{}, maxConns)
 	for {
 		conn, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
@@ -107,22 +105,17 @@ func (s *server) serveTCP(l *net.TCPListener) {
 			time.Sleep(10 * time.Millisecond) // out of descriptors, most likely
 			continue
 		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			conn.Close()
-			continue
-		}
+		c := s.conns.add(conn)
 		s.tasks.Go(func() {
-			s.serveConn(conn)
-			<-slots
+			defer s.conns.remove(c)
+			s.serveConn(c)
 		})
 	}
 }
 
 // serveConn answers the questions of one connection as they get ready, in any
 // order (RFC 7766, section 6.2.1.1).
-func (s *server) serveConn(conn *net.TCPConn) {
+func (s *server) serveConn(conn *askingConn) {
 	stop := context.AfterFunc(s.ctx, func() { conn.Close() })
 	defer stop()
 	var later sync.WaitGroup
@@ -130,9 +123,6 @@ func (s *server) serveConn(conn *net.TCPConn) {
 	defer later.Wait()
 	var writeMu sync.Mutex
 	write := func(packed []byte) {
-		if packed == nil {
-			return
-		}
 		frame := append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(packed)), uint16(len(packed))), packed...)
 		writeMu.Lock()
 		defer writeMu.Unlock()
@@ -142,27 +132,31 @@ func (s *server) serveConn(conn *net.TCPConn) {
 		}
 	}
 	pipeline := make(chan struct{}, maxPipeline)
-	remote, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
-	via := transport{from: remote.Addr(), tcp: true}
-	var buf []byte
+	via := transport{from: conn.from, tcp: true}
+	var read [2 + maxQuestion]byte
 	for {
-		var length [2]byte
 		_ = conn.SetReadDeadline(time.Now().Add(tcpIdle))
-		if _, err := io.ReadFull(conn, length[:]); err != nil {
+		if _, err := io.ReadFull(conn, read[:2]); err != nil {
 			return
 		}
-		packet := make([]byte, binary.BigEndian.Uint16(length[:]))
-		if _, err := io.ReadFull(conn, packet); err != nil {
+		length := int(binary.BigEndian.Uint16(read[:]))
+		if length > maxQuestion {
 			return
 		}
-		packed, wait := s.handle(packet, buf, via)
+		if _, err := io.ReadFull(conn, read[2:2+length]); err != nil {
+			return
+		}
+		s.conns.asks(conn)
+		packed, wait := s.handle(read[2:2+length], nil, via)
 		if wait == nil {
-			write(packed)
+			if packed != nil {
+				write(packed)
+			}
 			continue
 		}
 		pipeline <- struct{}{}
 		later.Go(func() {
-			write(wait())
+			wait(write)
 			<-pipeline
 		})
 	}

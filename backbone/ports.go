@@ -1,11 +1,9 @@
 package backbone
 
 import (
-	"context"
 	"errors"
-	"net"
 	"net/netip"
-	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -22,28 +20,25 @@ type Port struct {
 }
 
 const (
-	// maxClients bounds the connections and the UDP clients of all ports
-	// together, each by itself.
-	maxClients = 4096
-	// clientFiles is what a connection and a UDP client need: two sockets, a
-	// pipe for each direction, and one socket.
-	clientFiles = 7
-	// otherFiles are left for the rest of the backbone.
-	otherFiles = 1024
+	// maxClients bounds the connections of all ports together, and those to the
+	// outside; maxDatagrams the UDP clients.
+	maxClients   = 20480
+	maxDatagrams = 4096
+	// clientShare is the part of the connections that one client may have.
+	clientShare = 2
 	// reachTimeout is how long a station may take to accept a connection.
 	reachTimeout = 10 * time.Second
 )
 
 // ports are the machine's ports that are served.
 type ports struct {
-	held  *shelf
-	tasks *sync.WaitGroup
-	logf  func(format string, args ...any)
-	open  map[string]*openPort // by name: the loop's in run
+	held *shelf
+	logf func(format string, args ...any)
+	open map[string]*openPort // by name: the loop's in run
 
-	connections chan struct{} // a place for each
-	datagrams   chan struct{}
-	buffers     sync.Pool // of datagrams
+	relays      *relays
+	connections crowd
+	datagrams   chan struct{} // a place for each
 }
 
 // openPort is one that is served. Where it leads may change meanwhile.
@@ -53,23 +48,17 @@ type openPort struct {
 
 	mu  sync.Mutex
 	to  []netip.AddrPort
-	own []netip.Prefix // addresses that are stations'
+	own []netip.Prefix // addresses that are stations', or led to others
 }
 
-func newPorts(held *shelf, tasks *sync.WaitGroup, logf func(format string, args ...any)) *ports {
-	places := uint64(maxClients)
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
-		places = min(places, (max(limit.Cur, otherFiles+clientFiles)-otherFiles)/clientFiles)
-	}
-	return &ports{held: held, tasks: tasks, logf: logf, open: map[string]*openPort{},
-		connections: make(chan struct{}, places), datagrams: make(chan struct{}, places),
-		buffers: sync.Pool{New: func() any { return new([1 << 16]byte) }}}
+func newPorts(held *shelf, logf func(format string, args ...any), r *relays) *ports {
+	return &ports{held: held, logf: logf, open: map[string]*openPort{}, relays: r,
+		connections: newCrowd(int(min(openFiles()/2/2, maxClients)), clientShare), datagrams: make(chan struct{}, min(openFiles()/8, maxDatagrams))}
 }
 
 // set serves these ports and no others. What is established goes on.
-func (p *ports) set(ctx context.Context, config *Config) {
-	var own []netip.Prefix
+func (p *ports) set(config *Config) {
+	own := slices.Clone(config.Own)
 	for _, c := range config.DNS.Clusters {
 		own = append(own, c.Subnets...)
 	}
@@ -80,7 +69,7 @@ func (p *ports) set(ctx context.Context, config *Config) {
 		if o == nil {
 			o = &openPort{all: p}
 			o.lead(port.To, own)
-			if err := o.serve(ctx, port); err != nil {
+			if err := o.serve(port); err != nil {
 				p.logf("cannot serve port %s: %v", port.Name, err)
 				continue
 			}
@@ -108,124 +97,91 @@ func (o *openPort) lead(to []netip.AddrPort, own []netip.Prefix) {
 	o.to, o.own = to, own
 }
 
-func (o *openPort) serve(ctx context.Context, port Port) error {
-	f, err := o.all.held.copyOf(port.Name)
+func (o *openPort) serve(port Port) error {
+	fd, err := o.all.held.copyOf(port.Name)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	if port.Network == "udp" {
-		return o.serveUDP(ctx, f)
+		err = o.serveUDP(fd)
+	} else {
+		err = o.serveTCP(fd)
 	}
-	l, err := net.FileListener(f)
 	if err != nil {
-		return err
+		unix.Close(fd)
 	}
-	o.close = func() { l.Close() }
-	o.all.tasks.Go(func() { o.accept(ctx, l) })
-	return nil
+	return err
 }
 
-// accept leads one client after another to the station.
-func (o *openPort) accept(ctx context.Context, l net.Listener) {
-	for pause := time.Millisecond; ; {
-		c, err := l.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil: // too many files, for example
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-				return
-			}
-			pause = min(2*pause, time.Second)
-			continue
-		}
-		pause = time.Millisecond
-		client := c.(*net.TCPConn)
-		select {
-		case o.all.connections <- struct{}{}:
-		default:
-			reset(client)
-			continue
-		}
-		o.all.tasks.Go(func() {
-			defer func() { <-o.all.connections }()
-			o.carry(ctx, client)
-		})
-	}
-}
+// reachWay is an address of the station, and from which one of the client's; an
+// invalid one is the backbone's own.
+type reachWay struct{ from, to netip.AddrPort }
 
-// carry leads one connection to the station and moves bytes until both
-// directions have ended. The net package splices them: none is copied here.
-func (o *openPort) carry(ctx context.Context, client *net.TCPConn) {
-	from := client.RemoteAddr().(*net.TCPAddr).AddrPort()
-	c, err := o.reach(ctx, "tcp", from)
-	if err != nil {
-		reset(client)
-		return
-	}
-	station := c.(*net.TCPConn)
-	stop := context.AfterFunc(ctx, func() {
-		client.Close()
-		station.Close()
-	})
-	defer stop()
-	var back sync.WaitGroup
-	back.Go(func() { move(client, station) })
-	move(station, client)
-	back.Wait()
-	client.Close()
-	station.Close()
-}
-
-// move copies until from ends. A reset is passed on, so that nobody takes a
-// broken connection's part for the whole.
-func move(to, from *net.TCPConn) {
-	if _, err := to.ReadFrom(from); err != nil {
-		reset(to)
-		reset(from)
-		return
-	}
-	_ = to.CloseWrite()
-	_ = from.CloseRead()
-}
-
-// reach connects to the station from the client's own address, where that can
-// be: not from the machine's loopback, nor from what is an address of a
-// station. Then the backbone's own is taken, and the IP version of the station.
-func (o *openPort) reach(ctx context.Context, network string, client netip.AddrPort) (net.Conn, error) {
+// ways are in the order to be tried: from the client's own address, where that
+// can be: not from the machine's loopback, nor from what the backbone has a way to,
+// on which the answers would go. Then the backbone's own is taken, and the IP
+// version of the station.
+func (o *openPort) ways(client netip.AddrPort) []reachWay {
 	o.mu.Lock()
 	to, own := o.to, o.own
 	o.mu.Unlock()
 	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
-	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
-	defer cancel()
-	var d net.Dialer
+	var all []reachWay
 	for _, t := range to {
 		if t.Addr().Is4() != client.Addr().Is4() || !seenAs(client.Addr(), own) {
 			continue
 		}
-		d := net.Dialer{Control: bindTransparent}
 		// Its port may still be in use from a connection that has just ended.
-		for _, port := range []uint16{client.Port(), 0} {
-			d.LocalAddr = address(network, netip.AddrPortFrom(client.Addr(), port))
-			c, err := d.DialContext(ctx, network, t.String())
-			if err == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, syscall.EADDRINUSE) {
-				return c, err
-			}
-		}
+		all = append(all, reachWay{client, t}, reachWay{netip.AddrPortFrom(client.Addr(), 0), t})
 	}
-	err := errors.New("the station has no address")
 	for _, same := range []bool{true, false} {
 		for _, t := range to {
 			if t.Addr().Is4() == client.Addr().Is4() == same {
-				return d.DialContext(ctx, network, t.String())
+				return append(all, reachWay{to: t})
 			}
 		}
 	}
-	return nil, err
+	return all
+}
+
+// taken tells an address that can't be had from other failures.
+func taken(err error) bool {
+	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EADDRINUSE)
+}
+
+// reach makes a socket and begins to connect it to the station.
+func (o *openPort) reach(kind int, client netip.AddrPort) (fd int, err error) {
+	err = errors.New("the station has no address")
+	for _, w := range o.ways(client) {
+		if fd, err = begin(kind, w); err == nil || !taken(err) {
+			return fd, err
+		}
+	}
+	return -1, err
+}
+
+func begin(kind int, w reachWay) (int, error) {
+	family := unix.AF_INET
+	if w.to.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if w.from.IsValid() {
+		if err = transparentSocket(family, fd); err == nil {
+			err = unix.Bind(fd, sockAddr(w.from))
+		}
+	}
+	if err == nil {
+		err = unix.Connect(fd, sockAddr(w.to))
+	}
+	if err != nil && err != unix.EINPROGRESS {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 func seenAs(a netip.Addr, own []netip.Prefix) bool {
@@ -240,42 +196,26 @@ func seenAs(a netip.Addr, own []netip.Prefix) bool {
 	return true
 }
 
-func address(network string, a netip.AddrPort) net.Addr {
-	if network == "udp" {
-		return net.UDPAddrFromAddrPort(a)
-	}
-	return net.TCPAddrFromAddrPort(a)
-}
-
-// bindTransparent lets a socket have an address that is not the namespace's
+// transparentSocket lets a socket have an address that is not the namespace's
 // (IP_TRANSPARENT, ip(7)). Several may have one client's address and port: they
 // lead to different stations.
-func bindTransparent(network, _ string, raw syscall.RawConn) error {
-	var err error
-	cerr := raw.Control(func(fd uintptr) {
-		if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-			return
-		}
-		if network == "tcp6" || network == "udp6" {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
-		} else {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1)
-		}
-	})
-	return errors.Join(cerr, err)
+func transparentSocket(family, fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	if family == unix.AF_INET6 {
+		return unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1)
 }
 
 // copyOf is a duplicate of what the shelf holds.
-func (s *shelf) copyOf(name string) (*os.File, error) {
+func (s *shelf) copyOf(name string) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	held, ok := s.files[name]
 	if !ok {
-		return nil, errors.New("the keeper has given no socket")
+		return -1, errors.New("the keeper has given no socket")
 	}
-	fd, err := unix.FcntlInt(uintptr(held), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), name), nil
+	return unix.FcntlInt(uintptr(held), unix.F_DUPFD_CLOEXEC, 0)
 }

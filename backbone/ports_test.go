@@ -3,6 +3,7 @@ package backbone
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -16,15 +17,17 @@ import (
 )
 
 // servedPort serves a socket that listens on loopback, which leads to station.
-func servedPort(t *testing.T, network string, places int, station netip.AddrPort) (*ports, string) {
+func servedPort(t *testing.T, network string, places, share int, station netip.AddrPort) (*ports, string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	held, tasks := new(shelf), new(sync.WaitGroup)
-	p := newPorts(held, tasks, t.Logf)
-	p.connections = make(chan struct{}, places)
+	moving := newRelays(ctx, tasks)
+	p := newPorts(held, t.Logf, moving)
+	p.connections = newCrowd(places, share)
 	t.Cleanup(func() {
 		cancel()
 		p.close()
 		tasks.Wait()
+		moving.pipes.close()
 	})
 	var f *os.File
 	var at string
@@ -53,7 +56,7 @@ func servedPort(t *testing.T, network string, places int, station netip.AddrPort
 		}
 	}
 	held.serve(nil, &message{Type: msgHold, Name: "p", file: f})
-	p.set(ctx, &Config{Ports: []Port{{Name: "p", Network: network, To: []netip.AddrPort{station}}}})
+	p.set(&Config{Ports: []Port{{Name: "p", Network: network, To: []netip.AddrPort{station}}}})
 	return p, at
 }
 
@@ -78,7 +81,7 @@ func TestPortCarries(t *testing.T) {
 			}()
 		}
 	}()
-	p, at := servedPort(t, "tcp", 1, netip.MustParseAddrPort(station.Addr().String()))
+	p, at := servedPort(t, "tcp", 1, 1, netip.MustParseAddrPort(station.Addr().String()))
 	said := strings.Repeat("all aboard ", 1<<20)
 	c, err := net.Dial("tcp", at)
 	if err != nil {
@@ -97,7 +100,7 @@ func TestPortCarries(t *testing.T) {
 	}
 	// A port that is no longer wanted listens no more; its connection goes on.
 	p.held.serve(nil, &message{Type: msgDrop, Name: "p"})
-	p.set(t.Context(), &Config{})
+	p.set(&Config{})
 	if c, err := net.Dial("tcp", at); err == nil {
 		c.Close()
 		t.Error("it still listens")
@@ -109,6 +112,112 @@ func TestPortCarries(t *testing.T) {
 	got, err := io.ReadAll(c)
 	if err != nil || string(got) != strings.ToUpper(said) {
 		t.Fatalf("got %d bytes of %d, error %v", len(got), len(said), err)
+	}
+}
+
+// TestPortShares: a client has half of the places, and what it ends is free again.
+func TestPortShares(t *testing.T) {
+	station, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer station.Close()
+	go func() {
+		for {
+			c, err := station.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				io.Copy(c, c)
+			}()
+		}
+	}()
+	_, at := servedPort(t, "tcp", 4, 2, netip.MustParseAddrPort(station.Addr().String()))
+	echoed := func(from string) (net.Conn, error) {
+		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", at)
+		if err != nil {
+			return nil, err
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(time.Minute))
+		io.WriteString(c, "x")
+		_, err = c.Read(make([]byte, 1))
+		return c, err
+	}
+	var all []net.Conn
+	for _, from := range []string{"127.0.0.2", "127.0.0.2", "127.0.0.3"} {
+		c, err := echoed(from)
+		if err != nil {
+			t.Fatalf("%s has no place: %v", from, err)
+		}
+		all = append(all, c)
+	}
+	if _, err := echoed("127.0.0.2"); err == nil {
+		t.Error("it has a place too many")
+	}
+	reset(all[0].(*net.TCPConn))
+	err = errors.New("never")
+	for deadline := time.Now().Add(time.Minute); err != nil && time.Now().Before(deadline); {
+		_, err = echoed("127.0.0.2")
+	}
+	if err != nil {
+		t.Errorf("there is no place again: %v", err)
+	}
+}
+
+// TestPortDatagramsMakeRoom: the idle one of two clients makes room for a third,
+// and comes back.
+func TestPortDatagramsMakeRoom(t *testing.T) {
+	station, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer station.Close()
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			n, from, err := station.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			station.WriteTo(buf[:n], from)
+		}
+	}()
+	p, at := servedPort(t, "udp", 1, 1, netip.MustParseAddrPort(station.LocalAddr().String()))
+	for len(p.datagrams) < cap(p.datagrams)-1 {
+		p.datagrams <- struct{}{}
+	}
+	say := func(c net.Conn, wait time.Duration) error {
+		c.SetDeadline(time.Now().Add(wait))
+		io.WriteString(c, "x")
+		_, err := c.Read(make([]byte, 9))
+		return err
+	}
+	var clients []net.Conn
+	for range 2 {
+		c, err := net.Dial("udp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		clients = append(clients, c)
+	}
+	if err := say(clients[0], time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range []int{1, 0} { // as soon as the other has been idle
+		err := errors.New("never")
+		for deadline := time.Now().Add(time.Minute); err != nil && time.Now().Before(deadline); {
+			err = say(clients[i], flowSpare/10)
+		}
+		if err != nil {
+			t.Errorf("client %d gets no place: %v", i, err)
+		}
+	}
+	if n := len(p.datagrams); n != cap(p.datagrams) {
+		t.Errorf("%d of %d places are taken", n, cap(p.datagrams))
 	}
 }
 
@@ -129,7 +238,7 @@ func TestPortDatagrams(t *testing.T) {
 			station.WriteTo(append([]byte(from.String()+" "), buf[:n]...), from)
 		}
 	}()
-	_, at := servedPort(t, "udp", 1, netip.MustParseAddrPort(station.LocalAddr().String()))
+	_, at := servedPort(t, "udp", 1, 1, netip.MustParseAddrPort(station.LocalAddr().String()))
 	seen := map[string]bool{}
 	for _, word := range []string{"one", "two"} {
 		c, err := net.Dial("udp", at)

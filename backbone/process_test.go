@@ -128,3 +128,13 @@ func TestAdoptionAcrossNamespaces(t *testing.T) {
 		}
 	}
 }
+
+// Serve is the keeper's side in one call: see Keeper. ready, when not nil, is
+// called once, when the backbone answers DNS.
+func Serve(ctx context.Context, conn *os.File, cfg Config, dial DialFunc, ready func()) error {
+	k, err := NewKeeper(conn, dial)
+	if err != nil {
+		return err
+	}
+	return k.Serve(ctx, cfg, ready)
+}

@@ -32,7 +32,7 @@ func recorded(t testing.TB) netplan.DNS {
 	d.Hosts[0].Aliases = append(d.Hosts[0].Aliases, "both")
 	d.Hosts[2].Aliases = []string{"both"}
 	d.Records = recordsOf(t, "@ MX 10 mail", "mail 60 A 198.51.100.1", "mail 60 A 198.51.100.2", "ftp CNAME lb", "far CNAME www.real.example.", "lost CNAME nobody",
-		"two CNAME ftp", "*.apps A 198.51.100.9", "*.apps TXT any", "own.apps TXT here", "*.wild.example. A 198.51.100.10", "db TXT note", `web TYPE65 \# 3 000100`,
+		"two CNAME ftp", "*.apps A 198.51.100.9", "*.apps TXT any", "own.apps TXT here", "*.wild.example. A 198.51.100.10", "db TXT note", "_sip._tcp SRV 0 5 5060 lb", "_sip._tcp SRV 1 5 5060 www.real.example.", "_sip._tcp SRV 2 5 5061 lb", `web TYPE65 \# 3 000100`,
 		"9.113.0.203.in-addr.arpa. PTR other.example.")
 	d.Pointers = []netplan.DNSPointer{{Address: netip.MustParseAddr("10.255.0.1"), Cluster: "web", FQDN: "lb.shop.example"}, {Address: netip.MustParseAddr("10.99.0.1"), Cluster: "back", FQDN: "db.shop.example"}}
 	d.Links = []netip.Prefix{netip.MustParsePrefix("10.99.0.0/31")}
@@ -46,7 +46,9 @@ func TestRecords(t *testing.T) {
 		qtype uint16
 		want  string
 	}{
-		{"shop.example.", dns.TypeMX, "NOERROR MX 10 mail.shop.example. aa"},
+		{"shop.example.", dns.TypeMX, "NOERROR MX 10 mail.shop.example. aa +198.51.100.1 +198.51.100.2"},
+		{"_sip._tcp.shop.example.", dns.TypeSRV, "NOERROR SRV 0 5 5060 lb.shop.example. SRV 1 5 5060 www.real.example. SRV 2 5 5061 lb.shop.example. aa +203.0.113.1 +fd00:1::1"},
+		{"shop.example.", dns.TypeNS, "NOERROR NS backbone.shop.example. aa +203.0.113.254"},
 		{"mail.shop.example.", dns.TypeA, "NOERROR A 198.51.100.1 A 198.51.100.2 aa"},
 		{"mail.shop.example.", dns.TypeAAAA, "NOERROR SOA:shop.example. aa"},
 		{"two.shop.example.", dns.TypeA, "NOERROR CNAME ftp.shop.example. CNAME lb.shop.example. A 203.0.113.1 aa"},
@@ -101,6 +103,9 @@ func gist(t testing.TB, packed []byte) string {
 	}
 	if r.Authoritative {
 		words = append(words, "aa")
+	}
+	for _, rr := range r.Extra {
+		words = append(words, "+"+strings.TrimPrefix(rr.String(), rr.Header().String()))
 	}
 	return strings.Join(words, " ")
 }

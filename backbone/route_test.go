@@ -2,6 +2,7 @@ package backbone
 
 import (
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -60,6 +61,40 @@ func TestRoutesAndCache(t *testing.T) {
 	check("www.real.example.", "198.51.100.4", 1)
 	check("www.real.example.", "198.51.100.4", 0)
 	check("a.corp.example.", "198.51.100.2", 0)
+}
+
+// TestResolversThatFail: one that cuts its answers and says nothing, or
+// something else, over TCP is no reason not to ask the next.
+func TestResolversThatFail(t *testing.T) {
+	failing := func(addr string, over func(q *dns.Msg) []*dns.Msg) netip.AddrPort {
+		return startResolver(t, addr, func(q *dns.Msg, tcp bool) []*dns.Msg {
+			if tcp {
+				return over(q)
+			}
+			r := replyA(q, "198.51.100.66")
+			r.Truncated = true
+			return []*dns.Msg{r}
+		})
+	}
+	silent := failing("127.77.0.71", func(*dns.Msg) []*dns.Msg { return nil })
+	other := failing("127.77.0.72", func(q *dns.Msg) []*dns.Msg {
+		r := replyA(q, "198.51.100.66")
+		r.Question[0].Name = "other.example."
+		return []*dns.Msg{r}
+	})
+	good := answering(t, "127.77.0.73")
+	s := start(t, shop(), silent, other, good)
+	for _, network := range []string{"udp", "tcp"} {
+		if r := s.ask(t, network, "www.real.example."); r.Truncated || len(r.Answer) != 1 || r.Answer[0].(*dns.A).A.String() == "198.51.100.66" {
+			t.Errorf("over %s: %v", network, r)
+		}
+	}
+	if err := s.keeper.Update(t.Context(), Config{DNS: listening(shop()), Upstream: []netip.AddrPort{other}}); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.ask(t, "udp", "a.real.example."); !r.Truncated {
+		t.Errorf("half an answer passes for a whole: %v", r)
+	}
 }
 
 func TestQuestionsAreTold(t *testing.T) {
@@ -130,6 +165,11 @@ func FuzzUpstreamAnswer(f *testing.F) {
 		long.Answer = append(long.Answer, long.Answer[0])
 	}
 	add(long)
+	alias := replyA(q, "198.51.100.1")
+	alias.Answer[0].Header().Name = "lb.shop.example."
+	cname, _ := dns.NewRR("www.real.example. 60 IN CNAME lb.shop.example.")
+	alias.Answer = append(alias.Answer, cname)
+	add(alias)
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		answer := &dns.Msg{}
 		if answer.Unpack(packet) != nil || !matches(&dns.Msg{MsgHdr: dns.MsgHdr{Id: answer.Id}, Question: q.Question}, answer) {
@@ -139,10 +179,17 @@ func FuzzUpstreamAnswer(f *testing.F) {
 		way := s.upstream.way.Load().routes.all
 		s.upstream.cache.put(keyOf(q, way), answer)
 		for range 2 {
-			packed, _ := s.finish(newReply(q), answer, false, dns.MinMsgSize)
+			reply := newReply(q)
+			s.finish(s.zones.Load(), reply, answer, q.Question[0].Name, noCluster)
+			packed := s.pack(reply, nil, dns.MinMsgSize)
 			var r dns.Msg
 			if err := r.Unpack(packed); err != nil || len(packed) > dns.MinMsgSize || r.Id != q.Id || r.Question[0] != q.Question[0] {
 				t.Fatalf("%v: %v", answer, &r)
+			}
+			for _, rr := range r.Answer {
+				if a, ok := rr.(*dns.A); ok && strings.EqualFold(a.Hdr.Name, "lb.shop.example.") && a.A.String() != "203.0.113.1" {
+					t.Fatalf("%v: of a name of ours: %v", answer, &r)
+				}
 			}
 			if answer = s.upstream.cache.get(keyOf(q, way)); answer == nil {
 				return

@@ -46,12 +46,14 @@ func run(ctx context.Context, conn *os.File, logw io.Writer, port uint16, socket
 	}
 	b.server = newServer(ctx, b.upstream, b.logf)
 	b.keeper = newSession(p, &b.shelf, b.server)
-	b.ports = newPorts(&b.shelf, &b.server.tasks, b.logf)
-	b.divert = newDivert(ctx, b.logf, &b.server.tasks, b.server.names)
+	moving := newRelays(ctx, &b.server.tasks)
+	b.ports = newPorts(&b.shelf, b.logf, moving)
+	b.divert = newDivert(ctx, b.logf, &b.server.tasks, b.server.names, moving)
 	b.divert.keeper.Store(b.keeper)
 	b.server.ledger = newLedger(func(all []Asked) {
-		_ = b.divert.keeper.Load().pipe.send(&message{Type: msgUnanswered, Unanswered: all}) // without a keeper nobody counts
+		_ = b.divert.keeper.Load().pipe.send(&message{Type: msgSought, Sought: all}) // without a keeper nobody counts
 	})
+	defer moving.pipes.close()
 	defer b.server.tasks.Wait()
 	defer b.close()
 	defer door.Close()
@@ -200,12 +202,9 @@ func (b *backbone) configure(ctx context.Context, from *session, m *message) err
 	}
 	b.configured = true
 	b.server.zones.Store(known)
-	b.ports.set(ctx, config)
-	silent := map[netip.Addr]bool{}
-	for _, a := range config.Silent {
-		silent[a] = true
-	}
-	b.server.silent.Store(&silent)
+	b.ports.set(config)
+	b.server.config.Store(config)
+	b.server.names.list(config.Listed)
 	// Before the earlier keeper's connection closes: what that one leaves
 	// undone then finds the new way.
 	b.upstream.set(from.open, config)

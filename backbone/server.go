@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,8 +19,10 @@ const (
 	// maxForwards bounds the questions under way to upstream resolvers.
 	maxForwards = 512
 	// maxForwardsEach bounds those of one asker, so that one that floods the
-	// server leaves room for others.
+	// server leaves room for others, and fewForwards is what each has room for
+	// when several do, up to twice maxForwards.
 	maxForwardsEach = 128
+	fewForwards     = 8
 	// forwardTime is how long one question may take, over all resolvers.
 	forwardTime = 5 * time.Second
 )
@@ -28,12 +31,13 @@ const (
 // upstream resolver.
 type server struct {
 	zones    atomic.Pointer[zones]
-	silent   atomic.Pointer[map[netip.Addr]bool]
+	config   atomic.Pointer[Config]
 	names    *names
 	ledger   *ledger
 	upstream *upstream
 	follower atomic.Pointer[follower] // of the questions; nil for nobody
 	forwards forwards
+	conns    conns
 	logf     func(format string, args ...any)
 
 	ctx   context.Context // ends forwards when the server stops
@@ -41,10 +45,10 @@ type server struct {
 }
 
 func newServer(ctx context.Context, up *upstream, logf func(string, ...any)) *server {
-	s := &server{ctx: ctx, upstream: up, names: newNames(), ledger: newLedger(func([]Asked) {}), forwards: forwards{of: map[netip.Addr]int{}}, logf: logf}
+	s := &server{ctx: ctx, upstream: up, names: newNames(), ledger: newLedger(func([]Asked) {}), forwards: forwards{of: map[netip.Addr]int{}}, conns: conns{all: map[*askingConn]struct{}{}}, logf: logf}
 	none, _ := newZones(Config{}.DNS, nil) // without records, nothing can be wrong
 	s.zones.Store(none)
-	s.silent.Store(&map[netip.Addr]bool{})
+	s.config.Store(new(Config))
 	return s
 }
 
@@ -55,23 +59,28 @@ type transport struct {
 }
 
 // handle answers one packet. packed is the answer when it is known at once; it
-// may lie in buf. Otherwise later, when not nil, has to be called to get it
-// and takes as long as an upstream resolver. Both nil: there is nothing to
-// answer.
-func (s *server) handle(packet, buf []byte, via transport) (packed []byte, later func() []byte) {
+// may lie in buf. Otherwise later, when not nil, has to be called with who
+// sends it, and takes as long as an upstream resolver and the sending: until
+// then it counts as under way. Both nil: there is nothing to answer.
+func (s *server) handle(packet, buf []byte, via transport) (packed []byte, later func(send func([]byte))) {
 	f, began := s.follower.Load(), time.Now()
 	packed, forward := s.respond(packet, buf, via)
 	if forward == nil {
 		f.tell(via, packed, SourceOwn, began)
 		return packed, nil
 	}
-	return nil, func() []byte {
+	return nil, func(send func([]byte)) {
+		defer s.forwards.end(via.from)
 		packed, source := forward()
 		f.tell(via, packed, source, began)
-		return packed
+		if packed != nil {
+			send(packed)
+		}
 	}
 }
 
+// respond is handle for what comes out of it; with later, a question is under
+// way.
 func (s *server) respond(packet, buf []byte, via transport) (packed []byte, later func() ([]byte, Source)) {
 	var q dns.Msg
 	if err := q.Unpack(packet); err != nil {
@@ -89,28 +98,32 @@ func (s *server) respond(packet, buf []byte, via transport) (packed []byte, late
 	}
 	z := s.zones.Load()
 	ours, outside := z.answer(r, z.clusterOf(via.from))
-	if ours && outside == "" {
+	switch {
+	case ours && outside == "":
 		return s.pack(r, buf, limit), nil
+	case !ours:
+		outside = q.Question[0].Name
 	}
-	asked := &q
-	if outside != "" {
-		// The rest of an alias's answer.
-		asked = q.Copy()
-		asked.Question[0].Name = outside
-	}
-	if s.upstream.none(asked.Question[0].Name, via.from) || (*s.silent.Load())[via.from.Unmap()] {
-		s.ledger.note(via.from.Unmap(), asked.Question[0].Name)
-		r.Rcode = z.unknown(asked.Question[0].Name, asked.Question[0].Qtype)
+	if s.unasked(z, r, outside, via.from) {
 		return s.pack(r, buf, limit), nil
 	}
 	if !s.forwards.begin(via.from) {
 		r.Rcode = dns.RcodeServerFailure
 		return s.pack(r, buf, limit), nil
 	}
-	return nil, func() ([]byte, Source) {
-		defer s.forwards.end(via.from)
-		return s.forward(asked, r, via.from, limit)
+	s.ledger.note(via.from.Unmap(), outside, true)
+	return nil, func() ([]byte, Source) { return s.forward(&q, r, outside, via.from, limit) }
+}
+
+// unasked tells whether nobody outside is asked about a name, and sets r up to
+// say so.
+func (s *server) unasked(z *zones, r *dns.Msg, name string, from netip.Addr) bool {
+	if !s.upstream.none(name, from) && s.config.Load().hears(from.Unmap().WithZone("")) {
+		return false
 	}
+	s.ledger.note(from.Unmap(), name, false)
+	r.Rcode = z.unknown(name, r.Question[0].Qtype)
+	return true
 }
 
 // forwards counts the questions under way to upstream resolvers.
@@ -124,7 +137,7 @@ type forwards struct {
 func (f *forwards) begin(from netip.Addr) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.all >= maxForwards || f.of[from] >= maxForwardsEach {
+	if f.of[from] >= maxForwardsEach || f.all >= maxForwards && (f.of[from] >= fewForwards || f.all >= 2*maxForwards) {
 		return false
 	}
 	f.all++
@@ -234,6 +247,10 @@ func (s *server) pack(r *dns.Msg, buf []byte, limit int) []byte {
 		return packed
 	}
 	r.Compress = true
+	if r.Len() > limit {
+		// What nobody asked for goes first, and is not missed.
+		r.Extra = slices.DeleteFunc(r.Extra, func(rr dns.RR) bool { return rr.Header().Rrtype != dns.TypeOPT })
+	}
 	r.Truncate(limit)
 	packed, err = r.PackBuffer(buf)
 	if err == nil && len(packed) <= limit {
@@ -251,43 +268,52 @@ func (s *server) pack(r *dns.Msg, buf []byte, limit int) []byte {
 	return packed
 }
 
-// forward asks the upstream resolvers and makes their answer one to q: r is
-// the reply set up for it.
-func (s *server) forward(q, r *dns.Msg, from netip.Addr, limit int) ([]byte, Source) {
+// forward adds to r, the reply set up for q, what upstream resolvers say about
+// a name that q's leads to, and what we say where it leads back to a name of
+// ours.
+func (s *server) forward(q, r *dns.Msg, name string, from netip.Addr, limit int) ([]byte, Source) {
 	ctx, cancel := context.WithTimeout(s.ctx, forwardTime)
 	defer cancel()
-	answer, cached, err := s.upstream.resolve(func() (*dns.Msg, error) { return s.upstream.exchange(ctx, q, from) }, q, from)
-	if err != nil {
-		if s.ctx.Err() == nil {
-			s.logf("cannot resolve %s: %v", fmt.Sprintf("%q", q.Question[0].Name), err)
+	source := SourceCache
+	for range maxChain {
+		asked := q.Copy()
+		asked.Question[0].Name = name
+		answer, cached, err := s.upstream.resolve(func() (*dns.Msg, error) { return s.upstream.exchange(ctx, asked, from) }, asked, from)
+		if !cached {
+			source = SourceUpstream
 		}
-		r.Rcode = dns.RcodeServerFailure
-		return s.pack(r, nil, limit), SourceUpstream
+		if err != nil {
+			if s.ctx.Err() == nil {
+				s.logf("cannot resolve %s: %v", fmt.Sprintf("%q", name), err)
+			}
+			break
+		}
+		z := s.zones.Load()
+		if name = s.finish(z, r, answer, name, z.clusterOf(from)); name == "" || s.unasked(z, r, name, from) {
+			return s.pack(r, nil, limit), source
+		}
 	}
-	return s.finish(r, answer, cached, limit)
+	r.Rcode = dns.RcodeServerFailure
+	return s.pack(r, nil, limit), source
 }
 
-// finish makes of what a resolver said the answer to who asked.
-func (s *server) finish(r, answer *dns.Msg, cached bool, limit int) ([]byte, Source) {
-	source := SourceUpstream
-	if cached {
-		source = SourceCache
-	}
+// finish adds to r what a resolver said about a name. Where that leads to a
+// name of ours we go on, and outside is a name that this in turn leads to.
+func (s *server) finish(z *zones, r, answer *dns.Msg, name string, asker int) (outside string) {
 	r.Rcode = answer.Rcode
 	if r.Rcode > 0xf && r.IsEdns0() == nil {
 		r.Rcode = dns.RcodeServerFailure // an extended code needs an OPT record
 	}
-	r.Authoritative = false
 	r.Truncated = answer.Truncated
 	r.AuthenticatedData = answer.AuthenticatedData
 	r.RecursionAvailable = answer.RecursionAvailable
-	r.Answer, r.Ns = append(r.Answer, answer.Answer...), answer.Ns
+	home := z.take(r, answer, name)
 	s.names.learn(r.Question[0], r.Answer)
-	// EDNS is between neighbours: our OPT, not the resolver's.
-	for _, rr := range answer.Extra {
-		if rr.Header().Rrtype != dns.TypeOPT {
-			r.Extra = append(r.Extra, rr)
-		}
+	if home != "" {
+		r.Rcode, r.Truncated, r.AuthenticatedData, r.RecursionAvailable = dns.RcodeSuccess, false, false, true
+		_, outside = z.follow(r, home, asker)
 	}
-	return s.pack(r, nil, limit), source
+	z.addTargets(r, asker)
+	r.Authoritative = false
+	return outside
 }

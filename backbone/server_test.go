@@ -16,7 +16,7 @@ func raw(t testing.TB, s *server, packet []byte, tcp bool) *dns.Msg {
 	t.Helper()
 	packed, later := s.handle(packet, nil, transport{netip.MustParseAddr("203.0.113.7"), tcp})
 	if later != nil {
-		packed = later()
+		later(func(p []byte) { packed = p })
 	}
 	if packed == nil {
 		return nil
@@ -109,6 +109,26 @@ func TestEDNSAndTruncation(t *testing.T) {
 		}
 		if opt != nil && (opt.UDPSize() != udpSize || !opt.Do()) {
 			t.Errorf("%+v: OPT is %v", test, opt)
+		}
+	}
+}
+
+// TestTargetsAreLeftOut: addresses that nobody asked for are no reason to ask
+// again over TCP.
+func TestTargetsAreLeftOut(t *testing.T) {
+	d := shop()
+	for i := range 60 {
+		d.Hosts[0].Addresses = append(d.Hosts[0].Addresses, netip.MustParseAddr(fmt.Sprintf("203.0.113.%d", 100+i)))
+	}
+	d.Records = recordsOf(t, "@ MX 10 lb")
+	s := testServer(t, d)
+	for _, tcp := range []bool{false, true} {
+		r := raw(t, s, pack(t, func(q *dns.Msg) {
+			q.SetQuestion("shop.example.", dns.TypeMX)
+			q.SetEdns0(900, false)
+		}), tcp)
+		if r.Truncated || len(r.Answer) != 1 || r.IsEdns0() == nil || (len(r.Extra) > 60) != tcp {
+			t.Errorf("over TCP %t: %v", tcp, r)
 		}
 	}
 }

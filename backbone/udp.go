@@ -179,11 +179,7 @@ func (s *server) serveUDP(conn *net.UDPConn) {
 			}
 			packed, later := s.handle(packet, buf, transport{from: from.Addr()})
 			if later != nil {
-				s.tasks.Go(func() {
-					if packed := later(); packed != nil {
-						_, _ = conn.WriteToUDPAddrPort(packed, from)
-					}
-				})
+				s.tasks.Go(func() { later(func(packed []byte) { _, _ = conn.WriteToUDPAddrPort(packed, from) }) })
 			} else if packed != nil {
 				b.answer(i, packed)
 			}

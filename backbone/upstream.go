@@ -145,7 +145,7 @@ func (u *upstream) exchange(ctx context.Context, q *dns.Msg, from netip.Addr) (*
 }
 
 func (u *upstream) try(ctx context.Context, w *way, to *route, q *dns.Msg) (*dns.Msg, error) {
-	var refused *dns.Msg
+	var refused, cut *dns.Msg
 	err := errors.New("no upstream resolver")
 	for _, r := range to.servers {
 		var answer *dns.Msg
@@ -157,11 +157,18 @@ func (u *upstream) try(ctx context.Context, w *way, to *route, q *dns.Msg) (*dns
 		}
 		switch answer.Rcode {
 		case dns.RcodeSuccess, dns.RcodeNameError:
-			return answer, nil
+			if !answer.Truncated {
+				return answer, nil
+			}
+			cut = answer // the whole could not be had
+			continue
 		}
 		refused = answer
 	}
-	if refused != nil {
+	switch {
+	case cut != nil:
+		return cut, nil
+	case refused != nil:
 		return refused, nil
 	}
 	return nil, err
@@ -249,7 +256,8 @@ func converse(ctx context.Context, c net.Conn, m *dns.Msg, packed []byte) (*dns.
 			return nil, err
 		}
 	}
-	buf := make([]byte, dns.MaxMsgSize)
+	// Nobody was asked for more than udpSize.
+	buf := make([]byte, 4096)
 	for {
 		n, err := c.Read(buf)
 		if err != nil {
@@ -259,8 +267,9 @@ func converse(ctx context.Context, c net.Conn, m *dns.Msg, packed []byte) (*dns.
 		if err := answer.Unpack(buf[:n]); err == nil && matches(m, answer) {
 			return answer, nil
 		}
-		if n >= 12 && binary.BigEndian.Uint16(buf) == m.Id && buf[2]&0x82 == 0x82 {
-			// Cut in the middle of a record, by a server that is careless.
+		const response, cut = 0x80, 0x02
+		if n >= headerLen && binary.BigEndian.Uint16(buf) == m.Id && buf[2]&response != 0 && (buf[2]&cut != 0 || n == len(buf)) {
+			// Cut in the middle of a record, by a server that is careless, or here.
 			answer = &dns.Msg{Question: m.Question}
 			answer.Truncated = true
 			return answer, nil

@@ -129,8 +129,12 @@ func newZones(d netplan.DNS, out []string) (*zones, error) {
 			z.pointers[p.Address.Unmap()] = append(z.pointers[p.Address.Unmap()], pointer{cluster, canonical(p.FQDN)})
 		}
 	}
+	taken := map[int]bool{}
+	for i, c := range z.clusters {
+		taken[i] = z.bound(canonical(join(backboneName, c.Domain)), i) || z.bound(backboneName+".", i)
+	}
 	for _, addr := range d.Listen {
-		if cluster := z.clusterOf(addr); cluster != noCluster {
+		if cluster := z.clusterOf(addr); cluster != noCluster && !taken[cluster] {
 			z.addBackbone(cluster, addr.Unmap())
 		}
 	}
@@ -196,8 +200,13 @@ func (z *zones) addHost(cluster int, h *netplan.DNSHost) {
 	}
 }
 
-// addBackbone names one address of the backbone, unless a station has taken
-// the name.
+// bound tells whether a cluster has addresses under a name.
+func (z *zones) bound(name string, cluster int) bool {
+	n := z.names[name]
+	return n != nil && slices.ContainsFunc(n.bindings, func(b *binding) bool { return b.cluster == cluster })
+}
+
+// addBackbone names one address of the backbone, unless it is a station's.
 func (z *zones) addBackbone(cluster int, addr netip.Addr) {
 	domain := z.clusters[cluster].Domain
 	name := canonical(join(backboneName, domain))

@@ -198,3 +198,20 @@ func TestHostResolvers(t *testing.T) {
 		t.Errorf("no nameserver: %v", got)
 	}
 }
+
+// TestStationCalledBackbone: the name is the station's, and the backbone's in
+// the other clusters.
+func TestStationCalledBackbone(t *testing.T) {
+	d := shop()
+	d.Hosts = append(d.Hosts, netplan.DNSHost{Cluster: "web", Name: "backbone", FQDN: "backbone.shop.example", Addresses: addrs("203.0.113.77")})
+	s := testServer(t, d)
+	for from, want := range map[string]string{"203.0.113.7": "203.0.113.77", "10.20.1.9": "10.20.15.254"} {
+		for _, name := range []string{"backbone.shop.example.", "backbone."} {
+			for range 2 {
+				if _, got := ask(t, s, from, name, dns.TypeA); got != "NOERROR "+want+" aa" {
+					t.Errorf("%s asks for %s: %s, want %s", from, name, got, want)
+				}
+			}
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 type line struct {
 	left  string // in plain letters
 	right string // an address, in letters of one width
+	close bool   // right follows left
 	font  font   // of left
 	role  role
 }
@@ -62,13 +63,13 @@ func cardOf(t *topology.Topology, c *topology.Cluster, s *topology.Station, o Op
 			label = ""
 		}
 	}
-	first := cmp.Or(s.InterfaceName, "eth0")
+	first := cmp.Or(s.InterfaceName, "eth0") + tagsOf(s.VLANs)
 	if first == "eth0" && len(s.Interfaces) == 0 && len(linksOf(t, s)) == 0 && len(s.Loopback) == 0 {
 		first = ""
 	}
 	add(first, s.Addresses)
 	for i, f := range s.Interfaces {
-		add(cmp.Or(f.Name, fmt.Sprintf("eth%d", i+1))+" "+f.Cluster, f.Addresses)
+		add(cmp.Or(f.Name, fmt.Sprintf("eth%d", i+1))+" "+f.Cluster+tagsOf(f.VLANs), f.Addresses)
 	}
 	for _, l := range linksOf(t, s) {
 		to := l.own.Name + " to " + l.remote
@@ -80,7 +81,49 @@ func cardOf(t *topology.Topology, c *topology.Cluster, s *topology.Station, o Op
 	if len(s.Loopback) > 0 {
 		add("lo", s.Loopback)
 	}
+	k.publish(s.Ports)
+	if s.TLS != nil {
+		k.note("TLS certificate")
+	}
+	for _, text := range wrap(egressNote(s.Egress, t.EgressOf(c, nil)), longest) {
+		k.note(text)
+	}
 	return k
+}
+
+// publish adds the ports of the machine that lead to the station.
+func (k *card) publish(ports []topology.Port) {
+	const most = 6
+	all := publications(ports)
+	for i, p := range all {
+		if i == most && len(all) > most+1 {
+			k.note(fmt.Sprintf("and %d more ports", len(all)-most))
+			return
+		}
+		k.lines = append(k.lines, line{left: "port", right: p.text(), font: plainFont, role: muted, close: true})
+	}
+}
+
+func (k *card) note(text string) {
+	if text != "" {
+		k.lines = append(k.lines, line{left: text, font: plainFont, role: muted})
+	}
+}
+
+// tagsOf are an interface's VLANs.
+func tagsOf(v topology.VLANs) string {
+	text := ""
+	if v.Untagged != 0 {
+		text = fmt.Sprintf(" vlan %d", v.Untagged)
+	}
+	if len(v.Tagged) > 0 {
+		var ids []string
+		for _, id := range v.Tagged {
+			ids = append(ids, fmt.Sprint(id))
+		}
+		text += " tagged " + listed(ids, 4)
+	}
+	return text
 }
 
 // roleOf is how a station leads out of its cluster.
@@ -159,7 +202,7 @@ func ordered(c *topology.Cluster) []*topology.Station {
 
 // heading is what stands at the top of a cluster's box: its name, and then
 // what is known of it.
-func heading(c *topology.Cluster) (name []string, about []line) {
+func heading(t *topology.Topology, c *topology.Cluster) (name []string, about []line) {
 	name = wrap(c.Name, 2*longest)
 	for _, s := range c.Subnets {
 		about = append(about, line{right: s.String()})
@@ -175,14 +218,14 @@ func heading(c *topology.Cluster) (name []string, about []line) {
 	say := func(format string, args ...any) {
 		about = append(about, line{left: fmt.Sprintf(format, args...), font: plainFont, role: tinted})
 	}
-	for i, a := range c.BackboneAddresses {
-		about = append(about, line{left: []string{"backbone", "and"}[min(i, 1)], right: a.String(), font: plainFont, role: muted})
+	for _, a := range c.BackboneAddresses {
+		about = append(about, line{left: "backbone", right: a.String(), font: plainFont, role: muted})
 	}
-	for i, s := range c.Transit {
-		about = append(about, line{left: []string{"transit", "and"}[min(i, 1)], right: s.String(), font: plainFont, role: muted})
+	for _, s := range c.Transit {
+		about = append(about, line{left: "transit", right: s.String(), font: plainFont, role: muted})
 	}
 	switch {
-	case !connected(c):
+	case !c.Connected():
 		say("no backbone")
 	case c.Isolated:
 		say("isolated")
@@ -191,10 +234,16 @@ func heading(c *topology.Cluster) (name []string, about []line) {
 			say("%s", text)
 		}
 	}
+	if c.Connected() {
+		if text := egressNote(c.Egress, t.EgressOf(nil, nil)); text != "" {
+			say("%s", text)
+		}
+	}
+	switch {
+	case len(c.Attach) > 0:
+		say("joined by the machine's %s", listed(c.Attach, 8))
+	case c.Switch == topology.SwitchHost:
+		say("open to the machine's interfaces")
+	}
 	return name, about
-}
-
-// connected tells whether the backbone leads into a cluster.
-func connected(c *topology.Cluster) bool {
-	return len(c.BackboneAddresses) > 0 || len(c.Transit) > 0
 }

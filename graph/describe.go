@@ -25,6 +25,13 @@ func count(n int, what string) string {
 func (p *picture) describe() string {
 	var w strings.Builder
 	fmt.Fprintf(&w, "%s.", p.summary())
+	if len(p.passages) > 0 {
+		var texts []string
+		for _, way := range p.passages {
+			texts = append(texts, way.text)
+		}
+		fmt.Fprintf(&w, " The machine: %s.", strings.Join(texts, "; "))
+	}
 	for _, b := range p.boxes {
 		c := b.cluster
 		fmt.Fprintf(&w, " Cluster %s", c.Name)
@@ -32,7 +39,7 @@ func (p *picture) describe() string {
 			fmt.Fprintf(&w, "%s %s", map[bool]string{true: ",", false: " and"}[i == 0], s)
 		}
 		switch {
-		case !connected(c):
+		case !c.Connected():
 			w.WriteString(", without the backbone")
 		case c.Isolated:
 			w.WriteString(", isolated")

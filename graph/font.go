@@ -42,20 +42,30 @@ func (f font) width(text string) float64 {
 	return em * f.size
 }
 
-// wrap breaks a name into lines of at most most runes, behind a dash or the
-// like where there is one.
+// wrap breaks a text into lines of at most most runes: at a space where there is
+// one, or behind a dash or the like.
 func wrap(text string, most int) []string {
 	var lines []string
 	rest := []rune(text)
 	for len(rest) > most {
-		at := most
-		for i := most; i > most/2; i-- {
-			if strings.ContainsRune("-_./", rest[i-1]) {
-				at = i
-				break
-			}
+		at := breakAt(rest, 0, most, " ")
+		if at < 0 {
+			at = breakAt(rest, most/2, most, "-_./")
 		}
-		lines, rest = append(lines, string(rest[:at])), rest[at:]
+		if at < 0 {
+			at = most
+		}
+		lines, rest = append(lines, strings.TrimRight(string(rest[:at]), " ")), rest[at:]
 	}
 	return append(lines, string(rest))
+}
+
+// breakAt is behind the last of marks between least and most, or -1.
+func breakAt(text []rune, least, most int, marks string) int {
+	for i := most; i > least; i-- {
+		if strings.ContainsRune(marks, text[i-1]) {
+			return i
+		}
+	}
+	return -1
 }

@@ -2,13 +2,19 @@
 // for Mermaid and Graphviz. It is pure and deterministic.
 package graph
 
-import "platelayer/topology"
+import (
+	"net/netip"
+
+	"platelayer/topology"
+)
 
 // Options say how to draw.
 type Options struct {
 	Dark bool
 	// States has what is known of stations that run, by "cluster/station".
 	States map[string]State
+	// Routed are the subnets that the machine gets routes to.
+	Routed []netip.Prefix
 }
 
 // State is a word beside a station's name, in a colour.
@@ -28,8 +34,8 @@ const (
 	Bad
 )
 
-// SVG draws a topology: the backbone at the top with its line down the left
-// side, a box for each cluster with its switch as a line, below which its
+// SVG draws a topology: the backbone at the top, below what leads to it from the
+// machine, with its line down the left side, a box for each cluster with its switch as a line, below which its
 // stations hang, and what joins stations across clusters on the right side.
 func SVG(t *topology.Topology, o Options) string {
 	p := place(t, o)

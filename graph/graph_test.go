@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -64,38 +65,50 @@ clusters:
     subnets: [10.40.0.0/24, "fd40::/64"]
     gateway: {station: fw, inline: true}
     stations:
-      desk: {address: 10.40.0.10}
-      fw: {address: 10.40.0.1}
+      desk: {address: 10.40.0.10, ports: ["127.0.0.1:8080:80"], egress: ["registry.example:443", 198.51.100.0/24]}
+      fw: {address: 10.40.0.1, ports: ["9000-9003:9000-9003", "53/udp"]}
   dc:
     subnet: 10.41.0.0/24
     gateway: [main, spare]
     isolated: true
     stations:
-      main: {address: 10.41.0.1}
+      main: {address: 10.41.0.1, tls: true}
       spare: {address: 10.41.0.2, interfaces: [{cluster: store, address: 10.42.0.2}]}
-  store: {subnet: 10.42.0.0/24, backbone: none, stations: {disk: {address: 10.42.0.10, loopback: [10.255.1.1]}}}
+  store: {subnet: 10.42.0.0/24, backbone: none, switch: host, attach: [eth7], stations: {disk: {address: 10.42.0.10, loopback: [10.255.1.1], vlan: 20}}}
   wire: {subnet: none, stations: {tap: }}
 links: [{endpoints: [desk, main], subnet: 10.98.0.0/31}, {endpoints: [main, spare]}]
 `
 
 func TestGolden(t *testing.T) {
 	states := map[string]State{"office/fw": {"healthy", Good}, "office/desk": {"exited", Bad}, "dc/main": {"starting", Busy}, "dc/spare": {"stopped", Idle}}
-	golden(t, "testdata/small.svg", SVG(parse(t, small), Options{States: states}))
+	routed := []netip.Prefix{netip.MustParsePrefix("10.40.0.0/24")}
+	golden(t, "testdata/small.svg", SVG(parse(t, small), Options{States: states, Routed: routed}))
 	golden(t, "testdata/small-dark.svg", SVG(parse(t, small), Options{Dark: true}))
-	golden(t, "testdata/small.mmd", Mermaid(parse(t, small), Options{States: states}))
-	golden(t, "testdata/small.dot", Dot(parse(t, small), Options{States: states}))
+	golden(t, "testdata/small.mmd", Mermaid(parse(t, small), Options{States: states, Routed: routed}))
+	golden(t, "testdata/small.dot", Dot(parse(t, small), Options{States: states, Routed: routed}))
 }
 
 // TestPictures wants the pictures that the documents show to be those of today.
 func TestPictures(t *testing.T) {
-	for _, name := range []string{"hello", "shop", "life"} {
+	for _, name := range []string{"hello", "shop", "life", "network", "routing"} {
 		top, err := load(t, "../examples/"+name+"/platelayer.yaml").Select(topology.Selection{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		golden(t, "../docs/pictures/"+name+".svg", SVG(top, Options{}))
+		golden(t, "../docs/pictures/"+name+".svg", SVG(top, Options{Routed: subnets(top)}))
 	}
-	golden(t, "../docs/pictures/campus.svg", SVG(load(t, "testdata/campus.yaml"), Options{}))
+	campus := load(t, "testdata/campus.yaml")
+	golden(t, "../docs/pictures/campus.svg", SVG(campus, Options{Routed: subnets(campus)}))
+}
+
+// subnets are all of a topology's: the machine has routes to those of the
+// documents' pictures.
+func subnets(t *topology.Topology) []netip.Prefix {
+	var all []netip.Prefix
+	for _, c := range t.Clusters {
+		all = append(all, c.Subnets...)
+	}
+	return all
 }
 
 // crowds are topologies that a picture has to make room for.
@@ -124,11 +137,27 @@ func crowds(t *testing.T) map[string]*topology.Topology {
 		"long": parse(t, fmt.Sprintf("name: %[1]s\nclusters:\n  %[1]s:\n    domain: %[2]s\n    gateway: %[1]s\n    stations: {%[1]s: {interfaces: [{cluster: b%[3]s}], interface_name: fifteen-letters}}\n  b%[3]s: {stations: {b%[3]s: }}\nlinks: [{endpoints: [%[1]s, b%[3]s]}]\n",
 			long, strings.Repeat("label-of-a-domain.", 6)+"example", long[1:])),
 		"many":  parse(t, many.String()),
+		"open":  parse(t, open),
 		"wired": parse(t, wired.String()),
 		"one":   parse(t, "name: one\nclusters: {lan: {stations: {a: }}}"),
 		"bare":  parse(t, "name: bare\nclusters: {lan: {}}"),
 	}
 }
+
+// open has more to say of the machine and the outside than fits into a line.
+const open = `
+name: open
+backbone:
+  egress: [198.51.100.7, "registry.example:443", "a.very.long.name.of.a.registry.somewhere.on.earth.example:8443", "another.such.name.that.is.not.short.example:8443", x.example, y.example]
+  host_access: true
+clusters:
+  a:
+    subnet: 10.50.0.0/24
+    stations:
+      w: {ports: ["[2001:db8::1]:8080:80", "80", "5300-5310:53/udp", "1:1", "3:1", "5:1", "7:1", "9:1", "11:1"]}
+      x: {egress: [198.51.100.200, "a.long.name.in.a.list.example:443"]}
+  b: {subnet: 9.9.9.0/24, egress: none, switch: host, attach: [eth7, '<b>&"'], stations: {y: {vlans: [10, 20, 30, 40, 50, 60, 70]}}}
+`
 
 // TestRoom: texts are whole, inside of the picture, and lie neither on each
 // other nor under a line; what it says is well-formed.
@@ -139,8 +168,9 @@ func TestRoom(t *testing.T) {
 			for _, s := range top.Stations() {
 				states[s.ID()] = State{"restarting", Busy}
 			}
-			svg := SVG(top, Options{States: states})
-			if svg != SVG(top, Options{States: states}) {
+			o := Options{States: states, Routed: subnets(top)[:min(1, len(subnets(top)))]}
+			svg := SVG(top, o)
+			if svg != SVG(top, o) {
 				t.Error("two pictures of one topology differ")
 			}
 			p := look(t, svg)

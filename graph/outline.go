@@ -14,6 +14,7 @@ type outline struct {
 	ids     map[string]string // of stations
 	o       Options
 	uplinks []uplink
+	around  []string // passages between the machine and the backbone
 }
 
 // uplink joins a cluster's switch, or its inline gateway, and the backbone.
@@ -36,6 +37,11 @@ func outlineOf(t *topology.Topology, o Options) *outline {
 			l.uplinks = append(l.uplinks, uplink{fmt.Sprintf("c%d", i), join(c.BackboneAddresses), c.Isolated})
 		}
 	}
+	if len(l.uplinks) > 0 {
+		for _, way := range passages(t, o) {
+			l.around = append(l.around, way.text)
+		}
+	}
 	return l
 }
 
@@ -47,6 +53,9 @@ func (l *outline) label(c *topology.Cluster, s *topology.Station) []string {
 	}
 	if len(s.Addresses) > 0 {
 		lines = append(lines, join(s.Addresses))
+	}
+	for _, p := range publications(s.Ports) {
+		lines = append(lines, "port "+p.text())
 	}
 	if state := l.o.States[s.ID()]; state.Word != "" {
 		lines = append(lines, state.Word)
@@ -86,7 +95,13 @@ func Mermaid(t *topology.Topology, o Options) string {
 	if o.Dark {
 		w.WriteString("%%{init: {\"theme\": \"dark\"}}%%\n")
 	}
-	w.WriteString("flowchart TB\n  backbone([\"backbone\"])\n")
+	w.WriteString("flowchart TB\n")
+	if len(l.uplinks) > 0 {
+		w.WriteString("  backbone([\"backbone\"])\n")
+	}
+	if len(l.around) > 0 {
+		fmt.Fprintf(&w, "  machine[\"%s\"] -.- backbone\n", mermaid(append([]string{"the machine"}, l.around...)...))
+	}
 	for i := range t.Clusters {
 		c := &t.Clusters[i]
 		fmt.Fprintf(&w, "  subgraph g%d[\"%s\"]\n    c%d{{\"%s\"}}\n", i, mermaid(c.Name), i, mermaid(subnetsOf(c)))
@@ -140,7 +155,13 @@ func Dot(t *topology.Topology, o Options) string {
 	fmt.Fprintf(&w, "graph %q {\n", t.Name)
 	fmt.Fprintf(&w, "  graph [bgcolor=%q fontcolor=%q color=%q fontname=\"sans-serif\"];\n", ground, ink, ink)
 	fmt.Fprintf(&w, "  node [shape=box style=rounded fontname=\"sans-serif\" color=%q fontcolor=%q];\n", ink, ink)
-	fmt.Fprintf(&w, "  edge [fontname=\"sans-serif\" fontsize=10 color=%q fontcolor=%q];\n  backbone;\n", ink, ink)
+	fmt.Fprintf(&w, "  edge [fontname=\"sans-serif\" fontsize=10 color=%q fontcolor=%q];\n", ink, ink)
+	if len(l.uplinks) > 0 {
+		w.WriteString("  backbone;\n")
+	}
+	if len(l.around) > 0 {
+		fmt.Fprintf(&w, "  machine [label=%q];\n  machine -- backbone [style=\"dotted\"];\n", strings.Join(append([]string{"the machine"}, l.around...), "\n"))
+	}
 	for i := range t.Clusters {
 		c := &t.Clusters[i]
 		fmt.Fprintf(&w, "  subgraph cluster_%d {\n    label=%q;\n    c%d [shape=plaintext label=%q];\n", i, c.Name, i, subnetsOf(c))

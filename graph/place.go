@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"cmp"
 	"slices"
 
 	"platelayer/topology"
@@ -44,22 +43,16 @@ type row struct {
 	bus   float64 // y
 	lanes int
 	used  int
-	under float64 // y of the first lane
-}
-
-// wire joins a card and a switch or another card.
-type wire struct {
-	from, to *card // to is nil for a switch
-	box      *box  // the switch's
-	hue      int
-	link     bool
-	title    string
-	points   [][2]float64
+	under float64          // y of the first lane
+	share map[*box]float64 // the lanes of wires to a switch, by the switch's box
 }
 
 // picture is all that is drawn, each thing with its place.
 type picture struct {
 	t        *topology.Topology
+	machine  rect
+	passages []passage
+	leads    bool // the backbone, somewhere
 	backbone rect
 	said     string // in the backbone
 	boxes    []*box
@@ -70,8 +63,12 @@ type picture struct {
 
 func place(t *topology.Topology, o Options) *picture {
 	p := &picture{t: t, said: "routes between the clusters, answers DNS"}
-	if t.Backbone.Egress == "none" {
+	if !t.LetsOut() {
 		p.said += "; nothing leaves the machine"
+	}
+	p.leads = slices.ContainsFunc(t.Clusters, func(c topology.Cluster) bool { return c.Connected() })
+	if p.leads {
+		p.passages = passages(t, o)
 	}
 	cards := map[string]*card{}
 	for i := range t.Clusters {
@@ -84,7 +81,7 @@ func place(t *topology.Topology, o Options) *picture {
 			cards[s.ID()] = k
 			all = append(all, k)
 		}
-		b.fill(all)
+		b.fill(t, all)
 		p.boxes = append(p.boxes, b)
 	}
 	p.join(cards)
@@ -95,7 +92,7 @@ func place(t *topology.Topology, o Options) *picture {
 
 // fill sorts cards into rows: those of a box are of one width, so that they
 // stand in columns.
-func (b *box) fill(all []*card) {
+func (b *box) fill(t *topology.Topology, all []*card) {
 	wide := 0.0
 	for _, k := range all {
 		wide = max(wide, k.w)
@@ -109,7 +106,7 @@ func (b *box) fill(all []*card) {
 		columns = (n + rows - 1) / rows
 	}
 	for part := range slices.Chunk(all, columns) {
-		r := &row{cards: part}
+		r := &row{cards: part, share: map[*box]float64{}}
 		tall := 0.0
 		for _, k := range part {
 			tall = max(tall, k.h)
@@ -119,7 +116,7 @@ func (b *box) fill(all []*card) {
 		}
 		b.rows = append(b.rows, r)
 	}
-	name, about := heading(b.cluster)
+	name, about := heading(t, b.cluster)
 	b.name = name
 	b.w = 2*boxPad + float64(min(columns, len(all)))*(wide+cardGap) - cardGap
 	for _, text := range name {
@@ -155,61 +152,26 @@ func (l line) width() float64 {
 	return w
 }
 
-// join collects what leads from one card to another or to another's switch,
-// and counts the room that it needs.
-func (p *picture) join(cards map[string]*card) {
-	boxOf := map[string]*box{}
-	for _, b := range p.boxes {
-		boxOf[b.cluster.Name] = b
-	}
-	for _, b := range p.boxes {
-		for _, r := range b.rows {
-			for _, k := range r.cards {
-				for _, f := range k.station.Interfaces {
-					if to := boxOf[f.Cluster]; to != nil {
-						p.wires = append(p.wires, &wire{from: k, box: to, hue: to.hue, title: k.station.ID() + " in " + f.Cluster})
-					}
-				}
-			}
-		}
-	}
-	for i := range p.t.Links {
-		l := &p.t.Links[i]
-		from, to := cards[l.Ends[0].Station], cards[l.Ends[1].Station]
-		if from != nil && to != nil {
-			p.wires = append(p.wires, &wire{from: from, to: to, link: true, title: "link " + from.station.ID() + " to " + to.station.ID()})
-		}
-	}
-	for _, w := range p.wires {
-		w.from.drops++
-		p.rowOf(w.from).lanes++
-		if w.to != nil {
-			w.to.drops++
-			if r := p.rowOf(w.to); r != p.rowOf(w.from) {
-				r.lanes++
-			}
-		}
-	}
-}
-
-func (p *picture) rowOf(k *card) *row {
-	for _, b := range p.boxes {
-		for _, r := range b.rows {
-			if slices.Contains(r.cards, k) {
-				return r
-			}
-		}
-	}
-	return nil
-}
-
 // stack gives the boxes their places, one below the other.
 func (p *picture) stack() {
-	const top, title = 58, 46
-	p.backbone = rect{margin, title + margin - 6, 2*16 + max(headFont.width("backbone"), plainFont.width(p.said)), top}
-	y := p.backbone.bottom() + boxGap
+	y := float64(46 + margin - 6)
+	p.machine, p.backbone = rect{x: margin, y: y}, rect{x: margin, y: y}
+	if lines := p.passageLines(); len(lines) > 0 {
+		p.machine.w, p.machine.h = 2*16+headFont.width("the machine"), 41+lineHeight*float64(len(lines))
+		for _, l := range lines {
+			p.machine.w = max(p.machine.w, 2*16+arrowRoom+plainFont.width(l.text))
+		}
+		y = p.machine.bottom() + boxGap
+	}
+	if p.leads {
+		p.backbone = rect{margin, y, 2*16 + max(headFont.width("backbone"), plainFont.width(p.said)), 58}
+		y = p.backbone.bottom() + boxGap
+	}
 	for _, b := range p.boxes {
 		b.x, b.y = boxX, y
+		if !p.leads {
+			b.x = margin
+		}
 		y += boxPad - 4 + 20*float64(len(b.name)) + lineHeight*float64(len(b.about))
 		for _, r := range b.rows {
 			r.bus = y + 16
@@ -230,17 +192,36 @@ func (p *picture) stack() {
 		b.h = y + boxPad - b.y
 		y = b.bottom() + boxGap
 		p.w = max(p.w, b.right())
-		if connected(b.cluster) {
+		if b.cluster.Connected() {
 			p.spine = b.inlet()
 		}
 	}
-	p.w = max(p.w, p.backbone.right())
-	p.backbone.w = p.w - p.backbone.x
+	p.w = max(p.w, p.machine.right(), p.backbone.right())
+	p.machine.w, p.backbone.w = p.w-p.machine.x, p.w-p.backbone.x
 	for _, b := range p.boxes { // of one width
 		b.w = p.w - b.x
 	}
 	p.w = max(p.w+margin, 2*margin+titleFont.width(p.t.Name)+plainFont.width(p.summary())+20)
 	p.h = y - boxGap + margin
+}
+
+// passageLine is a line of text in the machine's box; one that begins a passage
+// has an arrow before it.
+type passageLine struct {
+	passage
+	first bool
+}
+
+const arrowRoom = 20
+
+func (p *picture) passageLines() []passageLine {
+	var all []passageLine
+	for _, way := range p.passages {
+		for i, text := range wrap(way.text, widest) {
+			all = append(all, passageLine{passage{text, way.outward}, i == 0})
+		}
+	}
+	return all
 }
 
 // inline tells whether the cluster's gateway stands between it and the backbone.
@@ -256,85 +237,4 @@ func (b *box) inlet() float64 {
 		return b.rows[0].cards[0].y + b.rows[0].cards[0].h/2
 	}
 	return b.rows[0].bus
-}
-
-// route leads wires below their cards and down the right side, the short ones
-// next to the boxes.
-func (p *picture) route() {
-	edge := 0.0
-	for _, b := range p.boxes {
-		edge = max(edge, b.right())
-	}
-	span := func(w *wire) (top, bottom float64) {
-		a, b := w.from.y, 0.0
-		if w.to != nil {
-			b = w.to.y
-		} else {
-			b = w.box.y
-		}
-		return min(a, b), max(a, b)
-	}
-	far := slices.Clone(p.wires)
-	slices.SortStableFunc(far, func(a, b *wire) int {
-		at, ab := span(a)
-		bt, bb := span(b)
-		return cmp.Compare(ab-at, bb-bt)
-	})
-	var channels [][]*wire // each of wires that do not meet
-	hues := 0
-	for _, w := range far {
-		if w.link {
-			w.hue = hues
-			hues++
-		}
-		x1, y1 := p.leave(w.from)
-		if w.to != nil && p.rowOf(w.to) == p.rowOf(w.from) {
-			x2, _ := w.to.drop()
-			w.points = [][2]float64{{x1, w.from.bottom()}, {x1, y1}, {x2, y1}, {x2, w.to.bottom()}}
-			continue
-		}
-		top, bottom := span(w)
-		at := slices.IndexFunc(channels, func(all []*wire) bool {
-			return !slices.ContainsFunc(all, func(o *wire) bool {
-				t, b := span(o)
-				return t <= bottom+300 && top <= b+300
-			})
-		})
-		if at < 0 {
-			at = len(channels)
-			channels = append(channels, nil)
-		}
-		channels[at] = append(channels[at], w)
-		x := edge + 14 + 10*float64(at)
-		p.w = max(p.w, x+margin)
-		w.points = [][2]float64{{x1, w.from.bottom()}, {x1, y1}, {x, y1}}
-		if w.to != nil {
-			x2, y2 := p.leave(w.to)
-			w.points = append(w.points, [2]float64{x, y2}, [2]float64{x2, y2}, [2]float64{x2, w.to.bottom()})
-			continue
-		}
-		y, end := w.box.bottom()-boxPad-10, w.box.x+boxPad
-		if len(w.box.rows) > 0 {
-			r := w.box.rows[0]
-			y, end = r.bus, r.cards[len(r.cards)-1].middle()
-		}
-		w.points = append(w.points, [2]float64{x, y}, [2]float64{end, y})
-	}
-}
-
-// leave is where the next wire of a card leaves it, and its lane.
-func (p *picture) leave(k *card) (x, lane float64) {
-	x, _ = k.drop()
-	r := p.rowOf(k)
-	lane = r.under + laneGap*float64(r.used)
-	r.used++
-	return x, lane
-}
-
-// drop is the next place at a card's lower edge.
-func (k *card) drop() (x, y float64) {
-	gap := min(14, (k.w-20)/float64(max(1, k.drops)))
-	x = k.middle() + gap*(float64(k.used)-float64(k.drops-1)/2)
-	k.used++
-	return x, k.bottom()
 }

@@ -29,6 +29,7 @@ func (p *picture) svg(c palette) string {
 	for _, b := range p.boxes {
 		d.rect(b.rect, 10, c.box, c.edge, 1)
 	}
+	d.machine(p)
 	d.backbone(p)
 	for _, b := range p.boxes {
 		d.wiring(b)
@@ -43,12 +44,42 @@ func (p *picture) svg(c palette) string {
 	return d.String()
 }
 
+// machine is what is around the topology: a line leads from it to the backbone.
+func (d *drawing) machine(p *picture) {
+	if p.machine.h == 0 {
+		return
+	}
+	d.line(3, d.spine, "3 4", [2]float64{spineX, p.machine.bottom()}, [2]float64{spineX, p.backbone.y})
+	d.rect(p.machine, 10, d.ground, d.edge, 1)
+	d.text(p.machine.x+16, p.machine.y+24, "the machine", headFont, d.palette.text)
+	for i, l := range p.passageLines() {
+		x, y := p.machine.x+16, p.machine.y+43+lineHeight*float64(i)
+		if l.first {
+			d.arrow(x+5, y-9, y+1, l.outward)
+		}
+		d.text(x+arrowRoom, y, l.text, plainFont, d.muted)
+	}
+}
+
+// arrow points down, or up.
+func (d *drawing) arrow(x, top, bottom float64, up bool) {
+	tip, wing := bottom, bottom-4
+	if up {
+		tip, wing = top, top+4
+	}
+	fmt.Fprintf(d, "<path d=\"M%s %sL%s %sM%s %sL%s %sL%s %s\" fill=\"none\" stroke=\"%s\" stroke-width=\"1.5\" stroke-linecap=\"round\" stroke-linejoin=\"round\"/>\n",
+		num(x), num(top), num(x), num(bottom), num(x-4), num(wing), num(x), num(tip), num(x+4), num(wing), d.spine)
+}
+
 func (d *drawing) backbone(p *picture) {
+	if !p.leads {
+		return
+	}
 	if p.spine > 0 {
 		d.line(5, d.spine, "", [2]float64{spineX, p.backbone.bottom() - 4}, [2]float64{spineX, p.spine})
 	}
 	for _, b := range p.boxes {
-		if !connected(b.cluster) {
+		if !b.cluster.Connected() {
 			continue
 		}
 		dash := ""
@@ -79,7 +110,7 @@ func (d *drawing) wiring(b *box) {
 	}
 	for i, r := range b.rows {
 		from, to := r.cards[0].middle(), r.cards[len(r.cards)-1].middle()
-		if len(b.rows) > 1 || connected(b.cluster) && !b.inline() {
+		if len(b.rows) > 1 || b.cluster.Connected() && !b.inline() {
 			from, to = min(from, side), max(to, side)
 		}
 		d.line(4, hue, "", [2]float64{from, r.bus}, [2]float64{to, r.bus})
@@ -156,9 +187,12 @@ func (d *drawing) station(k *card, hue string) {
 		y := k.y + 8 + lineHeight*float64(i) + 13
 		colour := map[role]string{strong: d.palette.text, muted: d.muted, tinted: hue}[l.role]
 		d.text(k.x+12, y, l.left, l.font, colour)
-		if l.right != "" && l.left == "" && k.plain() {
+		switch {
+		case l.close:
+			d.text(k.x+12+l.font.width(l.left)+6, y, l.right, addressFont, d.palette.text)
+		case l.right != "" && l.left == "" && k.plain():
 			d.text(k.x+12, y, l.right, addressFont, d.palette.text)
-		} else if l.right != "" {
+		case l.right != "":
 			d.ends(k.right()-12, y, l.right, addressFont, d.palette.text)
 		}
 	}
@@ -173,7 +207,7 @@ func (d *drawing) station(k *card, hue string) {
 // plain tells whether the card's addresses have no names before them.
 func (k *card) plain() bool {
 	for _, l := range k.lines {
-		if l.right != "" && l.left != "" {
+		if l.right != "" && l.left != "" && !l.close {
 			return false
 		}
 	}

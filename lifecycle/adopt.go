@@ -125,6 +125,25 @@ func (k *keeper) takeOver(m *member, process containers.Process) error {
 	return nil
 }
 
+// OtherMachine is a topology that was brought up in another network namespace
+// than the command runs in: a keeper from here would connect its stations to
+// what is outside of this one.
+type OtherMachine struct{ Name, NetNS string }
+
+func (e *OtherMachine) Error() string {
+	return fmt.Sprintf("topology %q was brought up in another network namespace, %s", e.Name, e.NetNS)
+}
+
+// netNS names the network namespace that this program runs in, or is "" where
+// that can't be told (namespaces(7)).
+func netNS() string {
+	name, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
 // attend makes sure that a topology that runs has a keeper that this program
 // can talk to: where there is none, one of another version, or one whose socket
 // somebody has removed, a new one adopts the stations. With newest, a keeper of any other program is replaced.
@@ -141,6 +160,9 @@ func attend(ctx context.Context, l Layout, intent *Intent, state *State, newest 
 		return &OtherAPI{name, state.API, apiVersion}
 	case running && state.API == apiVersion && (!newest || state.Binary == binary) && answers(l, name):
 		return nil
+	}
+	if here := netNS(); state.NetNS != "" && here != state.NetNS && state.Boot == native.BootID() {
+		return &OtherMachine{name, state.NetNS}
 	}
 	if running {
 		if err := endKeeper(state.Keeper); err != nil {

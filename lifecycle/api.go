@@ -27,6 +27,7 @@ const (
 	opLaunch    = "launch"  // the keeper's first: make everything
 	opAdopt     = "adopt"   // the keeper's first: take over what runs
 	opChange    = "change"  // become what a new intent says
+	opMend      = "mend"    // bring the wiring back to what the plan says
 	opStart     = "start"   // stations that do not run
 	opStop      = "stop"    // stations, and keep them stopped
 	opRestart   = "restart" // stations, with their restart dependents
@@ -37,6 +38,7 @@ const (
 	opEndRun    = "end-run"   // remove such stations
 	opRetire    = "retire"    // restart nothing from now on: `down` is at work
 	opQuestions = "questions" // tell each DNS question that is answered
+	opReach     = "reach"     // make the machine's routes again: another topology has left some
 	opDrain     = "drain"     // wait until all stations' last output is in their logs
 )
 

@@ -75,7 +75,7 @@ func SaveBundle(ctx context.Context, l Layout, t *topology.Topology, w io.Writer
 	if err := needRoot("bundle a topology"); err != nil {
 		return nil, err
 	}
-	which := stations(t)
+	which := t.Stations()
 	var err error
 	if o.Images.gate, err = newGate(l, t, t.File(), o.Images.Registry); err != nil {
 		return nil, err

@@ -31,6 +31,15 @@ func (e *NoAuthority) Error() string {
 	return fmt.Sprintf("%q has no certificate authority", e.Name)
 }
 
+// BadAuthority is a certificate authority whose file is not one any more.
+type BadAuthority struct {
+	Name   string `json:"name"` // of the topology
+	Path   string `json:"path"`
+	Reason string `json:"reason"`
+}
+
+func (e *BadAuthority) Error() string { return fmt.Sprintf("cannot use %s: %s", e.Path, e.Reason) }
+
 // environment is what a station's commands get. Where it trusts the topology's
 // authority, programs are told: OpenSSL, Go, curl and Python by SSL_CERT_FILE,
 // which replaces what they know of the root's, requests by a variable of its
@@ -160,7 +169,7 @@ func readAuthority(l Layout, name string) (*authority.Authority, error) {
 	}
 	a, err := authority.Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("cannot use %s: %w", l.authority(name), err)
+		return nil, &BadAuthority{name, l.authority(name), err.Error()}
 	}
 	return a, nil
 }

@@ -123,7 +123,7 @@ func (c *change) begin() error {
 		return err
 	}
 	wanted := map[string]bool{}
-	for _, s := range stations(c.new.Topology) {
+	for _, s := range c.new.Topology.Stations() {
 		wanted[c.new.Topology.ContainerName(s)] = true
 	}
 	k.announce(slices.DeleteFunc(slices.Clone(all), func(m *member) bool { return !wanted[m.container()] }))
@@ -262,9 +262,12 @@ func (c *change) rewire(ctx context.Context) error {
 			// Of the fabric, it may be a bridge.
 			gone = gone || d.Verb == netplan.VerbRemove || d.NetNS == k.plan.Fabric.NetNS
 		}
+		if name := k.plan.MustDivert(); name != "" && c.oldPlan.MustDivert() == "" && !slices.Contains(touched, name) {
+			touched = append(touched, name) // it may have gone without
+		}
 	}
 	if len(touched) > 0 {
-		if err := kernel.Converge(ctx, k.plan, k.kernelOptions(), touched); err != nil {
+		if err := kernel.Converge(ctx, c.oldPlan, k.plan, k.kernelOptions(), touched); err != nil {
 			return err
 		}
 	}
@@ -281,7 +284,7 @@ func (c *change) redefine(ctx context.Context) error {
 	errs := []error{k.configureBackbone(ctx)}
 	closeOld()
 	olds := map[string]*topology.Station{}
-	for _, s := range stations(c.old.Topology) {
+	for _, s := range c.old.Topology.Stations() {
 		olds[s.ID()] = s
 	}
 	for _, m := range c.kept {

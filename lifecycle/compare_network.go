@@ -17,17 +17,17 @@ func clusterFields() []field[topology.Cluster] {
 		{"domain", whole, false, func(c *cluster) []part { return single(word(c.Domain)) }},
 		{"subnet", whole, false, func(c *cluster) []part { return listed(c.Subnets) }},
 		{"gateway", whole, false, func(c *cluster) []part {
-			if c.Gateway == "" && c.Metric == 0 {
+			if c.Gateway == "" && c.Metric == 0 && len(c.Standby) == 0 {
 				return single("the backbone")
 			}
-			return single(gatewayText(c.Gateway, c.Metric))
-		}},
-		{"standby", whole, false, func(c *cluster) []part {
-			var all []string
+			all := []string{gatewayText(c.Gateway, c.Metric)}
+			if len(c.Transit) > 0 {
+				all[0] += " inline"
+			}
 			for _, g := range c.Standby {
 				all = append(all, gatewayText(g.Station, g.Metric))
 			}
-			return wordsPart(all)
+			return single(strings.Join(all, ", "))
 		}},
 		{"transit", whole, false, func(c *cluster) []part { return listed(c.Transit) }},
 		{"backbone_address", whole, false, func(c *cluster) []part { return listed(c.BackboneAddresses) }},

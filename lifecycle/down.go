@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,10 +61,16 @@ func Down(ctx context.Context, l Layout, name string, volumes bool, progress fun
 	if !result.Found {
 		return result, nil
 	}
+	var routes []netip.Prefix
+	if state, err := readState(l, name); err == nil && state.Uplink != nil {
+		routes = state.Uplink.Routes
+	}
 	tellKeeper(l, name, opRetire)
 	result.Stations = stopAll(ctx, l, name, progress)
 	tellKeeper(l, name, opDrain)
-	err = dismantle(l, name)
+	if err = dismantle(l, name); err == nil && len(routes) > 0 {
+		inherit(l, routes)
+	}
 	result.Took = time.Since(began)
 	return result, err
 }
@@ -102,7 +109,7 @@ func stopAll(ctx context.Context, l Layout, name string, progress func(Progress)
 	t := intent.Topology
 	var list []*topology.Station
 	var ids []string
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		if states[t.ContainerName(s)] != nil {
 			list = append(list, s)
 			ids = append(ids, s.ID())

@@ -41,21 +41,25 @@ type egressRules struct {
 
 type source struct {
 	name   string // "cluster/station", or a cluster's with a "/" behind
+	group  string // control group; "" of a cluster
 	egress string
 	to     []topology.Destination
 }
 
 func newPolicy(t *topology.Topology, p *netplan.Plan) egressRules {
 	all := egressRules{sources: map[netip.Addr]source{}, subnets: map[netip.Prefix]source{}}
-	named := func(name, egress string) source { return source{name, egress, topology.Destinations(egress)} }
+	named := func(name, group, egress string) source {
+		return source{name, group, egress, topology.Destinations(egress)}
+	}
 	byID := map[string]source{}
 	for i := range t.Clusters {
 		c := &t.Clusters[i]
 		for _, subnet := range c.Subnets {
-			all.subnets[subnet.Masked()] = named(c.Name+"/", t.EgressOf(c, nil))
+			all.subnets[subnet.Masked()] = named(c.Name+"/", "", t.EgressOf(c, nil))
 		}
 		for j := range c.Stations {
-			byID[c.Stations[j].ID()] = named(c.Stations[j].ID(), t.EgressOf(c, &c.Stations[j]))
+			s := &c.Stations[j]
+			byID[s.ID()] = named(s.ID(), cgroup(t.Name)+"/"+t.ContainerName(s), t.EgressOf(c, s))
 		}
 	}
 	for i := range p.Nodes {
@@ -93,24 +97,27 @@ func (p *egressRules) who(a netip.Addr) source {
 }
 
 // refuses says why a source may not reach a destination, or "". local are the
-// machine's own addresses.
+// machine's own addresses. A name never opens those: who answers for it outside
+// is not to choose what of the machine a station talks to.
 func (p *egressRules) refuses(s source, to netip.AddrPort, names []string, local func() []netip.Addr) string {
 	addr := to.Addr()
 	if slices.ContainsFunc(p.inside, func(own netip.Prefix) bool { return own.Contains(addr) }) {
 		return "it is not outside"
 	}
+	open := s.egress == topology.EgressAllow
 	for _, d := range s.to {
 		if d.Port != 0 && d.Port != to.Port() {
 			continue
 		}
-		if d.Prefix.IsValid() && d.Prefix.Contains(addr) || d.Name != "" && slices.Contains(names, d.Name) {
+		if d.Prefix.IsValid() && d.Prefix.Contains(addr) {
 			return ""
 		}
+		open = open || d.Name != "" && slices.Contains(names, d.Name)
 	}
 	switch {
 	case s.egress == topology.EgressNone:
 		return "egress is none"
-	case s.egress != topology.EgressAllow:
+	case !open:
 		return "egress does not list it"
 	case addr.IsLoopback() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLinkLocalUnicast() || slices.Contains(local(), addr):
 		return "it is the machine's own"
@@ -118,16 +125,26 @@ func (p *egressRules) refuses(s source, to netip.AddrPort, names []string, local
 	return ""
 }
 
-// silent lists who gets no answers about outside names.
-func (p *egressRules) silent() []netip.Addr {
-	var all []netip.Addr
-	for a, s := range p.sources {
-		if s.egress == topology.EgressNone {
-			all = append(all, a)
+// askers tells who gets answers about outside names, and which of these are
+// listed.
+func (p *egressRules) askers() (outside map[netip.Prefix]bool, listed []string) {
+	outside = map[netip.Prefix]bool{}
+	note := func(subnet netip.Prefix, s source) {
+		outside[subnet] = s.egress != topology.EgressNone
+		for _, d := range s.to {
+			if d.Name != "" && !slices.Contains(listed, d.Name) {
+				listed = append(listed, d.Name)
+			}
 		}
 	}
-	slices.SortFunc(all, netip.Addr.Compare)
-	return all
+	for subnet, s := range p.subnets {
+		note(subnet, s)
+	}
+	for a, s := range p.sources {
+		note(netip.PrefixFrom(a, a.BitLen()), s)
+	}
+	slices.Sort(listed)
+	return outside, listed
 }
 
 func localAddresses() []netip.Addr {
@@ -153,7 +170,7 @@ func (g *guard) set(p egressRules) {
 
 // open is a backbone.EgressFunc.
 func (g *guard) open(ctx context.Context, network string, from, to netip.AddrPort, names []string) (*os.File, error) {
-	if network != "tcp" && network != "udp" && network != "icmp" || !to.IsValid() || (to.Port() == 0) != (network == "icmp") {
+	if network != "tcp" && network != "udp" && network != "icmp" || !to.IsValid() || to.Addr().Is4In6() || (to.Port() == 0) != (network == "icmp") {
 		return nil, errors.New("not a destination")
 	}
 	g.mu.Lock()
@@ -172,6 +189,9 @@ func (g *guard) open(ctx context.Context, network string, from, to netip.AddrPor
 			break
 		}
 		tried.Name = names[0]
+	}
+	if s.group != "" && g.leaks.isNew(tried) {
+		tried.Process = sender(s.group, network, from, to) // which waits for what becomes of it
 	}
 	why := p.refuses(s, to, names, localAddresses)
 	tried.Outcome = LeakRefused
@@ -215,12 +235,21 @@ func (g *guard) left(name string) {
 	}
 }
 
-// asked takes questions for outside names that were not passed on.
+// asked takes questions for outside names.
 func (g *guard) asked(all []backbone.Asked) {
 	g.mu.Lock()
 	p := g.policy
 	g.mu.Unlock()
 	for _, a := range all {
-		g.leaks.add(Leak{Station: p.who(a.From).name, Protocol: "dns", Name: a.Name, Outcome: LeakRefused, Reason: "no upstream resolver"}, a.Count)
+		s := p.who(a.From)
+		tried := Leak{Station: s.name, Protocol: "dns", Name: a.Name, Outcome: LeakAllowed}
+		switch {
+		case a.Passed:
+		case s.egress == topology.EgressNone:
+			tried.Outcome, tried.Reason = LeakRefused, "egress is none"
+		default:
+			tried.Outcome, tried.Reason = LeakRefused, "no upstream resolver"
+		}
+		g.leaks.add(tried, a.Count)
 	}
 }

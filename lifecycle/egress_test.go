@@ -72,6 +72,8 @@ backbone:
 		{"10.3.0.6", "198.51.101.7:80", []string{"registry.example"}, "egress does not list it"},
 		{"10.3.0.6", "198.51.101.7:80", []string{"other.example"}, ""},
 		{"10.3.0.6", "192.168.7.7:5432", nil, ""}, // said by address
+		{"10.3.0.6", "192.168.7.7:22", []string{"other.example"}, "it is the machine's own"},
+		{"10.3.0.6", "169.254.169.254:80", []string{"other.example"}, "it is the machine's own"},
 		{"10.3.0.6", "10.2.0.6:80", []string{"other.example"}, "it is not outside"},
 	} {
 		s := p.who(netip.MustParseAddr(c.from))
@@ -79,8 +81,14 @@ backbone:
 			t.Errorf("%s (%s) to %s %v: %q, want %q", c.from, s.name, c.to, c.names, got, c.want)
 		}
 	}
-	if got := fmt.Sprint(p.silent()); got != "[10.2.0.6]" {
-		t.Errorf("silent is %s", got)
+	outside, listed := p.askers()
+	for text, want := range map[string]bool{"10.1.0.0/24": true, "10.1.0.5/32": true, "10.2.0.0/24": false, "10.2.0.6/32": false, "10.2.0.7/32": true, "10.3.0.0/24": true} {
+		if got, ok := outside[netip.MustParsePrefix(text)]; got != want || !ok {
+			t.Errorf("%s gets answers: %t", text, got)
+		}
+	}
+	if got := fmt.Sprint(listed); got != "[other.example registry.example]" {
+		t.Errorf("listed is %s", got)
 	}
 }
 
@@ -96,7 +104,7 @@ func TestCrowdedStation(t *testing.T) {
 	to := netip.MustParseAddrPort(l.Addr().String())
 	listed := topology.Destinations("127.0.0.1")
 	g.set(egressRules{sources: map[netip.Addr]source{
-		netip.MustParseAddr("10.1.0.5"): {"open/a", "127.0.0.1", listed}, netip.MustParseAddr("10.1.0.6"): {"open/b", "127.0.0.1", listed}}})
+		netip.MustParseAddr("10.1.0.5"): {"open/a", "", "127.0.0.1", listed}, netip.MustParseAddr("10.1.0.6"): {"open/b", "", "127.0.0.1", listed}}})
 	if _, err := g.open(context.Background(), "tcp", netip.MustParseAddrPort("10.1.0.5:1"), to, nil); err == nil {
 		t.Error("a crowded station gets another connection")
 	}
@@ -145,7 +153,7 @@ func TestLeaksAreBoundedAndKept(t *testing.T) {
 // TestAskedNamesTheStation: what the backbone tells of is told by station.
 func TestAskedNamesTheStation(t *testing.T) {
 	g := &guard{leaks: openLeaks(filepath.Join(t.TempDir(), "leaks.json"))}
-	g.set(egressRules{sources: map[netip.Addr]source{netip.MustParseAddr("10.1.0.5"): {"open/a", topology.EgressNone, nil}}})
+	g.set(egressRules{sources: map[netip.Addr]source{netip.MustParseAddr("10.1.0.5"): {"open/a", "", topology.EgressNone, nil}}})
 	g.asked([]backbone.Asked{{From: netip.MustParseAddr("10.1.0.5"), Name: "real.example", Count: 3}})
 	var got []string
 	for _, l := range g.leaks.all {

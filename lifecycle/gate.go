@@ -171,7 +171,7 @@ func (g *gate) pass(ctx context.Context, w wantedImage, digest, index v1.Hash) e
 		if problem == "" {
 			continue
 		}
-		for _, s := range stations(g.topology) {
+		for _, s := range g.topology.Stations() {
 			if s.Image == w.name && s.Platform == w.platform {
 				refused = append(refused, policy.Refusal{Rule: rule, Line: line, Place: g.topology.Place(s.ID(), "image", ""), Station: s.ID(), Problem: problem})
 			}
@@ -260,7 +260,7 @@ func admitRecorded(ctx context.Context, l Layout, i *Intent) error {
 	if err != nil || len(g.policies) == 0 {
 		return err
 	}
-	which := stations(i.Topology)
+	which := i.Topology.Stations()
 	if err := g.admit(which); err != nil {
 		return err
 	}

@@ -26,22 +26,25 @@ type HostLine struct {
 
 func (h HostLine) String() string { return h.Address.String() + " " + strings.Join(h.Names, " ") }
 
-// HostLines lists the stations' full names and aliases as a hosts file has them.
+// HostLines lists the stations' full names and aliases as a hosts file has
+// them. A station has a name in each cluster that it is in, and aliases in its
+// own.
 func HostLines(t *topology.Topology) []HostLine {
 	lines := []HostLine{}
-	for i := range t.Clusters {
-		c := &t.Clusters[i]
-		for j := range c.Stations {
-			s := &c.Stations[j]
-			all := []string{s.Name + "." + c.Domain}
-			for _, a := range s.Aliases {
-				if !strings.Contains(a, ".") {
-					a += "." + c.Domain
+	for _, s := range t.Stations() {
+		for _, leg := range interfaces(s) {
+			domain := t.Cluster(leg.Cluster).Domain
+			names := []string{s.Name + "." + domain}
+			if leg.Cluster == s.Cluster {
+				for _, a := range s.Aliases {
+					if !strings.Contains(a, ".") {
+						a += "." + domain
+					}
+					names = append(names, a)
 				}
-				all = append(all, a)
 			}
-			for _, a := range s.Addresses {
-				lines = append(lines, HostLine{a, all})
+			for _, a := range leg.Addresses {
+				lines = append(lines, HostLine{a, names})
 			}
 		}
 	}
@@ -114,7 +117,7 @@ func (o outside) name(t *topology.Topology, routes []netip.Prefix, asked bool) (
 	}
 	err = o.editHosts(func(text string) string {
 		if !asked && !strings.Contains(text, hostsMark(t.Name)+"\n") {
-			return text
+			return text // it went meanwhile
 		}
 		with, others := withHosts(text, t.Name, lines)
 		for _, other := range others {
@@ -151,18 +154,29 @@ func (o outside) editHosts(edit func(text string) string) error {
 		return failed(err)
 	}
 	path, err := filepath.EvalSymlinks(o.layout.hosts())
-	if err != nil {
-		return failed(err)
+	if errors.Is(err, os.ErrNotExist) {
+		path, err = o.layout.hosts(), nil
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(path)
+	}
+	missing := errors.Is(err, os.ErrNotExist)
+	if err != nil && !missing {
 		return failed(err)
 	}
 	text := edit(string(data))
-	if text == string(data) {
+	switch {
+	case text == string(data):
 		return nil
+	case text == "":
+		err = os.Remove(path) // there was none, or nothing in it
+	case missing:
+		err = os.WriteFile(path, []byte(text), 0o644)
+	default:
+		err = replaceLike(path, []byte(text))
 	}
-	if err := replaceLike(path, []byte(text)); err != nil {
+	if err != nil {
 		return failed(err)
 	}
 	return nil
@@ -205,21 +219,22 @@ func replaceLike(path string, data []byte) error {
 	return err
 }
 
-// nameStations does the hosts file's part of `up`.
+// nameStations does the part of `up` that gives the machine the stations' names.
 func nameStations(l Layout, t *topology.Topology, asked bool, tell func(Progress)) error {
+	o := outside{l}
+	if !asked && !o.named(t.Name) {
+		return nil
+	}
 	state, err := readState(l, t.Name)
 	if err != nil {
 		return err
-	}
-	if !asked && !exists(l.hosts()) {
-		return nil
 	}
 	var routes []netip.Prefix
 	if state.Uplink != nil {
 		routes = state.Uplink.Routes
 	}
-	notices, err := outside{l}.name(t, routes, asked)
-	for _, n := range notices {
+	notices, err := o.name(t, routes, asked)
+	for _, n := range append(notices, o.resolve(t, state.Uplink)...) {
 		tell(Progress{Notice: n})
 	}
 	return err

@@ -87,7 +87,7 @@ func provideImages(ctx context.Context, l Layout, which []*topology.Station, o I
 // now, for a look at what `up` would do. One whose image isn't here is left
 // without. A lock is heeded as by up.
 func noteImages(l Layout, t *topology.Topology) error {
-	which := stations(t)
+	which := t.Stations()
 	g := &gate{}
 	if file := t.File(); file != "" {
 		var err error
@@ -140,7 +140,7 @@ type PlannedImage struct {
 // PlannedImages lists the images of a topology as they are here now; nobody but
 // root can see which.
 func PlannedImages(l Layout, t *topology.Topology) ([]PlannedImage, error) {
-	all := stations(t)
+	all := t.Stations()
 	if os.Geteuid() == 0 {
 		if err := noteImages(l, t); err != nil {
 			return nil, err

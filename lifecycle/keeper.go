@@ -214,7 +214,7 @@ func (k *keeper) open(op string) (net.Listener, error) {
 		}
 		k.state = *found
 	}
-	k.state.Version, k.state.API, k.state.Boot = formatVersion, apiVersion, native.BootID()
+	k.state.Version, k.state.API, k.state.Boot, k.state.NetNS = formatVersion, apiVersion, native.BootID(), netNS()
 	k.state.Keeper, k.state.Binary = native.Self(), intent.Binary
 	if err := k.intend(intent); err != nil {
 		return nil, err
@@ -459,6 +459,8 @@ func (k *keeper) answer(c *caller) {
 	case r.Op == opDrain:
 		k.drain(gone)
 		c.finish(nil)
+	case r.Op == opReach:
+		c.finish(k.reachAgain())
 	case r.Op == opEndRun:
 		c.finish(k.tidy(r.Stations, func(id string) bool { return k.runsFor(id, r.OneOff) }))
 	case !k.tryOperating():

@@ -25,10 +25,10 @@ func outdated(l Layout, name, container string) string {
 // topology than in the old.
 func outdate(l Layout, old, new *topology.Topology) error {
 	before := map[string]*topology.Station{}
-	for _, s := range stations(old) {
+	for _, s := range old.Stations() {
 		before[s.ID()] = s
 	}
-	for _, s := range stations(new) {
+	for _, s := range new.Stations() {
 		was := before[s.ID()]
 		if was == nil || rootOf(was) == rootOf(s) {
 			continue
@@ -48,7 +48,7 @@ func rootOf(s *topology.Station) string { return s.Writable + " on " + s.Rootfs 
 // come about.
 func restore(l Layout, t *topology.Topology) error {
 	var errs []error
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		if err := os.Remove(outdated(l, t.Name, t.ContainerName(s))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("cannot unmark the writable layer of %q: %w", s.ID(), err))
 		}

@@ -21,7 +21,7 @@ func TestLayers(t *testing.T) {
 	a, b := withRoot("/a"), withRoot("/b")
 	use := func(on *topology.Topology) bool {
 		t.Helper()
-		found, err := layer(l, "t", "t.c.s", rootOf(stations(on)[0]))
+		found, err := layer(l, "t", "t.c.s", rootOf(on.Stations()[0]))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,7 +23,8 @@ type Leak struct {
 	Port     uint16     `json:"port,omitempty"`
 	Name     string     `json:"name,omitempty"` // that DNS has called the address; "" of dns: one of too many
 	Outcome  string     `json:"outcome"`
-	Reason   string     `json:"reason,omitempty"` // why not
+	Reason   string     `json:"reason,omitempty"`  // why not
+	Process  string     `json:"process,omitempty"` // of the first try: "curl (pid 812)", on the machine; "" where it was not found
 	Count    int        `json:"count"`
 	First    time.Time  `json:"first"`
 	Last     time.Time  `json:"last"`
@@ -31,7 +32,7 @@ type Leak struct {
 
 // Outcomes of a Leak.
 const (
-	LeakAllowed = "allowed" // it was connected; of udp and icmp: sent
+	LeakAllowed = "allowed" // it was connected; of udp and icmp: sent; of dns: passed on
 	LeakRefused = "refused" // by egress: nothing left the machine
 	LeakFailed  = "failed"  // outside
 )
@@ -66,8 +67,21 @@ func openLeaks(path string) *leakBook {
 }
 
 func (l Leak) key() Leak {
-	l.Reason, l.Count, l.First, l.Last = "", 0, time.Time{}, time.Time{}
+	l.Reason, l.Process, l.Count, l.First, l.Last = "", "", 0, time.Time{}, time.Time{}
 	return l
+}
+
+// isNew tells whether nothing like it has a record yet, whatever its outcome, and
+// it is going to have one.
+func (b *leakBook) isNew(l Leak) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, l.Outcome = range []string{LeakAllowed, LeakRefused, LeakFailed} {
+		if b.all[l.key()] != nil {
+			return false
+		}
+	}
+	return b.stations[l.Station] < maxLeaks
 }
 
 func (b *leakBook) add(l Leak, times int) {
@@ -76,7 +90,7 @@ func (b *leakBook) add(l Leak, times int) {
 	key, now := l.key(), time.Now()
 	if b.all[key] == nil && b.stations[l.Station] >= maxLeaks {
 		key = Leak{Station: l.Station, Protocol: l.Protocol, Outcome: l.Outcome}
-		l.Address, l.Port, l.Name = key.Address, 0, ""
+		l.Address, l.Port, l.Name, l.Process = key.Address, 0, "", ""
 	}
 	known := b.all[key]
 	if known == nil {

@@ -122,7 +122,7 @@ func MakeLock(ctx context.Context, l Layout, t *topology.Topology, o LockOptions
 	if err != nil && (o.Check || had != nil) {
 		return nil, err
 	}
-	keys, err := lockKeys(stations(t), had, o.Platforms)
+	keys, err := lockKeys(t.Stations(), had, o.Platforms)
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func Logs(ctx context.Context, l Layout, name string, o LogOptions, emit func(Re
 	}
 	which := o.Stations
 	if len(which) == 0 {
-		which = stations(intent.Topology)
+		which = intent.Topology.Stations()
 	}
 	var wake wakeups
 	if o.Follow {
@@ -147,7 +147,7 @@ func label(t *topology.Topology, s *topology.Station) string {
 
 func ambiguous(t *topology.Topology, s *topology.Station) bool {
 	n := 0
-	for _, o := range stations(t) {
+	for _, o := range t.Stations() {
 		if o.Name == s.Name {
 			n++
 		}

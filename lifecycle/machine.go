@@ -59,7 +59,7 @@ func checkMachine(l Layout, t *topology.Topology) error {
 		}
 	}
 	starts := starter(l, t.Name)
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		for _, err := range flat(stationWants(l, t, s, starts)) {
 			place := t.Place(s.ID(), "", "")
 			if unfit := new(containers.Impossible); errors.As(err, &unfit) {
@@ -176,7 +176,7 @@ func kindOf(f topology.File) string {
 // be read is left without.
 func noteContents(t *topology.Topology) {
 	known := map[string]string{}
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		for i := range s.Files {
 			source := s.Files[i].Source
 			if source == "" {

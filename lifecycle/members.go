@@ -27,7 +27,7 @@ func (k *keeper) reorder() {
 	}
 	var members []*member
 	wanted := map[string]bool{}
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		name := t.ContainerName(s)
 		wanted[name] = true
 		m := have[name]
@@ -59,7 +59,7 @@ func (k *keeper) reorder() {
 func (k *keeper) stray(m *member) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return !slices.Contains(stations(k.intent.Topology), m.station)
+	return !slices.Contains(k.intent.Topology.Stations(), m.station)
 }
 
 func newMember(k *keeper, c *ContainerState) *member {

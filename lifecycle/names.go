@@ -21,7 +21,7 @@ const loopbackHosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-lo
 func hosts(t *topology.Topology, s *topology.Station) string {
 	var b strings.Builder
 	b.WriteString(loopbackHosts)
-	names := s.Name + "." + cluster(t, s.Cluster).Domain + " " + s.Name
+	names := s.Name + "." + t.Cluster(s.Cluster).Domain + " " + s.Name
 	if s.Hostname != s.Name {
 		names += " " + s.Hostname
 	}
@@ -29,7 +29,7 @@ func hosts(t *topology.Topology, s *topology.Station) string {
 		fmt.Fprintf(&b, "%s\t%s\n", a, names)
 	}
 	for _, leg := range interfaces(s) {
-		if c := cluster(t, leg.Cluster); len(c.Resolvers()) == 0 {
+		if c := t.Cluster(leg.Cluster); len(c.Resolvers()) == 0 {
 			neighbours(&b, t, c, s)
 		}
 	}
@@ -41,7 +41,7 @@ func hosts(t *topology.Topology, s *topology.Station) string {
 
 // neighbours lists the stations of a LAN.
 func neighbours(b *strings.Builder, t *topology.Topology, c *topology.Cluster, except *topology.Station) {
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		if s.ID() == except.ID() {
 			continue
 		}
@@ -67,13 +67,13 @@ func resolvConf(t *topology.Topology, s *topology.Station) string {
 	var b strings.Builder
 	search := s.DNSSearch
 	if search == nil {
-		search = []string{cluster(t, s.Cluster).Domain}
+		search = []string{t.Cluster(s.Cluster).Domain}
 	}
 	fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
 	servers, _ := resolversOf(t, s)
 	for _, leg := range interfaces(s) {
 		if len(servers) == 0 {
-			servers = cluster(t, leg.Cluster).Resolvers()
+			servers = t.Cluster(leg.Cluster).Resolvers()
 		}
 	}
 	for i, a := range servers {
@@ -115,7 +115,7 @@ func (k *keeper) dnsConfig() backbone.Config {
 	for _, d := range t.Backbone.Domains {
 		config.Domains = append(config.Domains, backbone.Domain{Name: d.Domain, Upstream: upstream(d.Servers)})
 	}
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		_, outside := resolversOf(t, s)
 		if len(outside) == 0 {
 			continue
@@ -128,25 +128,38 @@ func (k *keeper) dnsConfig() backbone.Config {
 	}
 	for i := range k.plan.Nodes {
 		if d := k.plan.Nodes[i].Divert; d != nil {
-			config.Divert, config.Own = d.Port, d.Own
+			config.Divert, config.Own, config.Origins = d.Port, d.Own, d.Origins
 		}
 	}
-	if len(config.Upstream) > 0 {
-		k.guard.mu.Lock()
-		config.Silent = k.guard.policy.silent()
-		k.guard.mu.Unlock()
-	}
+	k.guard.mu.Lock()
+	config.Outside, config.Listed = k.guard.policy.askers()
+	k.guard.mu.Unlock()
 	return config
+}
+
+// hostUpstream stands for the machine's own resolvers.
+const hostUpstream = "host"
+
+func machineResolvers() []netip.AddrPort {
+	text, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		return nil
+	}
+	return backbone.HostResolvers(text)
+}
+
+// asksMachine tells whether the file has the machine's resolvers asked.
+func asksMachine(t *topology.Topology) bool {
+	return slices.Contains(t.Backbone.Upstream, hostUpstream) ||
+		slices.ContainsFunc(t.Backbone.Domains, func(d topology.UpstreamDomain) bool { return slices.Contains(d.Servers, hostUpstream) })
 }
 
 // upstream resolves the file's `upstream:` to addresses.
 func upstream(names []string) []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, u := range names {
-		if u == "host" {
-			if text, err := os.ReadFile("/etc/resolv.conf"); err == nil {
-				all = append(all, backbone.HostResolvers(text)...)
-			}
+		if u == hostUpstream {
+			all = append(all, machineResolvers()...)
 		} else if a, err := netip.ParseAddr(u); err == nil {
 			all = append(all, netip.AddrPortFrom(a, 53))
 		}
@@ -181,18 +194,39 @@ func (k *keeper) outOfTurn() []string {
 }
 
 // mindNames tells the backbone when stations leave and join names that they
-// share, many changes at once.
+// share, many changes at once, and when the machine's resolvers are others: it
+// may be carried from one network to the next.
 func (k *keeper) mindNames() {
 	const gather = 50 * time.Millisecond
-	for range k.renamed {
-		k.mu.Lock()
-		same := slices.Equal(k.outOfTurn(), k.told) || k.retired
-		k.mu.Unlock()
+	const pause = 5 * time.Second // between looks at resolv.conf, which is a file that many programs replace
+	look, resolvers := time.NewTicker(pause), machineResolvers()
+	defer look.Stop()
+	for {
+		now, same := resolvers, false
+		select {
+		case _, open := <-k.renamed:
+			if !open {
+				return
+			}
+			k.mu.Lock()
+			same = slices.Equal(k.outOfTurn(), k.told) || k.retired
+			k.mu.Unlock()
+		case <-look.C:
+			k.mu.Lock()
+			idle := k.retired || !asksMachine(k.intent.Topology)
+			k.mu.Unlock()
+			if !idle {
+				now = machineResolvers()
+			}
+			same = slices.Equal(now, resolvers)
+		}
 		if same {
 			continue
 		}
 		ctx, cancel := withTimeout(context.Background(), backbonePatience)
-		if k.configureBackbone(ctx) != nil {
+		if k.configureBackbone(ctx) == nil {
+			resolvers = now
+		} else {
 			time.AfterFunc(time.Second, k.touch)
 		}
 		cancel()

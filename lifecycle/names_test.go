@@ -57,7 +57,7 @@ func TestDNSConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := &keeper{intent: &Intent{Topology: top}, plan: plan}
-	for _, s := range stations(top) {
+	for _, s := range top.Stations() {
 		m := newMember(k, &ContainerState{State: Running})
 		m.station = s
 		k.members = append(k.members, m)

@@ -25,7 +25,7 @@ type OneOff struct {
 func (i *Intent) withOneOffs(of *Intent) *Intent {
 	out := *i
 	out.OneOffs = nil
-	for _, s := range stations(of.Topology) {
+	for _, s := range of.Topology.Stations() {
 		o, ok := of.OneOffs[s.ID()]
 		if !ok {
 			continue
@@ -185,7 +185,7 @@ func (k *keeper) lasting(members []*member, named []string) ([]*member, error) {
 // forgetOneOffs removes what one-off stations left that a reboot ended.
 func forgetOneOffs(l Layout, i *Intent) error {
 	var errs []error
-	for _, s := range stations(i.Topology) {
+	for _, s := range i.Topology.Stations() {
 		if _, is := i.OneOffs[s.ID()]; is {
 			container := i.Topology.ContainerName(s)
 			errs = append(errs, native.RemoveAll(l.writable(i.Topology.Name, container)), removeLogs(logPath(l, i.Topology.Name, container)))

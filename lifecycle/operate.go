@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"platelayer/containers/native"
+	"platelayer/netplan/kernel"
 )
 
 // operate does what a caller asks of a running topology's keeper.
@@ -20,6 +22,8 @@ func (k *keeper) operate(ctx context.Context, r *request) error {
 			r.Intent = r.Intent.withOneOffs(k.intent)
 		}
 		return k.change(ctx, r)
+	case opMend:
+		return k.mend(ctx)
 	case opRun:
 		if r.Station == nil || r.OneOff == nil {
 			return errors.New("cannot run nothing")
@@ -52,6 +56,28 @@ func (k *keeper) operate(ctx context.Context, r *request) error {
 		return k.remove(members)
 	}
 	return fmt.Errorf("the keeper of topology %q does not know how to %q", k.name, r.Op)
+}
+
+// mend brings the wiring back to what the plan says, whatever has been done to
+// it, and tells whose it was.
+func (k *keeper) mend(ctx context.Context) error {
+	if err := kernel.Extend(ctx, k.plan, k.kernelOptions()); err != nil {
+		return err
+	}
+	mended, err := kernel.Mend(ctx, k.plan, k.kernelOptions())
+	names := map[string]string{k.plan.Fabric.NetNS: "the switches"}
+	for _, n := range k.plan.Nodes {
+		if names[n.NetNS] = "the backbone"; n.Station != "" {
+			names[n.NetNS] = n.Cluster + "/" + n.Station
+		}
+	}
+	for i, netns := range mended {
+		mended[i] = names[netns]
+	}
+	if len(mended) > 0 {
+		k.tell(Progress{Notice: "the wiring was not as planned, and is again: " + strings.Join(mended, ", ")})
+	}
+	return err
 }
 
 // announce tells which stations will be told about.

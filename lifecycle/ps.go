@@ -50,7 +50,7 @@ func Ps(l Layout, name string) ([]Station, error) {
 	}
 	list := []Station{}
 	t := intent.Topology
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		container := t.ContainerName(s)
 		c := byName[container]
 		if c == nil {
@@ -146,7 +146,7 @@ func lasting(intent *Intent, state *State) []*ContainerState {
 		return state.Stations
 	}
 	known := map[string]bool{}
-	for _, s := range stations(intent.Topology) {
+	for _, s := range intent.Topology.Stations() {
 		if _, is := intent.OneOffs[s.ID()]; !is {
 			known[intent.Topology.ContainerName(s)] = true
 		}
@@ -176,7 +176,7 @@ func Ls(l Layout) ([]Listed, error) {
 		intent, err := readIntent(l, name)
 		if err == nil {
 			item.File = intent.File
-			item.Stations = len(stations(intent.Topology)) - len(intent.OneOffs)
+			item.Stations = len(intent.Topology.Stations()) - len(intent.OneOffs)
 		}
 		state, err := readState(l, name)
 		if err == nil {
@@ -207,7 +207,7 @@ func UpStations(l Layout, name string) []string {
 		return nil
 	}
 	var ids []string
-	for _, s := range stations(found.intent.Topology) {
+	for _, s := range found.intent.Topology.Stations() {
 		ids = append(ids, s.ID())
 	}
 	return ids

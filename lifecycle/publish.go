@@ -76,14 +76,14 @@ type published struct {
 }
 
 // publish opens the ports that a topology asks for and have has not, in the
-// machine's namespace. After an error nothing is open that was not before.
+// machine's namespace. After an error nothing is open that was not before. Nil
+// files stand for all of have's, held by somebody else.
 func (o outside) publish(t *topology.Topology, file string, have []PublishedPort, files map[string]*os.File, tell func(string)) (*published, []*PortTaken) {
 	p := &published{files: map[string]*os.File{}}
-	copyHas := func(want topology.Port) string { return o.copyHas(t.Name, file, want) }
 	var errs []*PortTaken
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		for _, want := range s.Ports {
-			port, err := publishOne(s, want, p, have, files, copyHas, tell)
+			port, err := o.publishOne(s, want, p, have, files, func(want topology.Port) string { return o.copyHas(t.Name, file, want) }, tell)
 			if err != nil {
 				err.Place = t.Place(s.ID(), "ports", placeOf(want))
 				errs = append(errs, err)
@@ -105,7 +105,9 @@ func (p *published) withdraw() {
 		return
 	}
 	for _, name := range p.fresh {
-		p.files[name].Close()
+		if f := p.files[name]; f != nil {
+			f.Close()
+		}
 		delete(p.files, name)
 	}
 }
@@ -118,16 +120,17 @@ func placeOf(p topology.Port) string {
 	return strconv.Itoa(int(p.Published))
 }
 
-func publishOne(s *topology.Station, want topology.Port, p *published, have []PublishedPort, files map[string]*os.File,
+func (o outside) publishOne(s *topology.Station, want topology.Port, p *published, have []PublishedPort, files map[string]*os.File,
 	copyHas func(topology.Port) string, tell func(string)) (PublishedPort, *PortTaken) {
 	port := PublishedPort{Station: s.ID(), Target: want.Target, Protocol: want.Protocol, HostIP: want.HostIP}
 	fixed := want.Published != 0 && want.Last == 0
 	keep := func(at PublishedPort) bool {
-		f := files[at.socket()]
-		if f == nil || p.files[at.socket()] != nil {
+		name := at.socket()
+		f, held := files[name], slices.ContainsFunc(have, func(h PublishedPort) bool { return h.socket() == name })
+		if _, used := p.files[name]; used || !held || f == nil && files != nil {
 			return false
 		}
-		p.files[at.socket()] = f
+		p.files[name] = f
 		return true
 	}
 	for _, exact := range []bool{true, false} { // then what was given instead
@@ -148,6 +151,12 @@ func publishOne(s *topology.Station, want topology.Port, p *published, have []Pu
 			p.add(port, f)
 			return port, nil
 		}
+		if errors.Is(err, syscall.EADDRINUSE) && fixed {
+			if f, err = listenBeside(&port, have, files, err); err == nil {
+				p.add(port, f)
+				return port, nil
+			}
+		}
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			break
 		}
@@ -165,7 +174,7 @@ func publishOne(s *topology.Station, want topology.Port, p *published, have []Pu
 	}
 	taken := &PortTaken{Station: s.ID(), Port: placeOf(want) + "/" + want.Protocol, Err: plainSocketError(err)}
 	if errors.Is(err, syscall.EADDRINUSE) && fixed {
-		taken.Owner = portOwner(want.Protocol, want.Published)
+		taken.Owner = o.portOwner(want.Protocol, want.Published)
 	}
 	return port, taken
 }
@@ -199,61 +208,14 @@ func (o outside) copyHas(name, file string, want topology.Port) string {
 	return ""
 }
 
-// listenOn opens the socket of a port and, with port 0, tells which it got. That
-// of all addresses takes IPv4 and IPv6.
-func listenOn(p *PublishedPort) (*os.File, error) {
-	network := p.Protocol
-	if p.HostIP.IsValid() {
-		network += map[bool]string{true: "4", false: "6"}[p.HostIP.Is4()]
-	}
-	if p.Protocol == "udp" {
-		lc := net.ListenConfig{Control: withPacketInfo}
-		c, err := lc.ListenPacket(context.Background(), network, p.listen())
-		if err != nil {
-			return nil, err
-		}
-		defer c.Close()
-		p.Port = c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-		return c.(*net.UDPConn).File()
-	}
-	l, err := net.Listen(network, p.listen())
-	if err != nil {
-		return nil, err
-	}
-	defer l.Close()
-	p.Port = l.Addr().(*net.TCPAddr).AddrPort().Port()
-	return l.(*net.TCPListener).File()
-}
-
-// withPacketInfo has a socket tell to which address of the machine a datagram
-// came, and that of the answer be the same.
-func withPacketInfo(network, _ string, raw syscall.RawConn) error {
-	var err error
-	cerr := raw.Control(func(fd uintptr) {
-		if network == "udp6" { // and both versions
-			err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_RECVPKTINFO, 1)
-		} else {
-			err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_PKTINFO, 1)
-		}
-	})
-	return errors.Join(cerr, err)
-}
-
-func plainSocketError(err error) error {
-	if of := new(net.OpError); errors.As(err, &of) {
-		err = of.Err
-	}
-	if of := new(os.SyscallError); errors.As(err, &of) {
-		return of.Err
-	}
-	return err
-}
-
 // openPorts opens the ports of the keeper's topology before anything starts.
 func (k *keeper) openPorts() error {
 	k.mu.Lock()
 	i, have, files := k.intent, k.state.Ports, k.files
 	k.mu.Unlock()
+	if files == nil {
+		files = map[string]*os.File{}
+	}
 	p, taken := outside{k.layout}.publish(i.Topology, i.File, have, files, func(n string) { k.tell(Progress{Notice: n}) })
 	if len(taken) > 0 {
 		var errs []error
@@ -356,7 +318,7 @@ func (k *keeper) takePorts(ctx context.Context) {
 // portConfig is what the backbone does with the ports. The keeper's mutex is held.
 func (k *keeper) portConfig() []backbone.Port {
 	byID := map[string]*topology.Station{}
-	for _, s := range stations(k.intent.Topology) {
+	for _, s := range k.intent.Topology.Stations() {
 		byID[s.ID()] = s
 	}
 	var all []backbone.Port
@@ -382,7 +344,7 @@ func reached(t *topology.Topology, s *topology.Station) []netip.Addr {
 	has := map[string]bool{}
 	for i := range t.Clusters {
 		c := &t.Clusters[i]
-		has[c.Name] = len(c.BackboneAddresses) > 0 || len(c.Transit) > 0
+		has[c.Name] = c.Connected()
 	}
 	var addresses []netip.Addr
 	if has[s.Cluster] {
@@ -412,19 +374,16 @@ func Ports(l Layout, name string) ([]PublishedPort, error) {
 // lead nowhere, before anything is made.
 func checkPorts(l Layout, t *topology.Topology, file string) error {
 	var have []PublishedPort
-	held := map[string]*os.File{}
 	if state, err := readState(l, t.Name); err == nil && anyAlive(state) {
-		for _, p := range state.Ports {
-			have, held[p.socket()] = append(have, p), new(os.File)
-		}
+		have = state.Ports
 	}
-	p, taken := outside{l}.publish(t, file, have, held, func(string) {})
+	p, taken := outside{l}.publish(t, file, have, nil, func(string) {})
 	p.withdraw()
 	found := new(Wanting)
 	for _, e := range taken {
 		found.Problems = append(found.Problems, WantingProblem{e.Place, e.Station, e})
 	}
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		if len(s.Ports) > 0 && len(reached(t, s)) == 0 {
 			err := errors.New("cannot publish ports: the backbone has no way to any address of the station")
 			found.Problems = append(found.Problems, WantingProblem{t.Place(s.ID(), "ports", ""), s.ID(), err})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"syscall"
 	"time"
@@ -22,7 +23,7 @@ type Question struct {
 }
 
 // Questions hands each DNS question from now on to emit, until ctx ends or the
-// topology is down.
+// topology is down. Where its keeper ends it waits for the next.
 func Questions(ctx context.Context, l Layout, name string, emit func(Question) error) error {
 	if _, err := readIntent(l, name); err != nil {
 		return err
@@ -31,6 +32,37 @@ func Questions(ctx context.Context, l Layout, name string, emit func(Question) e
 	if err != nil {
 		return err
 	}
+	for {
+		if err := questionsOf(ctx, conn, name, emit); err != nil || ctx.Err() != nil {
+			return err
+		}
+		if conn = awaitKeeper(ctx, l, name); conn == nil {
+			return nil
+		}
+	}
+}
+
+// awaitKeeper gives a connection to the next keeper of a topology, or nil when it
+// is down or ctx ends.
+func awaitKeeper(ctx context.Context, l Layout, name string) net.Conn {
+	const pause = 200 * time.Millisecond
+	for {
+		if found, err := look(l, name); err != nil || !found.running {
+			return nil
+		}
+		if conn, err := dialKeeper(l, name); err == nil {
+			return conn
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// questionsOf hands on what one keeper says, until it ends or ctx does.
+func questionsOf(ctx context.Context, conn net.Conn, name string, emit func(Question) error) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	defer stop()
@@ -101,7 +133,7 @@ func (k *keeper) questions(all []backbone.Question) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	who := map[netip.Addr]string{}
-	for _, s := range stations(k.intent.Topology) {
+	for _, s := range k.intent.Topology.Stations() {
 		for _, a := range addresses(s) {
 			who[a] = s.ID()
 		}

@@ -134,6 +134,9 @@ func unfinished(err error) error {
 	return &Unfinished{err}
 }
 
+// Taken is a name on the machine that a topology needs and somebody else has.
+type Taken = kernel.Taken
+
 // Unattachable is an interface of the machine's that can't be a cluster's.
 type Unattachable = kernel.Unattachable
 
@@ -145,6 +148,8 @@ type failure struct {
 	Timeout   *TimeoutError   `json:"timeout,omitempty"`
 	Feature   string          `json:"feature,omitempty"`
 	Attach    *Unattachable   `json:"attach,omitempty"`
+	Authority *BadAuthority   `json:"authority,omitempty"`
+	Taken     *Taken          `json:"taken,omitempty"`
 	// Unfinished: what could be done has been.
 	Unfinished bool   `json:"unfinished,omitempty"`
 	Busy       string `json:"busy,omitempty"` // the name of a topology on which another is at work
@@ -156,6 +161,8 @@ func encodeFailure(err error) *failure {
 	errors.As(err, &f.Integrity)
 	errors.As(err, &f.Timeout)
 	errors.As(err, &f.Attach)
+	errors.As(err, &f.Authority)
+	errors.As(err, &f.Taken)
 	f.Feature = missingFeature(err)
 	f.Unfinished = errors.As(err, new(*Unfinished))
 	if busy := new(Busy); errors.As(err, &busy) {
@@ -198,6 +205,10 @@ func (f *failure) decode() error {
 		typed = &Busy{f.Busy}
 	case f.Attach != nil:
 		typed = f.Attach
+	case f.Authority != nil:
+		typed = f.Authority
+	case f.Taken != nil:
+		typed = f.Taken
 	case f.Feature != "":
 		typed = &lacking{f.Feature, f.Message}
 	}

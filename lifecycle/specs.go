@@ -87,26 +87,6 @@ func command(s *topology.Station) []string {
 	return args
 }
 
-func cluster(t *topology.Topology, name string) *topology.Cluster {
-	for i := range t.Clusters {
-		if t.Clusters[i].Name == name {
-			return &t.Clusters[i]
-		}
-	}
-	return &topology.Cluster{}
-}
-
-// stations lists a topology's stations in the order of the file.
-func stations(t *topology.Topology) []*topology.Station {
-	var all []*topology.Station
-	for i := range t.Clusters {
-		for j := range t.Clusters[i].Stations {
-			all = append(all, &t.Clusters[i].Stations[j])
-		}
-	}
-	return all
-}
-
 // addresses lists a station's addresses, eth0's first.
 func addresses(s *topology.Station) []netip.Addr {
 	all := append([]netip.Addr{}, s.Addresses...)

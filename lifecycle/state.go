@@ -61,6 +61,9 @@ type Intent struct {
 type State struct {
 	Version int    `json:"version"`
 	Boot    string `json:"boot"` // the machine's boot id: processes of another are gone
+	// NetNS is the keeper's network namespace, the machine's: where it opens what
+	// leads outside. "" is not known.
+	NetNS string `json:"netns,omitempty"`
 	// API is the version of the keeper's API; 0 is none.
 	API      int                   `json:"api"`
 	Binary   string                `json:"binary"` // the keeper's program

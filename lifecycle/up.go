@@ -62,10 +62,10 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	if o.Images.gate, err = newGate(l, t, o.File, o.Images.Registry); err != nil {
 		return nil, err
 	}
-	if err := o.Images.gate.admit(stations(t)); err != nil {
+	if err := o.Images.gate.admit(t.Stations()); err != nil {
 		return nil, err
 	}
-	images, provided, err := provideImages(ctx, l, stations(t), o.Images)
+	images, provided, err := provideImages(ctx, l, t.Stations(), o.Images)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	if err != nil {
 		return nil, err
 	}
-	result := &UpResult{Stations: len(stations(t))}
+	result := &UpResult{Stations: len(t.Stations())}
 	awaitKilled(l, t.Name)
 	found, err := look(l, t.Name)
 	if err == nil && found.running {
@@ -193,7 +193,11 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 	same := found.intent.Fingerprint == intent.Fingerprint && found.intent.AtBoot == intent.AtBoot && state.Status == StatusUp
 	if same && len(result.Changes) == 0 && allWell(state) && !state.Retired {
 		result.Unchanged = true
-		return nil
+		err := ask(ctx, l, intent.Topology.Name, request{Op: opMend}, o.Progress)
+		if busy := new(Busy); errors.As(err, &busy) {
+			return nil // who is at work there looks after it
+		}
+		return err
 	}
 	result.Changed = len(result.Changes) > 0 || !same
 	result.Unchanged = !result.Changed
@@ -347,7 +351,7 @@ func choose(t *topology.Topology, recreate bool, named []string) choice {
 		return c
 	}
 	needs := map[string][]string{}
-	for _, s := range stations(t) {
+	for _, s := range t.Stations() {
 		for _, d := range s.DependsOn {
 			needs[s.ID()] = append(needs[s.ID()], d.Station)
 		}
@@ -400,7 +404,7 @@ func pending(have *Intent, state *State, want *topology.Topology, o choice) []Ch
 	for _, c := range state.Stations {
 		byName[c.Container] = c
 	}
-	for _, s := range stations(want) {
+	for _, s := range want.Stations() {
 		c := byName[want.ContainerName(s)]
 		i, listed := index[s.ID()]
 		if c == nil || (listed && changes[i].Action == ActionCreate) {

@@ -40,14 +40,15 @@ func (b *builder) backbone() (Node, error) {
 		}
 	}
 	for _, r := range b.t.Backbone.Routes {
-		dev, ok := deviceFor(&n, r.Via)
+		hop := b.firstHop(r.Via)
+		dev, ok := deviceFor(&n, hop)
 		if r.Type == "" && !ok {
 			return n, fmt.Errorf("cannot plan the backbone: the route to %s goes via %s, which is in no subnet of it", r.To, r.Via)
 		}
 		if r.Type != "" {
 			dev = ""
 		}
-		n.Routes = append(n.Routes, Route{Type: r.Type, To: r.To.Masked(), Via: b.firstHop(r.Via), Dev: dev, Metric: metric(r.To.Addr(), r.Metric)})
+		n.Routes = append(n.Routes, Route{Type: r.Type, To: r.To.Masked(), Via: hop, Dev: dev, Metric: metric(r.To.Addr(), r.Metric)})
 	}
 	n.Apart = b.apart()
 	if len(n.Interfaces) > 0 {
@@ -62,6 +63,9 @@ func (b *builder) firstHop(hop netip.Addr) netip.Addr {
 	for i := range b.t.Clusters {
 		c := &b.t.Clusters[i]
 		subnet, in := subnetOf(c, hop)
+		if _, via, ok := transitFor(c, subnet); in && ok {
+			return via
+		}
 		if g := b.gateways[c.Name]; in && g != nil {
 			if via, ok := addressIn(subnet, addressesIn(g, c.Name)); ok {
 				return via
@@ -113,24 +117,25 @@ func (b *builder) linkTo(n *Node, c *topology.Cluster) error {
 	f := b.transitLeg(c, name)
 	n.Interfaces = append(n.Interfaces, f)
 	for _, to := range c.Subnets {
-		via, ok := transitFor(c, to)
+		_, via, ok := transitFor(c, to)
 		if !ok {
 			return fmt.Errorf("cannot plan cluster %s: the link to its gateway has no address for %s", c.Name, to)
 		}
-		n.Routes = append(n.Routes, Route{To: to.Masked(), Via: via.Next(), Dev: name})
+		n.Routes = append(n.Routes, Route{To: to.Masked(), Via: via, Dev: name})
 	}
 	return nil
 }
 
-// transitFor is the backbone's address on the link to an inline gateway that
-// is of a subnet's IP version; the gateway's is the next.
-func transitFor(c *topology.Cluster, subnet netip.Prefix) (netip.Addr, bool) {
+// transitFor gives the addresses on the link to an inline gateway that are of a
+// subnet's IP version.
+func transitFor(c *topology.Cluster, subnet netip.Prefix) (backbone, gateway netip.Addr, ok bool) {
 	for _, t := range c.Transit {
 		if t.Addr().Is4() == subnet.Addr().Is4() {
-			return t.Addr(), true
+			backbone, gateway = topology.TransitEnds(t)
+			return backbone, gateway, true
 		}
 	}
-	return netip.Addr{}, false
+	return netip.Addr{}, netip.Addr{}, false
 }
 
 // apart lists the legs between which nothing passes: those of clusters that do

@@ -33,6 +33,9 @@ func Build(t *topology.Topology) (*Plan, error) {
 			p.Nodes = append(p.Nodes, n)
 		}
 	}
+	if d := p.Nodes[0].Divert; d != nil {
+		d.Origins, d.Strangers = origins(p.Nodes), strangers(p.Nodes)
+	}
 	for i := range p.Fabric.Bridges {
 		br := &p.Fabric.Bridges[i]
 		br.VLANs = b.vlans[br.Cluster]

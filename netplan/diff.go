@@ -107,6 +107,10 @@ func (p part) section() *section {
 		of.text(&w, p.fabric)
 		s := &section{lines: commands(w.String()), addresses: map[string][]string{}}
 		for _, f := range of.Interfaces {
+			if f.Linked() && !f.AddsLink {
+				// The text has it at the other end alone; made anew it is new at both.
+				s.lines = append(s.lines, f.linkText(of.NetNS))
+			}
 			for _, a := range f.Addresses {
 				s.addresses[f.Name] = append(s.addresses[f.Name], AddressText(f.Name, a, f.NoPrefixRoute))
 			}

@@ -34,7 +34,8 @@ func dns(t *topology.Topology) DNS {
 			}
 			for _, transit := range c.Transit {
 				if c.Gateway == s.Name {
-					further = slices.Concat(further, []netip.Addr{transit.Addr().Next()})
+					_, gateway := topology.TransitEnds(transit)
+					further = slices.Concat(further, []netip.Addr{gateway})
 				}
 			}
 			for _, a := range further {

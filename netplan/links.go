@@ -57,11 +57,12 @@ func (b *builder) linkMAC(e *topology.LinkEnd) string {
 // transitLeg is the backbone's end of the link to a cluster's inline gateway,
 // and transitInterface the gateway's.
 func (b *builder) transitLeg(c *topology.Cluster, name string) Interface {
-	return b.transit(c, name, topology.TransitInterface, b.t.ContainerName(b.gateways[c.Name]), netip.Prefix.Addr)
+	first := func(p netip.Prefix) netip.Addr { a, _ := topology.TransitEnds(p); return a }
+	return b.transit(c, name, topology.TransitInterface, b.t.ContainerName(b.gateways[c.Name]), first)
 }
 
 func (b *builder) transitInterface(c *topology.Cluster) Interface {
-	second := func(p netip.Prefix) netip.Addr { return p.Addr().Next() }
+	second := func(p netip.Prefix) netip.Addr { _, a := topology.TransitEnds(p); return a }
 	return b.transit(c, topology.TransitInterface, b.legs[c.Name], b.t.Name+".backbone", second)
 }
 

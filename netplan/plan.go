@@ -26,6 +26,11 @@ type Fabric struct {
 	Bridges []Bridge `json:"bridges"`
 }
 
+// MaxMACs bounds what one bridge learns, as a switch's table does: a station can
+// send under any (CAP_NET_RAW), and each takes memory of the kernel's for five
+// minutes. Beyond, frames go to all ports.
+const MaxMACs = 16384
+
 // Bridge is the switch of one cluster.
 type Bridge struct {
 	Name    string `json:"name"` // at most 15 bytes
@@ -74,7 +79,7 @@ type Node struct {
 	Rules    []Rule         `json:"rules,omitempty"`
 	// Apart are the pairs of interfaces between which nothing is forwarded.
 	Apart []Pair `json:"apart,omitempty"`
-	// Divert is the backbone's: what it has no way to comes to a socket there.
+	// Divert is the backbone's: what the topology has not comes to a socket there.
 	Divert *Divert `json:"divert,omitempty"`
 }
 

@@ -3,6 +3,7 @@ package netplan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -21,7 +22,10 @@ const (
 	NoAddress   Why = "no address of that IP version"
 	Loop        Why = "a loop"
 	OwnAddress  Why = "the sender's address is its own"
+	OtherVLAN   Why = "the next hop is in another VLAN"
 	Filtered    Why = "rp_filter"
+	// Outside is of what no node has: egress decides.
+	Outside Why = "it is outside"
 )
 
 // Hop is a node that a packet passes.
@@ -47,11 +51,14 @@ type Path struct {
 // Reach is whether a node reaches an address: there and back.
 type Reach struct {
 	There Path  `json:"there"`
-	Back  *Path `json:"back,omitempty"` // nil where nothing arrives
+	Back  *Path `json:"back,omitempty"` // nil where nothing arrives, be it outside
 }
 
 // OK tells whether an answer comes back.
-func (r *Reach) OK() bool { return r.Back != nil && r.Back.Why == "" }
+func (r *Reach) OK() bool { return r.There.Why == "" && r.Back != nil && r.Back.Why == "" }
+
+// Leaves tells whether what is outside can answer, where egress lets it.
+func (r *Reach) Leaves() bool { return r.There.Why == Outside && r.Back.Why == "" }
 
 // Broken is the path that ends too early; nil where none does.
 func (r *Reach) Broken() *Path {
@@ -75,11 +82,27 @@ func (w *Network) Reach(netns string, to netip.Addr) Reach {
 	}
 	there, end := w.walk(from, netip.Addr{}, to)
 	r := Reach{There: there}
-	if there.Why == "" {
+	if there.Why == "" || there.Why == Outside {
 		back, _ := w.walk(end, to, there.From)
 		r.Back = &back
 	}
 	return r
+}
+
+// Elsewhere follows what a node sends to where no node is. The address stands
+// for all others: the first of those tried that the plan has no place for and
+// that is of an IP version of the node's.
+func (w *Network) Elsewhere(netns string) Reach {
+	for _, text := range []string{"198.18.0.1", "100.64.0.1", "203.0.113.1", "198.51.100.1", "3fff::1", "2001:db8::1", "fdff::1"} {
+		to := netip.MustParseAddr(text)
+		if slices.ContainsFunc(w.order, func(r *router) bool { return r.Station == "" && !r.diverts(to) }) {
+			continue
+		}
+		if r := w.Reach(netns, to); r.There.Why != NoAddress {
+			return r
+		}
+	}
+	return Reach{There: Path{Why: NoRoute}}
 }
 
 // walk follows one packet, and returns where it ends. An invalid src is left to
@@ -105,6 +128,8 @@ func (w *Network) walk(at *router, src, dst netip.Addr) (Path, *router) {
 			return stop("")
 		case in != "" && !at.forwards[version(dst)]:
 			return stop(NotForward)
+		case in != "" && at.diverts(dst):
+			return stop(Outside)
 		}
 		e, ok := at.lookup(src, dst)
 		if !ok {
@@ -132,7 +157,10 @@ func (w *Network) walk(at *router, src, dst netip.Addr) (Path, *router) {
 			return stop(Isolated)
 		}
 		next := w.neighbour(at.wire[e.Dev], h.Next, at)
-		if next == nil {
+		switch {
+		case next == nil && w.neighbour(at.bridge[e.Dev], h.Next, at) != nil:
+			return stop(OtherVLAN)
+		case next == nil:
 			return stop(Nobody)
 		}
 		p.Hops = append(p.Hops, h)
@@ -195,6 +223,10 @@ func (r *Reach) verdict() string {
 	switch {
 	case broken == nil:
 		return "is reached"
+	case r.Leaves():
+		return "is outside"
+	case r.There.Why == Outside:
+		return "is outside, but no answer comes back: " + string(r.Back.Why)
 	case broken == &r.There:
 		return "is not reached: " + string(broken.Why)
 	}

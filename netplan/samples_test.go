@@ -53,7 +53,7 @@ func samples() map[string]*topology.Topology {
 	desk.Sysctls = []topology.Sysctl{{Name: "net.ipv4.ip_forward", Value: "1"}}
 	office := topology.Cluster{Name: "office", MTU: 1500, Gateway: "fw", Stations: []topology.Station{fw, desk}, Isolated: true,
 		Subnets: []netip.Prefix{netip.MustParsePrefix("10.40.0.0/24"), netip.MustParsePrefix("fd40::/64")},
-		Transit: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/31"), netip.MustParsePrefix("fd99::/127")}}
+		Transit: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/29"), netip.MustParsePrefix("fd99::/127")}}
 	lab := cluster("lab", "10.41.0.0/24 10.41.0.254")
 	lab.Gateway, lab.Standby = "main", []topology.Gateway{{Station: "spare", Metric: 100}}
 	lab.Stations = []topology.Station{main, spare, station("lab", "x", "10.41.0.10")}
@@ -65,7 +65,8 @@ func samples() map[string]*topology.Topology {
 	edge.Stations = []topology.Station{guest, trunk, station("edge", "plain", "10.42.0.12")}
 	bare := topology.Cluster{Name: "bare", MTU: 9000, Stations: []topology.Station{{Name: "l2", Cluster: "bare"}}}
 	links := &topology.Topology{Name: "wires", Clusters: []topology.Cluster{office, lab, bare},
-		Backbone: topology.Backbone{Routes: []topology.Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("10.41.0.10")}}},
+		Backbone: topology.Backbone{Routes: []topology.Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("10.41.0.10")},
+			{To: netip.MustParsePrefix("198.51.101.0/24"), Via: netip.MustParseAddr("10.40.0.10")}}},
 		Links: []topology.Link{{MTU: 1400, Subnets: []netip.Prefix{netip.MustParsePrefix("10.98.0.0/31")}, Ends: [2]topology.LinkEnd{
 			{Station: "office/desk", Name: "eth1", Addresses: ips("10.98.0.0")}, {Station: "lab/x", Name: "wan0", MAC: "02:42:00:00:00:08", Addresses: ips("10.98.0.1")}}}}}
 

@@ -145,7 +145,7 @@ func (b *builder) nextHops(c *topology.Cluster, subnet netip.Prefix, s *topology
 // has no leg.
 func (b *builder) backboneHop(c *topology.Cluster, subnet netip.Prefix, dev string) (netip.Addr, string) {
 	if len(c.Transit) > 0 {
-		via, _ := transitFor(c, subnet)
+		via, _, _ := transitFor(c, subnet)
 		return via, topology.TransitInterface
 	}
 	via, _ := addressIn(subnet, c.BackboneAddresses)

@@ -24,8 +24,8 @@ func (f *Fabric) text(w *strings.Builder) {
 	sysctlText(w, f.Sysctls)
 	fmt.Fprintln(w, "link set lo up")
 	for _, b := range f.Bridges {
-		fmt.Fprintf(w, "link add %s netns %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0%s up\n",
-			b.Name, f.NetNS, b.MTU, b.MAC, filtering(b))
+		fmt.Fprintf(w, "link add %s netns %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0 fdb_max_learned %d%s up\n",
+			b.Name, f.NetNS, b.MTU, b.MAC, MaxMACs, filtering(b))
 		if h := b.Host; h != nil {
 			h.text(w, b, f.NetNS)
 		}
@@ -37,7 +37,7 @@ func (f *Fabric) text(w *strings.Builder) {
 
 // text's commands are the machine's, but for a netns that they name.
 func (h *HostBridge) text(w *strings.Builder, b Bridge, fabric string) {
-	fmt.Fprintf(w, "link add %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0 up\n", h.Name, b.MTU, h.MAC)
+	fmt.Fprintf(w, "link add %s type bridge mtu %d address %s stp_state 0 forward_delay 0 mcast_snooping 0 fdb_max_learned %d up\n", h.Name, b.MTU, h.MAC, MaxMACs)
 	fmt.Fprintf(w, "link add %s address %s mtu %d master %s up type veth peer name %s netns %s address %s mtu %d master %s up\n",
 		h.Wire, h.WireMAC, b.MTU, h.Name, h.Port, fabric, h.PortMAC, b.MTU, b.Name)
 	for _, name := range h.Attach {
@@ -79,8 +79,7 @@ func (n *Node) text(w *strings.Builder, fabric string) {
 	for _, i := range n.Interfaces {
 		switch {
 		case i.AddsLink:
-			fmt.Fprintf(w, "link add %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d\n",
-				i.Name, n.NetNS, i.MAC, i.MTU, i.Peer, i.PeerNetNS, i.PeerMAC, i.MTU)
+			fmt.Fprintln(w, i.linkText(n.NetNS))
 		case !i.Linked():
 			fmt.Fprintf(w, "link add %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d master %s up\n",
 				i.Name, n.NetNS, i.MAC, i.MTU, i.Peer, fabric, i.PeerMAC, i.MTU, i.Bridge)
@@ -102,6 +101,12 @@ func (n *Node) text(w *strings.Builder, fabric string) {
 	if n.Divert != nil {
 		fmt.Fprint(w, n.Divert.Text())
 	}
+}
+
+// linkText adds the link that the interface of a node is one end of.
+func (f *Interface) linkText(netns string) string {
+	return fmt.Sprintf("link add %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d",
+		f.Name, netns, f.MAC, f.MTU, f.Peer, f.PeerNetNS, f.PeerMAC, f.MTU)
 }
 
 // Text is the pair as nft(8) takes it.

@@ -30,6 +30,39 @@ type Uplink struct {
 	Open bool `json:"open,omitempty"`
 }
 
+// Text is the uplink in iproute2's words: what of it the machine gets, and then
+// what the backbone does.
+func (u *Uplink) Text(topology string) string {
+	var w strings.Builder
+	backbone := topology + ".backbone"
+	fmt.Fprintf(&w, "\n# machine\nlink add %s address %s type veth peer name %s netns %s address %s\nlink set %s up\n",
+		u.Name, u.MAC, UplinkPeer, backbone, u.PeerMAC, u.Name)
+	for _, a := range u.Addresses {
+		fmt.Fprintln(&w, AddressText(u.Name, a, false))
+	}
+	for _, to := range u.Routes {
+		fmt.Fprintln(&w, Route{To: to, Via: u.Via(to), Dev: u.Name}.Text())
+	}
+	fmt.Fprintf(&w, "\n# uplink of %s\nlink set %s up\n", backbone, UplinkPeer)
+	for _, a := range u.Addresses {
+		fmt.Fprintln(&w, AddressText(UplinkPeer, netip.PrefixFrom(Other(a), a.Bits()), false))
+	}
+	if !u.Open {
+		fmt.Fprintf(&w, "nft add rule inet platelayer-uplink uplink oifname %s ct state != { established, related } drop\n", UplinkPeer)
+	}
+	return w.String()
+}
+
+// Via is the backbone's end, as the next hop to a subnet.
+func (u *Uplink) Via(to netip.Prefix) netip.Addr {
+	for _, a := range u.Addresses {
+		if a.Addr().Is4() == to.Addr().Is4() {
+			return Other(a)
+		}
+	}
+	return netip.Addr{}
+}
+
 // UplinkID gives the name and the MAC of a topology's uplink on the machine.
 func UplinkID(topology string) (name, mac string) {
 	sum := sha256.Sum256([]byte("uplink/" + topology))
@@ -62,7 +95,7 @@ func BuildUplink(t *topology.Topology, taken []netip.Prefix) (u Uplink, left []n
 	for i := range t.Clusters {
 		c := &t.Clusters[i]
 		taken = append(taken, c.Subnets...)
-		if len(c.BackboneAddresses) == 0 && len(c.Transit) == 0 || t.Backbone.HostRoutes == "false" {
+		if !c.Connected() || t.Backbone.HostRoutes == "false" {
 			continue
 		}
 		for _, s := range c.Subnets {

@@ -2,6 +2,7 @@ package netplan
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -35,6 +36,7 @@ type router struct {
 	own      map[netip.Addr]bool
 	tables   map[uint32][]entry // the best first
 	wire     map[string]string  // by interface
+	bridge   map[string]string  // likewise: the wire without regard to VLANs
 	apart    map[Pair]bool
 	forwards [2]bool // IPv4, IPv6
 	filter   int     // rp_filter
@@ -54,28 +56,56 @@ func NewNetwork(p *Plan) *Network {
 		w.nodes[r.NetNS] = r
 		w.order = append(w.order, r)
 	}
+	switches := map[string]*Bridge{}
+	for i := range p.Fabric.Bridges {
+		switches[p.Fabric.Bridges[i].Name] = &p.Fabric.Bridges[i]
+	}
 	for _, r := range w.order {
 		for _, f := range r.Interfaces {
-			wire := wireOf(r.Node, f)
-			r.wire[f.Name] = wire
-			if w.wires[wire] == nil {
-				w.wires[wire] = map[key]*port{}
-			}
-			for a := range r.own {
-				here := slices.ContainsFunc(f.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
-				for _, k := range []key{{a, false}, {a, true}} {
-					if w.wires[wire][k] == nil && (here || !k.port) {
-						w.wires[wire][k] = &port{r, f.Name}
-					}
-				}
-			}
+			r.bridge[f.Name] = wireOf(r.Node, f)
+			r.wire[f.Name] = vlanOf(switches[f.Bridge], f, r.bridge[f.Name])
+			w.plug(r.wire[f.Name], r, f)
+			w.plug(r.bridge[f.Name], r, f)
 		}
 	}
 	return w
 }
 
+// plug has an interface answer on a wire.
+func (w *Network) plug(wire string, r *router, f Interface) {
+	if w.wires[wire] == nil {
+		w.wires[wire] = map[key]*port{}
+	}
+	for a := range r.own {
+		here := slices.ContainsFunc(f.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
+		for _, k := range []key{{a, false}, {a, true}} {
+			if w.wires[wire][k] == nil && (here || !k.port) {
+				w.wires[wire][k] = &port{r, f.Name}
+			}
+		}
+	}
+}
+
+// vlanOf narrows a wire to the VLAN that an interface's frames are in, which have
+// no tags: what is tagged comes from interfaces that programs make.
+func vlanOf(b *Bridge, f Interface, wire string) string {
+	if b == nil || len(b.VLANs) == 0 {
+		return wire
+	}
+	id := DefaultVLAN
+	for _, v := range b.VLANs {
+		if v.Port == f.Peer {
+			id = v.Untagged
+		}
+	}
+	if id == 0 { // tagged frames alone pass
+		return wire + " " + f.Peer
+	}
+	return fmt.Sprintf("%s vlan %d", wire, id)
+}
+
 func newRouter(n *Node) *router {
-	r := &router{Node: n, name: "backbone", own: map[netip.Addr]bool{}, tables: map[uint32][]entry{}, wire: map[string]string{}, apart: map[Pair]bool{}}
+	r := &router{Node: n, name: "backbone", own: map[netip.Addr]bool{}, tables: map[uint32][]entry{}, wire: map[string]string{}, bridge: map[string]string{}, apart: map[Pair]bool{}}
 	if n.Station != "" {
 		r.name = n.Cluster + "/" + n.Station
 	}
@@ -104,6 +134,9 @@ func newRouter(n *Node) *router {
 		}
 	}
 	for _, route := range n.Routes {
+		if route.diverts() {
+			continue
+		}
 		if route.To.Addr().Is6() && route.Metric == 0 {
 			route.Metric = 1024 // IP6_RT_PRIO_USER
 		}
@@ -137,6 +170,12 @@ func wireOf(n *Node, f Interface) string {
 	}
 	one, other := n.NetNS+" "+f.Name, f.PeerNetNS+" "+f.Peer
 	return min(one, other) + " " + max(one, other)
+}
+
+// diverts tells whether a packet that comes in goes to the node's transparent
+// socket, and from there outside.
+func (r *router) diverts(dst netip.Addr) bool {
+	return r.Divert != nil && !slices.ContainsFunc(r.Divert.Own, func(p netip.Prefix) bool { return p.Contains(dst) })
 }
 
 // lookup finds the route that a packet takes; src is invalid where it has no

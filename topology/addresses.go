@@ -46,10 +46,7 @@ func (l *loader) resolveInterfaces() {
 				target := byName[to.text]
 				switch {
 				case target == nil:
-					hint := "its clusters are " + orList(firstFew(names))
-					if guess := nearest(to.text, names); guess != "" {
-						hint = fmt.Sprintf("did you mean %s?", guess)
-					}
+					hint := nearestHint(to.text, names, "its clusters are "+orList(firstFew(names)))
 					s.unsure = true
 					l.spoil(to, fmt.Sprintf("there is no cluster %s", quoted(to.text)), hint)
 					continue
@@ -211,7 +208,30 @@ func (p *placer) backbone(i int) {
 			return
 		}
 	}
-	p.report(s.at, fmt.Sprintf("subnet %s has no address left for the backbone", s.Prefix), "use a larger subnet")
+	p.report(s.at, fmt.Sprintf("subnet %s has no address left for the backbone", s.Prefix), p.larger(i))
+}
+
+// larger tells how large a subnet would have to be.
+func (p *placer) larger(i int) string {
+	need := min(len(p.cluster.out.BackboneAddresses), 1)
+	for _, g := range p.cluster.legs {
+		if !g.station.ghost {
+			need++
+		}
+		for k, a := range g.addresses {
+			if k >= len(p.cluster.subnets) && p.subnetOf(a) == i {
+				need++
+			}
+		}
+	}
+	base := p.cluster.subnets[i].Masked().Addr()
+	for bits := p.cluster.subnets[i].Bits() - 1; bits > 0; bits-- {
+		h := hostsOf(netip.PrefixFrom(base, bits).Masked())
+		if plus(h.first, uint64(need-1)).Compare(h.last) <= 0 {
+			return fmt.Sprintf("%d addresses are needed: use a /%d", need, bits)
+		}
+	}
+	return "use a larger subnet"
 }
 
 // automatic gives the rest of the interfaces their addresses. Those that the
@@ -247,7 +267,7 @@ func (p *placer) automatic(i int) {
 		case !addr.IsValid() && g.station.ghost:
 			continue
 		case !addr.IsValid():
-			p.report(s.at, fmt.Sprintf("subnet %s has no address left for %s", s.Prefix, g), "use a larger subnet")
+			p.report(s.at, fmt.Sprintf("subnet %s has no address left for %s", s.Prefix, g), p.larger(i))
 			return
 		case g.station.ghost:
 			ghosts = append(ghosts, addr)

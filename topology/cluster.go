@@ -62,9 +62,13 @@ func (l *loader) cluster(c *clusterDraft, topology string) {
 		l.spoil(mtu, fmt.Sprintf("mtu %d is too small for IPv6", c.out.MTU), "at least 1280, or no IPv6 subnet")
 	}
 	if c.noLeg {
+		hint := "remove it, or backbone: none"
+		if n.get("backbone") == nil {
+			hint = "remove it, or give the cluster a subnet"
+		}
 		for _, key := range []string{"backbone_address", "backbone_addresses", "isolated", "allow"} {
 			if given := n.get(key); given != nil {
-				l.spoil(given, key+" is set although the backbone has no leg in the cluster", "remove it, or backbone: none")
+				l.spoil(given, key+" is set although the backbone has no leg in the cluster", hint)
 			}
 		}
 	}

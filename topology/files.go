@@ -128,10 +128,7 @@ func (l *loader) files(s *stationDraft) {
 			definition, known := l.named[kind][source.text]
 			if !known {
 				if !l.root.spoiled(kind) {
-					hint := fmt.Sprintf("add it at the top: %s: {%s: {file: ./FILE}}", kind, source.text)
-					if guess := nearest(source.text, slices.Sorted(maps.Keys(l.named[kind]))); guess != "" {
-						hint = fmt.Sprintf("did you mean %s?", guess)
-					}
+					hint := nearestHint(source.text, slices.Sorted(maps.Keys(l.named[kind])), fmt.Sprintf("add it at the top: %s: {%s: {file: ./FILE}}", kind, source.text))
 					l.spoil(source, fmt.Sprintf("there is no %s %s", strings.TrimSuffix(kind, "s"), quoted(source.text)), hint)
 				}
 				continue

@@ -14,6 +14,10 @@ func (l *loader) resolveGateways() {
 		if n == nil {
 			continue
 		}
+		if c.bare {
+			l.spoil(n, "gateway is set although the cluster has no addresses", "remove it, or subnet: none")
+			continue
+		}
 		items := []*node{n}
 		if n.kind == sequence {
 			if items = n.items; len(items) == 0 {
@@ -36,7 +40,10 @@ func (l *loader) resolveGateways() {
 		}
 		l.inline(c, items)
 		slices.SortStableFunc(c.out.Standby, func(a, b Gateway) int { return int(a.Metric) - int(b.Metric) })
-		for _, g := range c.out.Standby {
+		for i, g := range c.out.Standby {
+			if i > 0 && g.Metric == c.out.Standby[i-1].Metric {
+				l.spoil(n, fmt.Sprintf("gateways %s and %s have the same metric %d", c.out.Standby[i-1].Station, g.Station, g.Metric), "of two routes Linux takes the one with the lower metric")
+			}
 			if g.Metric <= c.out.Metric {
 				l.spoil(n, fmt.Sprintf("gateway %s has metric %d, and the first of the list %d", g.Station, g.Metric, c.out.Metric), "the first has the lowest metric")
 			}
@@ -199,10 +206,7 @@ func (l *loader) resolveMeetings() {
 			case slices.Contains(names, n.text):
 				c.out.Allow = append(c.out.Allow, n.text)
 			default:
-				hint := "its clusters are " + orList(firstFew(names))
-				if guess := nearest(n.text, names); guess != "" {
-					hint = fmt.Sprintf("did you mean %s?", guess)
-				}
+				hint := nearestHint(n.text, names, "its clusters are "+orList(firstFew(names)))
 				l.spoil(n, fmt.Sprintf("there is no cluster %s", quoted(n.text)), hint)
 			}
 		}
@@ -212,12 +216,20 @@ func (l *loader) resolveMeetings() {
 	}
 }
 
+// TransitEnds are the addresses on the link to an inline gateway: the backbone
+// has the first one, the gateway the next.
+func TransitEnds(transit netip.Prefix) (backbone, gateway netip.Addr) {
+	first := hostsOf(transit).first
+	return first, first.Next()
+}
+
 // Resolvers are the addresses at which the backbone answers the cluster's
 // stations; none where it has no leg in the cluster.
 func (c *Cluster) Resolvers() []netip.Addr {
 	all := slices.Clone(c.BackboneAddresses)
 	for _, t := range c.Transit {
-		all = append(all, t.Addr())
+		backbone, _ := TransitEnds(t)
+		all = append(all, backbone)
 	}
 	return all
 }

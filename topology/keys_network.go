@@ -72,7 +72,7 @@ func networkLevels() map[level][]key {
 			{name: "transit", shape: either("a subnet like 10.99.0.0/31, or a list of them", text(""), list("", text(""))), example: "transit: 10.99.0.0/31", def: "one of 10.255.128.0/17 that follows from the cluster's name",
 				doc: "The addresses of that link: the backbone has the first one, the gateway the next. With IPv6 subnets the link has a /127 besides."},
 			{name: "metric", shape: shape{form: formInteger, is: "a whole number"}, example: "metric: 200", def: "0, then 100, 200 and so on in the order of the list",
-				doc: "The metric of the default routes through it: the lowest one that works is taken."},
+				doc: "The metric of the default routes through it: the lowest one is taken. A route whose interface is down is none."},
 		},
 	}
 }

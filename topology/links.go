@@ -27,6 +27,11 @@ func (l *loader) resolveLinks() {
 		d.out.MTU = l.mtu(n, defaultMTU)
 		d.unsure = n.spoiled("subnet", "subnets")
 		for _, item := range l.oneOrMore(n, "subnet", "subnets") {
+			if item.text == "none" {
+				l.spoil(item, "a link has no subnet none", "leave it out for a link without addresses")
+				d.unsure = true
+				continue
+			}
 			if prefix, ok := l.subnet(item); ok {
 				d.subnets = append(d.subnets, subnet{Prefix: prefix, at: item.position, link: d})
 			} else {
@@ -72,10 +77,7 @@ func (l *loader) linkEnd(d *linkDraft, i int, item *node) {
 		}
 		l.spoil(ref, fmt.Sprintf("station %s is several", quoted(ref.text)), "write "+orList(firstFew(ids)))
 	default:
-		hint := "an endpoint is STATION or CLUSTER/STATION"
-		if guess := nearest(ref.text, l.stationNames()); guess != "" {
-			hint = fmt.Sprintf("did you mean %s?", guess)
-		}
+		hint := nearestHint(ref.text, l.stationNames(), "an endpoint is STATION or CLUSTER/STATION")
 		l.spoil(ref, fmt.Sprintf("there is no station %s", quoted(ref.text)), hint)
 	}
 	d.unsure = d.unsure || d.ends[i] == nil

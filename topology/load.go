@@ -90,6 +90,7 @@ func (l *loader) resolve() *Topology {
 	l.resolveInterfaces()
 	l.resolveLinks()
 	l.nameInterfaces()
+	l.checkSwitches()
 	l.resolveRecords()
 	l.resolveDependencies()
 	l.checkManifests()

@@ -17,6 +17,19 @@ func (t *Topology) Stations() []*Station {
 	return all
 }
 
+// Cluster finds a cluster by its name; nil is none.
+func (t *Topology) Cluster(name string) *Cluster {
+	for i := range t.Clusters {
+		if t.Clusters[i].Name == name {
+			return &t.Clusters[i]
+		}
+	}
+	return nil
+}
+
+// Connected tells whether the backbone leads into the cluster.
+func (c *Cluster) Connected() bool { return len(c.BackboneAddresses) > 0 || len(c.Transit) > 0 }
+
 // Lookup finds the station that a user names: "station" where that is the
 // only one of its name, "cluster/station", or the container's full name. A
 // group's name is that of its only member.

@@ -41,12 +41,17 @@ func validDNSName(s string) bool {
 	return true
 }
 
+const aliasName = "DNS name"
+
 // dnsName reads a domain or an alias: lower-case and without trailing dot.
 func (l *loader) dnsName(n *node, what string) (string, bool) {
 	name := strings.ToLower(strings.TrimSuffix(n.text, "."))
 	if !validDNSName(name) {
-		l.spoil(n, fmt.Sprintf("%s is not a %s", quoted(n.text), what),
-			"parts of letters, digits and -, at most 63 long, with dots between them")
+		hint := "parts of letters, digits and -, at most 63 long, with dots between them"
+		if what == aliasName && strings.HasPrefix(name, "*.") {
+			hint = fmt.Sprintf("a name for all that there are not is a record of the cluster: records: [\"%s. CNAME STATION\"]", name)
+		}
+		l.spoil(n, fmt.Sprintf("%s is not a %s", quoted(n.text), what), hint)
 		return "", false
 	}
 	return name, true
@@ -96,7 +101,7 @@ func (l *loader) checkNames() {
 	for _, c := range l.clusters {
 		for _, s := range c.stations {
 			for _, n := range s.body.get("aliases").good() {
-				if name, ok := l.dnsName(n, "DNS name"); ok {
+				if name, ok := l.dnsName(n, aliasName); ok {
 					s.out.Aliases = append(s.out.Aliases, name)
 					if name = c.qualified(name); name != "" {
 						claim(name, s, n.position, true)

@@ -1,5 +1,7 @@
 package topology
 
+import "fmt"
+
 // mostGuesses bounds the search: a guess is not worth comparing everything
 // with everything.
 const mostGuesses = 200
@@ -46,4 +48,13 @@ func distance(a, b string) int {
 		}
 	}
 	return rows[len(a)][len(b)]
+}
+
+// nearestHint asks whether the nearest candidate is meant; without one the hint
+// is otherwise.
+func nearestHint(word string, candidates []string, otherwise string) string {
+	if guess := nearest(word, candidates); guess != "" {
+		return fmt.Sprintf("did you mean %s?", guess)
+	}
+	return otherwise
 }

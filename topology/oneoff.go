@@ -81,7 +81,7 @@ func (t *Topology) knows(name string) bool {
 }
 
 func (t *Topology) freeAddresses(cluster, key string) ([]netip.Addr, error) {
-	c := t.cluster(cluster)
+	c := t.Cluster(cluster)
 	if c == nil {
 		return nil, fmt.Errorf("there is no cluster %s", quoted(cluster))
 	}
@@ -96,15 +96,6 @@ func (t *Topology) freeAddresses(cluster, key string) ([]netip.Addr, error) {
 		out = append(out, addr)
 	}
 	return out, nil
-}
-
-func (t *Topology) cluster(name string) *Cluster {
-	for i := range t.Clusters {
-		if t.Clusters[i].Name == name {
-			return &t.Clusters[i]
-		}
-	}
-	return nil
 }
 
 // taken are the addresses in a cluster that somebody has.
@@ -133,7 +124,7 @@ func (t *Topology) taken(c *Cluster) map[netip.Addr]holder {
 // that there is no place for it: its cluster, its name or an address.
 func (t *Topology) With(s *Station) (*Topology, bool) {
 	fits := func(cluster string, addresses []netip.Addr) bool {
-		c := t.cluster(cluster)
+		c := t.Cluster(cluster)
 		if c == nil || len(c.Subnets) != len(addresses) {
 			return false
 		}
@@ -164,7 +155,7 @@ func (t *Topology) With(s *Station) (*Topology, bool) {
 	added.DependsOn = slices.DeleteFunc(slices.Clone(s.DependsOn), func(d Dependency) bool { return !have[d.Station] })
 	out := *t
 	out.Clusters = slices.Clone(t.Clusters)
-	c := out.cluster(s.Cluster)
+	c := out.Cluster(s.Cluster)
 	c.Stations = append(slices.Clone(c.Stations), added)
 	return &out, true
 }

@@ -137,9 +137,10 @@ func recordName(w word, domain string, owner bool) (string, *valueError) {
 	case domain != "":
 		name += "." + domain
 	}
-	plain := name
+	// A slash is in names of classless parts of in-addr.arpa (RFC 2317).
+	plain := strings.ReplaceAll(name, "/", "x")
 	if owner {
-		plain = strings.TrimPrefix(name, "*.")
+		plain = strings.TrimPrefix(plain, "*.")
 	}
 	switch {
 	case !validDNSName(plain) || len(name) > 253:

@@ -172,10 +172,7 @@ func (l *loader) ulimits(n *node) []Ulimit {
 			continue
 		}
 		if !slices.Contains(rlimits(), p.key) {
-			hint := "the kernel's are " + strings.Join(rlimits(), ", ")
-			if guess := nearest(p.key, rlimits()); guess != "" {
-				hint = fmt.Sprintf("did you mean %s?", guess)
-			}
+			hint := nearestHint(p.key, rlimits(), "the kernel's are "+strings.Join(rlimits(), ", "))
 			l.report(p.at, fmt.Sprintf("there is no limit %s", quoted(p.key)), hint)
 			continue
 		}

@@ -174,10 +174,7 @@ func (r *reuser) findBase(root, name *node) *node {
 		r.spoil(name, fmt.Sprintf("%s is ambiguous", quoted(name.text)), "write CLUSTER/STATION")
 		return nil
 	}
-	hint := "add it: templates: {" + name.text + ": {...}}"
-	if guess := nearest(name.text, names); guess != "" {
-		hint = fmt.Sprintf("did you mean %s?", guess)
-	}
+	hint := nearestHint(name.text, names, "add it: templates: {"+name.text+": {...}}")
 	r.spoil(name, fmt.Sprintf("there is no template or station %s", quoted(name.text)), hint)
 	return nil
 }

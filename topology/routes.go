@@ -133,7 +133,8 @@ func (s *stationDraft) wires() ([]wire, bool) {
 		}
 		if g.cluster.inline && g.cluster.out.Gateway == s.out.Name && g.cluster.out.Name == s.out.Cluster {
 			for _, in := range g.cluster.out.Transit {
-				all = append(all, wire{TransitInterface, in, []netip.Addr{in.Addr().Next()}})
+				_, own := TransitEnds(in)
+				all = append(all, wire{TransitInterface, in, []netip.Addr{own}})
 			}
 		}
 	}
@@ -159,12 +160,13 @@ func (l *loader) checkRoutes() {
 		shared := l.routesOf(c.body)
 		sure = sure && !c.unsure
 		for i, in := range c.subnets {
-			if i < len(c.out.BackboneAddresses) {
+			if c.inline || i < len(c.out.BackboneAddresses) {
 				backbone = append(backbone, wire{subnet: in.Prefix, own: c.out.BackboneAddresses})
 			}
 		}
 		for _, in := range c.out.Transit {
-			backbone = append(backbone, wire{subnet: in, own: []netip.Addr{in.Addr()}})
+			own, _ := TransitEnds(in)
+			backbone = append(backbone, wire{subnet: in, own: []netip.Addr{own}})
 		}
 		hops := map[*node]bool{} // of shared, known to lie on a station's wire
 		for _, s := range c.stations {

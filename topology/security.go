@@ -34,10 +34,7 @@ func (l *loader) capabilities(n *node) []string {
 	for _, item := range n.good() {
 		name := strings.TrimPrefix(strings.ToUpper(item.text), "CAP_")
 		if name != "ALL" && !slices.Contains(capabilities(), name) {
-			hint := "names are those of capabilities(7), or ALL"
-			if guess := nearest(name, capabilities()); guess != "" {
-				hint = fmt.Sprintf("did you mean %s?", guess)
-			}
+			hint := nearestHint(name, capabilities(), "names are those of capabilities(7), or ALL")
 			l.spoil(item, fmt.Sprintf("there is no capability %s", quoted(item.text)), hint)
 			continue
 		}

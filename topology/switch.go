@@ -12,6 +12,45 @@ const SwitchHost = "host"
 // were is kept on the bridge itself, which has little room.
 const maxAttach = 8
 
+// maxBridgePorts is how many interfaces a switch takes: BR_MAX_PORTS of the kernel's
+// net/bridge/br_private.h, of which it uses no number 0.
+const maxBridgePorts = 1023
+
+// checkSwitches reports a switch with more interfaces than Linux has ports for,
+// and one MAC address of two interfaces on a switch or link.
+func (l *loader) checkSwitches() {
+	for _, c := range l.clusters {
+		ports, macs := 0, map[string]*leg{}
+		if !c.noLeg && !c.inline {
+			ports++
+		}
+		if c.out.Switch == SwitchHost {
+			ports++
+		}
+		for _, g := range c.legs {
+			if g.station.ghost {
+				continue
+			}
+			ports++
+			if other := macs[g.mac]; g.mac != "" && other != nil {
+				at := other.body.get("mac_address")
+				l.report(g.body.get("mac_address").position, fmt.Sprintf("%s has the MAC address of %s in cluster %s", g, other, c.out.Name),
+					fmt.Sprintf("that one is given in line %d: a switch knows an interface by its address", at.line))
+			}
+			macs[g.mac] = g
+		}
+		if ports > maxBridgePorts {
+			l.report(c.at, fmt.Sprintf("cluster %s has %d interfaces, with the backbone's", c.out.Name, ports),
+				fmt.Sprintf("Linux has %d ports for a switch: divide it into several clusters", maxBridgePorts))
+		}
+	}
+	for _, d := range l.links {
+		if ends := &d.out.Ends; ends[0].MAC != "" && ends[0].MAC == ends[1].MAC {
+			l.report(d.bodies[1].get("mac_address").position, "both ends of the link have one MAC address", "leave one out for one that follows from the station's name")
+		}
+	}
+}
+
 // attach reads which of the machine's interfaces belong to the cluster.
 func (l *loader) attach(c *clusterDraft) {
 	if textOf(c.body.get("switch")) == SwitchHost {

@@ -114,7 +114,7 @@ func (t *Topology) ownNames(s *Station) []string {
 		}
 	}
 	qualify := func(name string) {
-		if c := t.cluster(s.Cluster); c != nil && !strings.Contains(name, ".") {
+		if c := t.Cluster(s.Cluster); c != nil && !strings.Contains(name, ".") {
 			add(name + "." + c.Domain)
 		}
 		add(name)

@@ -203,10 +203,7 @@ func (l *loader) volumeRef(n *node, name string) (string, bool) {
 	if l.root.spoiled("volumes") {
 		return "", false
 	}
-	hint := fmt.Sprintf("for a folder beside the file write ./%s; a named volume stands at the top too: volumes: {%s: }", name, name)
-	if guess := nearest(name, slices.Sorted(maps.Keys(l.named["volumes"]))); guess != "" {
-		hint = fmt.Sprintf("did you mean %s?", guess)
-	}
+	hint := nearestHint(name, slices.Sorted(maps.Keys(l.named["volumes"])), fmt.Sprintf("for a folder beside the file write ./%s; a named volume stands at the top too: volumes: {%s: }", name, name))
 	l.spoil(n, fmt.Sprintf("there is no volume %s", quoted(name)), hint)
 	return "", false
 }

@@ -83,7 +83,7 @@ func (a *app) command() *cobra.Command {
 			s.GroupID = group
 			for _, each := range append(s.Commands(), s) {
 				short := "f"
-				if each.Flags().Lookup("follow") != nil { // logs has -f for that
+				if each.Flags().Lookup("follow") != nil { // which has -f
 					short = ""
 				}
 				each.Flags().StringVarP(&a.file, "file", short, "", "the topology file (default: "+defaultFile+" in this folder)")

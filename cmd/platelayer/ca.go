@@ -17,6 +17,9 @@ func (a *app) caCommand() *cobra.Command {
 PEM: a browser that trusts it shows https://STATION without a warning. It may
 sign for the topology's domains and subnets only, outlives down, and goes with
 down --volumes. Its key never leaves the state folder.`,
+		Example: `  platelayer ca > shop.pem
+  curl --cacert shop.pem https://www.shop.example/
+  platelayer ca --fingerprint`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name, err := a.target(args)

@@ -19,6 +19,7 @@ import (
 	"platelayer/containers/native"
 	"platelayer/lifecycle"
 	"platelayer/netplan/kernel"
+	"platelayer/topology"
 )
 
 // copyOfHello is a running copy of examples/hello.
@@ -179,16 +180,19 @@ func (h *copyOfHello) reboot() {
 	}
 }
 
-// TestLinks wants whatever the documents link to.
-func TestLinks(t *testing.T) {
-	var documents []string
+func documents(t *testing.T) (all []string) {
 	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/decisions/*.md", "../../examples/*/*.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil || len(found) == 0 {
 			t.Fatalf("no documents %s: %v", pattern, err)
 		}
-		documents = append(documents, found...)
+		all = append(all, found...)
 	}
+	return all
+}
+
+// TestLinks wants whatever the documents link to.
+func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
 	anchors := func(path string) (all []string) {
@@ -202,7 +206,7 @@ func TestLinks(t *testing.T) {
 		}
 		return all
 	}
-	for _, path := range documents {
+	for _, path := range documents(t) {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -269,6 +273,26 @@ func TestLifeIsComplete(t *testing.T) {
 		}
 		if !strings.Contains(column[f[2]], "`"+key+"`") {
 			t.Errorf("docs/life.md does not say of %s whether it replaces the process: %s", key, f[2])
+		}
+	}
+}
+
+// TestDocsFiles: topology files in the documents are ones that load.
+func TestDocsFiles(t *testing.T) {
+	block := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
+	for _, path := range documents(t) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range block.FindAllSubmatchIndex(text, -1) {
+			file := text[found[2]:found[3]]
+			if !regexp.MustCompile(`(?m)^clusters:`).Match(file) {
+				continue
+			}
+			if _, err := topology.Load(path, file, topology.Options{Name: "docs", Dir: t.TempDir()}); err != nil {
+				t.Errorf("%s, line %d: %v", path, 1+strings.Count(string(text[:found[2]]), "\n"), err)
+			}
 		}
 	}
 }

@@ -271,7 +271,7 @@ func (e *editor) change(key string, value func(*editedCluster) string) func() st
 // yaml is the file.
 func (e *editor) yaml() string {
 	var f strings.Builder
-	f.WriteString("backbone: {egress: none}\nclusters:\n")
+	f.WriteString("backbone: {egress: none, host_routes: false}\nclusters:\n")
 	for _, c := range e.clusters {
 		fmt.Fprintf(&f, "  %s:\n    domain: %s\n    mtu: %d\n", c.name, c.domain, c.mtu)
 		if c.six {

@@ -104,6 +104,7 @@ func classify(err error) (code int, hint string) {
 		unreadable *lifecycle.Unreadable
 		wanting    *lifecycle.Wanting
 		authority  *lifecycle.NoAuthority
+		damaged    *lifecycle.BadAuthority
 		attach     *lifecycle.Unattachable
 		unfit      *topology.UnfitImage
 		foreign    *lifecycle.ForeignImage
@@ -120,6 +121,8 @@ func classify(err error) (code int, hint string) {
 		forbidden  *policy.RefusedError
 		unlocked   *lifecycle.LockError
 		outside    *lifecycle.OutsideError
+		machine    *lifecycle.OtherMachine
+		taken      *lifecycle.Taken
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
@@ -165,7 +168,10 @@ func classify(err error) (code int, hint string) {
 			return exitUnsupported, "run it with sudo"
 		}
 		if strings.Contains(err.Error(), "transparent proxying") {
-			return exitUnsupported, "modprobe -a nft_tproxy nft_socket; without them, a topology with egress: none and no published ports runs"
+			return exitUnsupported, "modprobe -a nft_tproxy nft_socket nft_reject_inet; without them, a topology with egress: none and no published ports runs"
+		}
+		if strings.Contains(err.Error(), "packet sockets") {
+			return exitUnsupported, "modprobe af_packet; without it, a topology with egress: none and no published ports runs"
 		}
 		return exitUnsupported, "platelayer doctor tells what this machine can do"
 	case errors.As(err, &foreign):
@@ -190,6 +196,8 @@ func classify(err error) (code int, hint string) {
 		return exitIntegrity, "platelayer image verify --repair unpacks damaged layers again, and takes damaged blobs away to be pulled or loaded anew"
 	case errors.As(err, &corrupt), errors.As(err, &lostBlob):
 		return exitIntegrity, "platelayer image verify --repair takes damaged blobs away; pull or load the image again then"
+	case errors.As(err, &machine):
+		return exitFailed, "its keeper has ended, and one from here would lead elsewhere: run the command there, or take it down"
 	case errors.As(err, &lost):
 		return exitFailed, "its last words are in keeper.log among the topology's logs; the next command starts another keeper"
 	case errors.As(err, &other) && other.Theirs > other.Ours:
@@ -198,8 +206,8 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "platelayer up replaces the keeper and leaves its stations alone"
 	case errors.As(err, &down):
 		return exitFailed, "bring it up with: platelayer up -n " + down.Name + " FILE"
-	case errors.As(err, &elsewhere):
-		return exitFailed, "bring a copy up under another name with -n"
+	case errors.As(err, &elsewhere), errors.As(err, &taken):
+		return exitUnsupported, "bring a copy up under another name with -n"
 	case errors.As(err, &newer):
 		return exitFailed, "use that platelayer, or remove the topology with what its stations wrote: platelayer down " + newer.Name
 	case errors.As(err, &unreadable) && filepath.Base(unreadable.Path) == "state.json":
@@ -211,6 +219,8 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "wait for it to finish, or interrupt it, and try again"
 	case errors.As(err, &authority):
 		return exitFailed, "give a station tls: true and bring the topology up: it is made then"
+	case errors.As(err, &damaged):
+		return exitFailed, fmt.Sprintf("restore it, or have a new one made by the next up: platelayer down %s --volumes removes it, and named volumes", damaged.Name)
 	case errors.As(err, &unknown):
 		return exitFailed, "platelayer ls lists the topologies"
 	}

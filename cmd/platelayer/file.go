@@ -130,10 +130,12 @@ out without --secrets; one of the environment's is printed by the variable's nam
 	return c
 }
 
-// planned is what `plan --json` prints: the plan, and what up would change of
-// a running topology, null where none runs.
+// planned is what `plan --json` prints: the plan, the machine's way to the
+// stations, null for none, and what up would change of a running topology, null
+// where none runs.
 type planned struct {
 	*netplan.Plan
+	Uplink  *netplan.Uplink          `json:"uplink"`
 	Changes []lifecycle.Change       `json:"changes"`
 	Images  []lifecycle.PlannedImage `json:"images,omitempty"`
 }
@@ -178,6 +180,10 @@ Only root can see what runs.`,
 			if err != nil {
 				return err
 			}
+			uplink, without, err := lifecycle.PlanUplink(t)
+			if err != nil {
+				return err
+			}
 			var changes []lifecycle.Change
 			up := false
 			if os.Geteuid() == 0 { // nobody else may see what runs
@@ -194,7 +200,7 @@ Only root can see what runs.`,
 				if up && changes == nil {
 					changes = []lifecycle.Change{}
 				}
-				return a.printJSON(planned{plan, changes, images})
+				return a.printJSON(planned{plan, uplink, changes, images})
 			case up && !all && len(changes) == 0:
 				fmt.Fprintf(a.stdout, "%s: up already, nothing would change\n", t.Name)
 				return nil
@@ -202,7 +208,14 @@ Only root can see what runs.`,
 				lifecycle.WriteChanges(a.stdout, changes)
 				return nil
 			}
-			_, err = a.stdout.WriteString(plan.Text() + imagesText(images))
+			text := plan.Text()
+			if uplink != nil {
+				text += uplink.Text(t.Name)
+			}
+			if len(without) > 0 {
+				text += "\n# " + strings.Join(without, "\n# ") + "\n"
+			}
+			_, err = a.stdout.WriteString(text + imagesText(images))
 			return err
 		},
 	})

@@ -3,12 +3,13 @@ package main
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"platelayer/graph"
 	"platelayer/lifecycle"
+	"platelayer/netplan"
+	"platelayer/topology"
 )
 
 func (a *app) graphCommand() *cobra.Command {
@@ -21,8 +22,12 @@ func (a *app) graphCommand() *cobra.Command {
 		Use:   "graph [FILE|NAME]",
 		Short: "Draw the network, for a wiki",
 		Long: `Draw the network, for a wiki: clusters with their switches, the backbone,
-gateways, links, addresses; of a topology that is named, and not its file, the
-state of its stations too.`,
+gateways, links, addresses, published ports, and what leads to the machine and
+outside; of a topology that is named, and not its file, the state of its stations
+too, and the ports that they got.`,
+		Example: `  platelayer graph -o network.svg
+  platelayer graph --dark shop > shop.svg
+  platelayer graph --format dot | dot -Tpng > network.png`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, name, err := a.described(args)
@@ -33,7 +38,12 @@ state of its stations too.`,
 				if o.States, err = a.states(name); err != nil {
 					return err
 				}
+				if t, err = a.published(t, name); err != nil {
+					return err
+				}
 			}
+			uplink, _ := netplan.BuildUplink(t, nil)
+			o.Routed = uplink.Routes
 			text := ""
 			switch format {
 			case "svg":
@@ -61,6 +71,24 @@ state of its stations too.`,
 	return c
 }
 
+// published has the ports that a running topology really has in the place of
+// those of the file: free ones are chosen by up.
+func (a *app) published(t *topology.Topology, name string) (*topology.Topology, error) {
+	ports, err := lifecycle.Ports(a.layout(), name)
+	if err != nil || len(ports) == 0 {
+		return t, err
+	}
+	for _, s := range t.Stations() {
+		s.Ports = nil
+		for _, p := range ports {
+			if p.Station == s.ID() {
+				s.Ports = append(s.Ports, topology.Port{Target: p.Target, Protocol: p.Protocol, HostIP: p.HostIP, Published: p.Port})
+			}
+		}
+	}
+	return t, nil
+}
+
 // states are those of a topology's stations, in a word.
 func (a *app) states(name string) (map[string]graph.State, error) {
 	list, err := lifecycle.Ps(a.layout(), name)
@@ -79,17 +107,18 @@ func (a *app) states(name string) (map[string]graph.State, error) {
 }
 
 func toneOf(s lifecycle.Station) graph.Tone {
+	health := "healthy"
+	if s.Health != nil {
+		health = *s.Health
+	}
 	switch {
-	case s.State == lifecycle.Running && s.Health != nil && *s.Health != "healthy":
-		if strings.HasPrefix(*s.Health, "un") {
-			return graph.Bad
-		}
-		return graph.Busy
-	case s.State == lifecycle.Running:
+	case s.State == lifecycle.Running && health == "healthy":
 		return graph.Good
+	case s.State == lifecycle.Running && health == "unhealthy", s.State == lifecycle.Refused:
+		return graph.Bad
 	case s.State == lifecycle.Exited && s.ExitCode != nil && *s.ExitCode == 0, s.State == lifecycle.Stopped, s.State == lifecycle.Created:
 		return graph.Idle
-	case s.State == lifecycle.Exited, s.State == lifecycle.Refused:
+	case s.State == lifecycle.Exited:
 		return graph.Bad
 	}
 	return graph.Busy

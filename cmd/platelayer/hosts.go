@@ -3,11 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"platelayer/lifecycle"
 )
+
+// windowsNames is how many names of a line Windows reads.
+const windowsNames = 9
 
 func (a *app) hostsCommand() *cobra.Command {
 	var windows bool
@@ -36,13 +41,15 @@ in WSL. It reaches the addresses where it has a route to them.`,
 			if a.json {
 				return a.printJSON(lines)
 			}
-			end := "\n"
+			end, most := "\n", math.MaxInt
 			if windows {
-				end = "\r\n"
+				end, most = "\r\n", windowsNames
 				fmt.Fprintf(a.stdout, "# for C:\\Windows\\System32\\drivers\\etc\\hosts%s", end)
 			}
 			for _, l := range lines {
-				fmt.Fprintf(a.stdout, "%s%s", l, end)
+				for names := range slices.Chunk(l.Names, most) {
+					fmt.Fprintf(a.stdout, "%s%s", lifecycle.HostLine{Address: l.Address, Names: names}, end)
+				}
 			}
 			return nil
 		},

@@ -24,9 +24,12 @@ func TestLayers(t *testing.T) {
 		"platelayer/graph":             {"platelayer/topology"},
 		"platelayer/authority":         {"platelayer/topology"},
 		"platelayer/policy":            {"platelayer/topology"},
+		"platelayer/resolved":          {},
 		"platelayer/backbone":          {"platelayer/topology", "platelayer/netplan"},
 		"platelayer/lifecycle": {"platelayer/topology", "platelayer/netplan", "platelayer/netplan/kernel", "platelayer/containers",
-			"platelayer/containers/native", "platelayer/containers/image", "platelayer/integrity", "platelayer/backbone", "platelayer/authority", "platelayer/policy"},
+			"platelayer/containers/native", "platelayer/containers/image", "platelayer/integrity", "platelayer/backbone", "platelayer/authority",
+			"platelayer/resolved", "platelayer/policy"},
+		"platelayer/ci/bench/pingpong": {},
 		"platelayer/cmd/platelayer": {"platelayer/topology", "platelayer/netplan", "platelayer/containers", "platelayer/containers/image",
 			"platelayer/integrity", "platelayer/backbone", "platelayer/graph", "platelayer/lifecycle", "platelayer/policy"},
 	}

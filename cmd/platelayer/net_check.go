@@ -22,6 +22,8 @@ stations of a running topology, from inside their network namespaces. Kernels as
 and answer, no program of a station takes part. Where an answer is another than
 the plan says, the pair is printed and the exit code is 1: a filter on a station,
 a changed route, an interface that is down.`,
+		Example: `  platelayer net check
+  platelayer net check --sample 0 --json shop`,
 		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if sample < 0 {

@@ -16,24 +16,21 @@ import (
 func (a *app) netDNSCommand() *cobra.Command {
 	count := 0
 	c := a.jsonFlag(&cobra.Command{
-		Use:   "dns [TOPOLOGY]",
-		Short: "Print DNS questions as stations ask them: who, what, the answer and where it is from",
+		Use:   "dns [FILE|NAME]",
+		Short: "Print DNS questions as stations ask them, and what they are answered",
 		Long: `Print each DNS question that the backbone answers from now on, until you press
 Ctrl-C or the topology is down: when, which station asked for what, the answer, and
 where it is from: own (the topology's names), cache or upstream. Nothing is noted
-while nobody looks.
-
-The topology is the one named, that of -n, of the file in this folder or of -f, or
-the only one that is up.`,
-		Args: cobra.MaximumNArgs(1),
+while nobody looks.`,
+		Example: `  platelayer net dns
+  platelayer net dns --count 1 --json shop`,
+		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			name := strings.Join(args, "")
-			if name == "" {
-				var err error
-				if name, _, err = a.stationsOf(nil); err != nil {
-					return err
-				}
+			name, err := a.target(args)
+			if err != nil {
+				return err
 			}
+			a.tend(name)
 			encoder, n := json.NewEncoder(tameJSON{a.stdout}), 0
 			ctx, stop := context.WithCancel(c.Context())
 			defer stop()

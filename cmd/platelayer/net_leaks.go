@@ -17,15 +17,20 @@ import (
 func (a *app) netLeaksCommand() *cobra.Command {
 	var follow bool
 	c := a.jsonFlag(&cobra.Command{
-		Use:   "leaks [TOPOLOGY]",
+		Use:   "leaks [FILE|NAME]",
 		Short: "List what stations tried to reach outside of the topology",
 		Long: `List what stations tried to reach outside of the topology since it came up: the
-address, the name that DNS has called it, how often, when first and last, and
-what became of it. allowed: it was connected, or for udp sent. refused: egress
-does not allow it, and nothing left the machine. failed: outside, or the
-machine could not. A line of protocol dns is a name that was asked for and not
-passed on.`,
-		Args: cobra.MaximumNArgs(1),
+address, the name that DNS has called it, how often, when first and last, the
+program of the first try, where it could be found, and what became of it:
+
+  allowed   it was connected; of udp and icmp (ping): sent
+  refused   egress does not allow it, and nothing left the machine
+  failed    outside did not take it, or the machine could not
+
+A line of protocol dns is a name that was asked for.`,
+		Example: `  platelayer net leaks
+  platelayer net leaks --follow --json shop`,
+		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			name, err := a.target(args)
 			if err != nil {
@@ -52,7 +57,7 @@ passed on.`,
 				return a.printJSON(all)
 			}
 			w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "FIRST\tLAST\tSTATION\tPROTOCOL\tDESTINATION\tNAME\tTIMES\tOUTCOME")
+			fmt.Fprintln(w, "FIRST\tLAST\tSTATION\tPROTOCOL\tDESTINATION\tNAME\tTIMES\tOUTCOME\tPROCESS")
 			for _, l := range all {
 				fmt.Fprintln(w, leakLine(l, "\t"))
 			}
@@ -80,7 +85,7 @@ func leakLine(l lifecycle.Leak, gap string) string {
 	}
 	moment := func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 	line := moment(l.First) + gap + moment(l.Last)
-	for _, word := range []string{l.Station, l.Protocol, to, cmp.Or(l.Name, "-"), fmt.Sprint(l.Count), outcome} {
+	for _, word := range []string{l.Station, l.Protocol, to, cmp.Or(l.Name, "-"), fmt.Sprint(l.Count), outcome, cmp.Or(l.Process, "-")} {
 		line += gap + topology.OneLine(word)
 	}
 	return line

@@ -19,7 +19,14 @@ type wayBetween struct {
 	To      string     `json:"to"` // a station, or an address that is none's
 	Address netip.Addr `json:"address"`
 	OK      bool       `json:"ok"`
+	Egress  string     `json:"egress,omitempty"` // where the address is outside: what holds for the station
 	netplan.Reach
+}
+
+// whoMeetsWhom is what `net --json` prints.
+type whoMeetsWhom struct {
+	*netplan.Matrix
+	Outside []wayOutside `json:"outside"`
 }
 
 func (a *app) reachCommand() *cobra.Command {
@@ -33,7 +40,11 @@ stations, such as filters, is not in the plan: net check asks with real packets.
 
 Columns are where addresses are: on a cluster's switch, on links, on loopbacks.
 A number like 3/4 is how many of all pairs of a station and an address are
-connected; - is none to ask.`,
+connected; - is none to ask. EGRESS is what a cluster's stations, or one that
+differs from them, may reach outside of the topology.`,
+		Example: `  platelayer net
+  platelayer net www1 db
+  platelayer net -f edited.yaml www1 198.51.100.7`,
 		Args: atMost(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			file := args
@@ -52,12 +63,14 @@ connected; - is none to ask.`,
 			if len(args) == 2 {
 				return a.printWays(t, network, args[0], args[1])
 			}
-			m := network.Matrix()
+			m := whoMeetsWhom{network.Matrix(), waysOutside(t, network)}
 			if a.json {
 				return a.printJSON(m)
 			}
-			_, err = a.stdout.WriteString(m.Text())
-			return err
+			if _, err := a.stdout.WriteString(m.Text()); err != nil {
+				return err
+			}
+			return a.printOutside(m.Outside)
 		},
 	})
 }
@@ -71,7 +84,11 @@ func (a *app) printWays(t *topology.Topology, network *netplan.Network, from, to
 	netns := t.ContainerName(s)
 	if address, err := netip.ParseAddr(to); err == nil {
 		r := network.Reach(netns, address)
-		ways = append(ways, wayBetween{s.ID(), address.String(), address, r.OK(), r})
+		way := wayBetween{From: s.ID(), To: address.String(), Address: address, OK: r.OK(), Reach: r}
+		if r.Leaves() {
+			way.Egress = t.EgressOf(t.Cluster(s.Cluster), s)
+		}
+		ways = append(ways, way)
 	} else {
 		other, err := t.Lookup(to)
 		if err != nil {
@@ -80,7 +97,7 @@ func (a *app) printWays(t *topology.Topology, network *netplan.Network, from, to
 		for _, p := range network.Probes() {
 			if p.NetNS == netns && p.Target.NetNS == t.ContainerName(other) {
 				r := network.Reach(netns, p.Target.Address)
-				ways = append(ways, wayBetween{s.ID(), other.ID(), p.Target.Address, r.OK(), r})
+				ways = append(ways, wayBetween{From: s.ID(), To: other.ID(), Address: p.Target.Address, OK: r.OK(), Reach: r})
 			}
 		}
 		if len(ways) == 0 && !a.json {
@@ -96,6 +113,9 @@ func (a *app) printWays(t *topology.Topology, network *netplan.Network, from, to
 		}
 		if _, err := a.stdout.WriteString(w.Text()); err != nil {
 			return err
+		}
+		if w.Egress != "" {
+			fmt.Fprintln(a.stdout, egressOf(s, w.Egress, w.Address))
 		}
 	}
 	return nil

@@ -19,6 +19,9 @@ func (a *app) portCommand() *cobra.Command {
 		Short: "Show the machine's ports that lead to stations",
 		Long: `Show the machine's ports that lead to stations: those of all, those of one, or
 the one that leads to one port.` + stationHelp,
+		Example: `  platelayer port
+  platelayer port www1 80
+  platelayer port dns 53/udp`,
 		Args: atMost(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name, which, err := a.stationsOf(args[:min(len(args), 1)])

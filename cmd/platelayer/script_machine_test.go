@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -19,7 +21,8 @@ import (
 // machineCommand: `machine` makes two namespaces of the test's own: $MACHINE
 // stands for the machine, $OUTSIDE for what is outside, which has
 // 198.51.100.7 and 2001:db8:9::7 (HTTP on port 80, where /slow waits for /go, and echo of UDP on port 7) and
-// answers DNS on 198.51.100.53. It knows registry.example.
+// answers DNS on 198.51.100.53. It knows registry.example and *.cdn.example, both there, and says that
+// machine.example and metadata.example are the machine's own.
 func machineCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: machine")
@@ -101,8 +104,17 @@ func machineCommand(ts *testscript.TestScript, neg bool, args []string) {
 func answerOutside(w dns.ResponseWriter, q *dns.Msg) {
 	r := new(dns.Msg)
 	r.SetReply(q)
-	if name := q.Question[0].Name; strings.EqualFold(name, "registry.example.") && q.Question[0].Qtype == dns.TypeA {
-		r.Answer = append(r.Answer, &dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.IPv4(198, 51, 100, 7)})
+	name, address := q.Question[0].Name, net.IP(nil)
+	switch lower := strings.ToLower(name); {
+	case lower == "registry.example." || strings.HasSuffix(lower, ".cdn.example."):
+		address = net.IPv4(198, 51, 100, 7)
+	case lower == "machine.example.":
+		address = net.IPv4(198, 51, 100, 1)
+	case lower == "metadata.example.":
+		address = net.IPv4(169, 254, 169, 254)
+	}
+	if address != nil && q.Question[0].Qtype == dns.TypeA {
+		r.Answer = append(r.Answer, &dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: address})
 	}
 	_ = w.WriteMsg(r)
 }
@@ -154,5 +166,37 @@ func sendCommand(ts *testscript.TestScript, neg bool, args []string) {
 	})
 	if (err == nil) == neg || !neg && got != args[3] {
 		ts.Fatalf("got %q, %v", got, err)
+	}
+}
+
+// spoofCommand: `spoof NETNS NETWORK FROM ADDRESS` sends a datagram, or the first
+// packet of a connection, under an address that is not the namespace's.
+func spoofCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: spoof netns network from address")
+	}
+	err := inNamespace("/run/netns/"+args[0], func() error {
+		d := net.Dialer{Timeout: awaitAtMost / 20, Control: func(_, _ string, raw syscall.RawConn) error {
+			var err error
+			cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1) })
+			return errors.Join(cerr, err)
+		}}
+		from := netip.AddrPortFrom(netip.MustParseAddr(args[2]), 0)
+		if d.LocalAddr = net.UDPAddrFromAddrPort(from); args[1] == "tcp" {
+			d.LocalAddr = net.TCPAddrFromAddrPort(from)
+		}
+		c, err := d.Dial(args[1], args[3])
+		if err != nil && args[1] == "tcp" {
+			return nil // nobody can answer
+		}
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write([]byte("spoof"))
+		return err
+	})
+	if err != nil {
+		ts.Fatalf("%v", err)
 	}
 }

@@ -23,24 +23,29 @@ func TestScripts(t *testing.T) {
 	runScripts(t, "testdata/script")
 }
 
-func runScripts(t *testing.T, dir string) {
+// runScripts runs the scripts of a folder, with variables "NAME=value" in their
+// environment.
+func runScripts(t *testing.T, dir string, variables ...string) {
 	bin := filepath.Dir(build(t))
 	repo, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
+	captured := newCaptures()
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
 		Condition:           condition,
 		Setup: func(e *testscript.Env) error {
-			name := fmt.Sprintf("t%d-%s", os.Getpid(), strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"))
+			// None begins with another: what is left is found by how names begin.
+			name := fmt.Sprintf("%s-t%d", strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"), os.Getpid())
 			root := filepath.Join(e.WorkDir, ".state")
 			e.Setenv("PATH", bin+":/usr/sbin:/usr/bin:/sbin:/bin")
 			e.Setenv("PLATELAYER_ROOT", root)
 			e.Setenv("NAME", name)
 			e.Setenv("REPO", repo)
 			e.Values[registryKey{}] = new(*scriptRegistry)
+			e.Vars = append(e.Vars, variables...)
 			// Whatever a failing script left is taken down.
 			e.Defer(func() { downAll(t, filepath.Join(bin, "platelayer"), root) })
 			return nil
@@ -61,7 +66,12 @@ func runScripts(t *testing.T, dir string) {
 			"publish":    publishCommand,
 			"unpacked":   unpackedCommand,
 			"engine":     engineCommand,
+			"firewall":   firewallCommand,
+			"asplanned":  asPlannedCommand,
+			"capture":    captured.start,
+			"captured":   captured.stop,
 			"send":       sendCommand,
+			"spoof":      spoofCommand,
 			"clean": func(ts *testscript.TestScript, neg bool, _ []string) {
 				if left := leftOf(t, ts.Getenv("NAME"), ts.Getenv("PLATELAYER_ROOT")); (left == "") == neg {
 					ts.Fatalf("left on the machine: %s", left)
@@ -71,9 +81,15 @@ func runScripts(t *testing.T, dir string) {
 	})
 }
 
-// condition tells `vlans`: the kernel has them on bridges and on interfaces.
+// condition tells `vlans`: the kernel has them on bridges and on interfaces, and
+// `br_netfilter`: it lets firewalls see what crosses bridges.
 func condition(name string) (bool, error) {
-	if name != "vlans" {
+	switch name {
+	case "br_netfilter":
+		_, err := os.Stat("/proc/sys/net/bridge")
+		return err == nil, nil
+	case "vlans":
+	default:
 		return false, fmt.Errorf("there is no condition %s", name)
 	}
 	err := exec.Command("unshare", "-n", "sh", "-c", "ip link add br type bridge vlan_filtering 1 && ip link add link br name v type vlan id 2").Run()

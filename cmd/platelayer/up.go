@@ -63,7 +63,7 @@ Stations that have stopped are started.`,
 	flags.BoolVar(&f.options.Recreate, "recreate", false, "start stations anew, without what they wrote: all, or those of --only")
 	flags.DurationVar(&f.options.Timeout, "timeout", 0, "give up when not all stations are ready after this time, like 2m")
 	flags.BoolVar(&atBoot, "at-boot", false, "have up --marked bring it up again, at the machine's start (docs/platelayer.service)")
-	flags.BoolVar(&f.options.Hosts, "hosts", false, "put the stations' names into the machine's hosts file, until down")
+	flags.BoolVar(&f.options.Hosts, "hosts", false, "put the stations' names into the machine's hosts file, and tell systemd-resolved where it runs, until down")
 	flags.StringVar(&f.options.Images.Pull, "pull", "", "when to ask the registries for images: always, missing or never, instead of the stations' pull_policy")
 	flags.BoolVar(&f.marked, "marked", false, "bring up what is marked with --at-boot and not up")
 	flags.StringToIntVar(&a.scale, "scale", nil, "run this many of a station, STATION=N")

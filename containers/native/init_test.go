@@ -188,7 +188,7 @@ func TestNewborn(t *testing.T) {
 	must(t, err)
 	must(t, slave.Close())
 	b := make([]byte, 100)
-	n, _ := master.Read(b)
+	n, _ := io.ReadAtLeast(master, b, len("fine\r\n"))
 	exit, err := e.Wait()
 	must(t, err)
 	if string(b[:n]) != "fine\r\n" || exit.Code != 7 {

@@ -1,9 +1,12 @@
 package native
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"platelayer/containers"
 )
 
 // option is a file system's mount option; an empty value makes it a flag.
@@ -15,6 +18,9 @@ type option struct{ key, value string }
 func newMount(fstype string, attr int, options ...option) (int, error) {
 	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {
+		if errors.Is(err, unix.ENODEV) {
+			return -1, &containers.Unsupported{Feature: "the file system " + fstype, Err: err}
+		}
 		return -1, fmt.Errorf("cannot open the file system %s: %w", fstype, err)
 	}
 	defer closeFD(fs)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -57,7 +59,7 @@ func finishLinked(ctx context.Context, p *netplan.Plan, o Options, nodes []netpl
 	if len(names) == 0 {
 		return nil
 	}
-	return Converge(ctx, p, o, names)
+	return Converge(ctx, nil, p, o, names)
 }
 
 // wiring is one Apply.
@@ -212,13 +214,18 @@ func configure(n *netplan.Node) error {
 		return err
 	}
 	defer s.close()
+	if len(n.Apart) > 0 || n.Divert != nil {
+		if n, _, err = settleFilter(n); err != nil {
+			return err
+		}
+	}
 	var b, rules batch
 	b.up(loopback, "lo", n.NetNS)
 	index := map[string]int32{"lo": loopback}
 	for j, f := range n.Interfaces {
 		index[f.Name] = int32(firstInside + j)
 		b.up(index[f.Name], f.Name, n.NetNS)
-		for _, a := range f.Addresses {
+		for _, a := range additions(f.Addresses) {
 			b.addAddress(a, f.NoPrefixRoute, index[f.Name], f.Name, n.NetNS)
 		}
 	}
@@ -237,11 +244,22 @@ func configure(n *netplan.Node) error {
 	for _, r := range n.Rules {
 		rules.addRule(r, n.NetNS)
 	}
-	if err := unsupported("policy routing", s.send(&rules)); err != nil || len(n.Apart) == 0 && n.Divert == nil {
-		return err
+	return unsupported("policy routing", s.send(&rules))
+}
+
+// additions are addresses in the order in which they are to be added for the
+// first to be the source of what the kernel sends: of IPv6 ones it prefers the
+// newest (ipv6_link_dev_addr in net/ipv6/addrconf.c).
+func additions(addresses []netip.Prefix) []netip.Prefix {
+	var four, six []netip.Prefix
+	for _, a := range addresses {
+		if a.Addr().Is4() {
+			four = append(four, a)
+		} else {
+			six = slices.Insert(six, 0, a)
+		}
 	}
-	_, err = settleFilter(n)
-	return err
+	return append(four, six...)
 }
 
 // unsupported marks an error that means that the kernel lacks the feature.

@@ -103,7 +103,7 @@ func BenchmarkChange(b *testing.B) {
 						names = append(names, c.NetNS)
 					}
 				}
-				err := errors.Join(Extend(context.Background(), next, o), Converge(context.Background(), next, o, names), Prune(next, o))
+				err := errors.Join(Extend(context.Background(), next, o), Converge(context.Background(), old, next, o, names), Prune(next, o))
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -111,7 +111,7 @@ func BenchmarkChange(b *testing.B) {
 			}
 			b.ReportMetric(float64(cpu(b)-at)/float64(b.N)/float64(time.Millisecond), "cpu-ms/op")
 			if now != old {
-				if err := errors.Join(Extend(context.Background(), old, o), Converge(context.Background(), old, o, old.NetNSNames()), Prune(old, o)); err != nil {
+				if err := errors.Join(Extend(context.Background(), old, o), Converge(context.Background(), next, old, o, old.NetNSNames()), Prune(old, o)); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -38,9 +38,12 @@ func (l *lab) changeTo(p *netplan.Plan) {
 			names = append(names, c.NetNS)
 		}
 	}
+	was := l.plan
 	l.plan = p
 	l.extend()
-	l.converge(names...)
+	if err := Converge(context.Background(), was, p, l.options, names); err != nil {
+		l.Fatal(err)
+	}
 	if err := Prune(p, l.options); err != nil {
 		l.Fatal(err)
 	}
@@ -56,7 +59,11 @@ func (l *lab) extend() {
 // converge returns how much was sent.
 func (l *lab) converge(netns ...string) int {
 	l.Helper()
-	sent, err := converge(context.Background(), l.plan, l.options, netns)
+	all, err := converge(context.Background(), nil, l.plan, l.options, netns)
+	sent := 0
+	for _, n := range all {
+		sent += n
+	}
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -116,6 +123,15 @@ func (l *lab) shown() map[string][]string {
 		// The kernel takes an address of its own up a moment after the interface.
 		for deadline := time.Now().Add(5 * time.Second); strings.Contains(ip(name, "addr show\n"), " tentative") && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
+		}
+		// The first IPv6 address of a subnet is the source of what the kernel sends.
+		first := map[string]bool{}
+		for line := range strings.Lines(ip(name, "addr show scope global\n", "-6")) {
+			words := strings.Fields(line)
+			if subnet := words[1] + " " + netip.MustParsePrefix(words[3]).Masked().String(); !first[subnet] {
+				first[subnet] = true
+				all[node] = append(all[node], "first of "+subnet+": "+words[3])
+			}
 		}
 		out := ip(name, "link show\naddr show\nroute show table all\nrule show\n") + ip(name, "rule show\n", "-6")
 		for line := range strings.Lines(out) {
@@ -202,7 +218,15 @@ func (l *lab) onMachine() []string {
 func (l *lab) wantFresh(top func(name string) *topology.Topology) {
 	l.Helper()
 	other := l.fresh(top)
-	if diff := cmp.Diff(other.shown(), l.shown()); diff != "" {
+	// A carrier's coming is noticed by a work queue of the kernel's (linkwatch),
+	// at most once a second.
+	diff := ""
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if diff = cmp.Diff(other.shown(), l.shown()); diff == "" || time.Now().After(end) {
+			break
+		}
+	}
+	if diff != "" {
 		l.Errorf("applied from nothing (-) and changed (+) differ:\n%s", diff)
 	}
 	if names := l.names(); !slices.Equal(names, other.names()) {
@@ -238,11 +262,17 @@ func edits() map[string]func(t *topology.Topology) {
 				Subnets: prefixes("10.40.0.0/24"), BackboneAddresses: addrs("10.40.0.1"),
 				Stations: []topology.Station{{Name: "n", Cluster: "new", Addresses: addrs("10.40.0.11")}}})
 		},
-		"station less":    func(t *topology.Topology) { t.Clusters[1].Stations = t.Clusters[1].Stations[1:] },
-		"cluster less":    func(t *topology.Topology) { t.Clusters = t.Clusters[:2]; strip(t, "plain") },
-		"address":         func(t *topology.Topology) { t.Clusters[2].Stations[0].Addresses = addrs("10.30.0.77") },
-		"address more":    func(t *topology.Topology) { t.Clusters[2].Stations[0].Addresses = addrs("10.30.0.11", "10.30.0.77") },
-		"address before":  func(t *topology.Topology) { t.Clusters[2].Stations[0].Addresses = addrs("10.30.0.77", "10.30.0.11") },
+		"station less":   func(t *topology.Topology) { t.Clusters[1].Stations = t.Clusters[1].Stations[1:] },
+		"cluster less":   func(t *topology.Topology) { t.Clusters = t.Clusters[:2]; strip(t, "plain") },
+		"address":        func(t *topology.Topology) { t.Clusters[2].Stations[0].Addresses = addrs("10.30.0.77") },
+		"address more":   func(t *topology.Topology) { t.Clusters[2].Stations[0].Addresses = addrs("10.30.0.11", "10.30.0.77") },
+		"address before": func(t *topology.Topology) { t.Clusters[2].Stations[0].Addresses = addrs("10.30.0.77", "10.30.0.11") },
+		"IPv6 address more": func(t *topology.Topology) {
+			t.Clusters[1].Stations[0].Addresses = append(addrs("fd00:20::7"), t.Clusters[1].Stations[0].Addresses...)
+		},
+		"IPv6 address behind": func(t *topology.Topology) {
+			t.Clusters[1].Stations[0].Addresses = append(t.Clusters[1].Stations[0].Addresses, addrs("fd00:20::7", "fd00:20::8")...)
+		},
 		"addresses moved": func(t *topology.Topology) { swap(&t.Clusters[1].Stations[0], &t.Clusters[1].Stations[1]) },
 		"route": func(t *topology.Topology) {
 			t.Clusters[2].Stations[0].Routes = []topology.Route{{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("10.30.0.99")}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -18,19 +19,29 @@ import (
 // notice nothing but the changes in those. Bridges must exist (Extend), except
 // where the fabric itself is named. What is not of the plan's kind stays:
 // other interfaces, routes of other protocols than static, rules outside the
-// plan's own range, addresses of other origin (IFA_PROTO) or limited life.
-func Converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) error {
-	_, err := converge(ctx, p, o, netns)
+// plan's own range, addresses of other origin (IFA_PROTO).
+// was is the plan before, nil where nobody knows: earlier programs did not mark
+// their addresses.
+func Converge(ctx context.Context, was, p *netplan.Plan, o Options, netns []string) error {
+	_, err := converge(ctx, was, p, o, netns)
 	return err
 }
 
-// converge also returns how many requests it sent and settings it wrote.
-func converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) (int, error) {
+// Mend is Converge of all namespaces, and returns those in which something was
+// not as planned, in the order of the plan.
+func Mend(ctx context.Context, p *netplan.Plan, o Options) ([]string, error) {
+	sent, err := converge(ctx, nil, p, o, p.NetNSNames())
+	return slices.DeleteFunc(p.NetNSNames(), func(name string) bool { return sent[name] == 0 }), err
+}
+
+// converge also returns how many requests it sent and settings it wrote, by
+// namespace.
+func converge(ctx context.Context, was, p *netplan.Plan, o Options, netns []string) (map[string]int, error) {
 	listed := map[string]bool{}
 	all := p.NetNSNames()
 	for _, name := range netns {
 		if !slices.Contains(all, name) {
-			return 0, fmt.Errorf("cannot converge %s: the plan has no such namespace", name)
+			return nil, fmt.Errorf("cannot converge %s: the plan has no such namespace", name)
 		}
 		listed[name] = true
 	}
@@ -38,34 +49,42 @@ func converge(ctx context.Context, p *netplan.Plan, o Options, netns []string) (
 	some.Nodes = slices.DeleteFunc(slices.Clone(p.Nodes), func(n netplan.Node) bool { return !listed[n.NetNS] })
 	for _, name := range netns {
 		if _, err := pinned(o, name); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	fabric, err := openPin(o, p.Fabric.NetNS)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer fabric.Close()
 	w := newWiring(&some, o)
 	w.fabric = fabric
 	w.ports = map[string]bool{} // none is made yet
-	c := &convergence{wiring: w, stale: make([][]*link, len(some.Nodes)), news: make([][]string, len(some.Nodes)),
-		inPlace: map[linkEnd]bool{}, links: map[string]bool{}}
-	err = c.run(ctx, listed[p.Fabric.NetNS], &wiring{plan: p, options: o, bridges: w.bridges, fabric: fabric})
+	c := &convergence{wiring: w, was: was, stale: make([][]*link, len(some.Nodes)), news: make([][]string, len(some.Nodes)),
+		sent: map[string]int{}, inPlace: map[linkEnd]bool{}, links: map[string]bool{}, far: map[string]bool{}}
+	if err := c.run(ctx, listed[p.Fabric.NetNS], &wiring{plan: p, options: o, bridges: w.bridges, fabric: fabric}); err != nil || len(c.far) == 0 {
+		return c.sent, err
+	}
+	sent, err := converge(ctx, was, p, o, slices.Collect(maps.Keys(c.far)))
+	for name, n := range sent {
+		c.sent[name] += n
+	}
 	return c.sent, err
 }
 
 // convergence is one Converge.
 type convergence struct {
 	*wiring
+	was    *netplan.Plan // before, or nil
 	ground *ground
 	stale  [][]*link  // ports to delete, by node
 	news   [][]string // interfaces with new addresses, by node
 
-	mu      sync.Mutex // guards the rest and wiring.ports
-	sent    int
+	mu      sync.Mutex       // guards the rest and wiring.ports
+	sent    map[string]int   // by namespace
 	inPlace map[linkEnd]bool // links that are as planned, by the end they are added with
 	links   map[string]bool  // namespaces in which links came up
+	far     map[string]bool  // others, in which a link has a new end
 }
 
 func (c *convergence) run(ctx context.Context, fabric bool, whole *wiring) error {
@@ -76,6 +95,9 @@ func (c *convergence) run(ctx context.Context, fabric bool, whole *wiring) error
 		return err
 	}
 	if stale := slices.Concat(c.stale...); len(stale) > 0 {
+		for i := range c.stale {
+			c.count(c.plan.Nodes[i].NetNS, len(c.stale[i]))
+		}
 		err := c.inFabric(func(s *socket) error { return s.removeLinks(stale) })
 		if err != nil {
 			return err
@@ -83,7 +105,6 @@ func (c *convergence) run(ctx context.Context, fabric bool, whole *wiring) error
 		for _, l := range stale {
 			delete(c.ground.byName, l.name)
 		}
-		c.sent += len(stale)
 	}
 	if err := c.makeLinks(ctx); err != nil {
 		return err
@@ -94,14 +115,14 @@ func (c *convergence) run(ctx context.Context, fabric bool, whole *wiring) error
 	if fabric {
 		err := c.inFabric(func(s *socket) error {
 			sent, err := whole.settleFabric(s)
-			c.sent += sent
+			c.count(c.plan.Fabric.NetNS, sent)
 			return err
 		})
 		if err != nil {
 			return err
 		}
 		sent, err := settleHost(ctx, whole.plan, c.options, c.fabric)
-		c.sent += sent
+		c.count(c.plan.Fabric.NetNS, sent)
 		if err != nil {
 			return err
 		}
@@ -136,7 +157,8 @@ func (c *convergence) prepare(s *socket, fabric bool) error {
 	}
 	c.ground = g
 	if fabric {
-		c.sent, err = c.addBridges(s, g)
+		sent, err := c.addBridges(s, g)
+		c.count(c.plan.Fabric.NetNS, sent)
 		return err
 	}
 	for _, br := range c.plan.Fabric.Bridges {
@@ -224,7 +246,7 @@ func (c *convergence) inspect(i int, fabric *socket) error {
 			c.stale[i] = append(c.stale[i], port)
 		}
 	}
-	c.count(len(foreign.what))
+	c.count(n.NetNS, len(foreign.what))
 	if err := s.send(&foreign); err != nil && !gone(err) {
 		return err
 	}
@@ -245,10 +267,10 @@ func (c *convergence) fits(f *netplan.Interface, inside, port *link) bool {
 	return inside.mac == f.MAC && port.name == f.Peer && port.mac == f.PeerMAC && port.master == c.bridges[f.Bridge]
 }
 
-func (c *convergence) count(sent int) {
+func (c *convergence) count(netns string, sent int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sent += sent
+	c.sent[netns] += sent
 }
 
 // await has the end wait for an interface of a node to carry packets.

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,8 +15,9 @@ import (
 )
 
 // The chain of a Divert: own destinations go on after one look into a set, the
-// rest is for sockets. Sockets of the backbone that carry an outside address
-// come first, so that answers find them whatever listens.
+// rest is for sockets, or refused as for want of a route. Sockets of the backbone
+// that carry an outside address come first, so that answers find them whatever
+// listens.
 const divertChain = "divert"
 
 // ownSets name the sets of own destinations.
@@ -27,6 +29,11 @@ const (
 func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) error {
 	chain := conn.AddChain(&nftables.Chain{Name: divertChain, Table: table, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle})
+	if d.Strangers != nil {
+		if err := addStrangers(conn, table, chain, d.Strangers); err != nil {
+			return err
+		}
+	}
 	four, six := d.ByFamily()
 	for _, f := range []struct {
 		set    nftables.Set
@@ -56,6 +63,17 @@ func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) er
 			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{number}},
 		}
 	}
+	refuse := &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_NO_ROUTE}
+	from := func(op expr.CmpOp) []expr.Any {
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyIIF, Register: unix.NFT_REG_1},
+			&expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(loopback)},
+		}
+	}
+	// What the node sends has no way outside either, but for the gate's packets.
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(from(expr.CmpOpEq),
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(d.Mark)}, refuse)})
 	const syn, ack = 0x02, 0x10 // RFC 9293, section 3.1
 	first := append(protocol(unix.IPPROTO_TCP),
 		&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
@@ -78,10 +96,7 @@ func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) er
 				&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{kind}})
 		}
 		for _, held := range [][]expr.Any{first, echo(unix.IPPROTO_ICMP, 8), echo(unix.IPPROTO_ICMPV6, 128)} { // RFC 792, RFC 4443
-			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat([]expr.Any{
-				&expr.Meta{Key: expr.MetaKeyIIF, Register: unix.NFT_REG_1},
-				&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(loopback)},
-			}, held, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})})
+			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(from(expr.CmpOpNeq), held, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})})
 		}
 	}
 	// Before the sockets: one in TIME_WAIT is not to have a new connection.
@@ -92,17 +107,18 @@ func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) er
 			&expr.Socket{Key: expr.SocketKeyTransparent, Register: unix.NFT_REG_1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{1}},
 		}, accept)})
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, UserData: divertTag(d), Exprs: slices.Concat(only, proxy)})
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(only, proxy)})
 	}
-	return nil
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, UserData: divertTag(d), Exprs: []expr.Any{refuse}})
+	return addOrigins(conn, table, d)
 }
 
 // divertRules is how many addDivert makes, with heldRules more to hold.
-const divertRules, heldRules = 7, 3
+const divertRules, heldRules = 9, 3
 
 // divertTag is what the rules carry as a comment, by which diverts knows them.
 func divertTag(d *netplan.Divert) []byte {
-	text := fmt.Sprintf("port %d mark %d", d.Port, d.Mark)
+	text := fmt.Sprintf("port %d mark %d of %x", d.Port, d.Mark, sha256.Sum256([]byte(d.Text())))
 	return append([]byte{0, byte(len(text) + 1)}, append([]byte(text), 0)...) // NFTNL_UDATA_RULE_COMMENT
 }
 
@@ -135,7 +151,7 @@ func diverts(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) bool
 	if d == nil {
 		return err != nil || len(rules) == 0
 	}
-	want := divertRules
+	want := divertRules + strangersRules(d.Strangers)
 	if d.Hold {
 		want += heldRules
 	}

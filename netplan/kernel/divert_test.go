@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -39,6 +40,27 @@ func TestDivert(t *testing.T) {
 	for _, to := range outside {
 		if connect("app.b", to) == nil {
 			t.Errorf("%s answers with nobody at the divert's port", to)
+		}
+	}
+	// Nor does the node answer what no socket is for, or ARP for it, or reach it.
+	for _, to := range []string{"198.51.100.7", "2001:db8:ffff::7"} {
+		if err := l.try("app.b", func() error { return sendSCTP(netip.MustParseAddr(to)) }); !errors.Is(err, unix.ENETUNREACH) {
+			t.Errorf("SCTP to %s: %v", to, err)
+		}
+		if err := l.try("backbone", func() error {
+			c, err := net.DialTimeout("tcp", net.JoinHostPort(to, "443"), 5*time.Second)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		}); !errors.Is(err, unix.ENETUNREACH) {
+			t.Errorf("the backbone itself to %s: %v", to, err)
+		}
+	}
+	for to, want := range map[string]bool{"198.51.100.7": false, "10.20.0.1": true} {
+		err := l.try("app.b", func() error { return askARP(netip.MustParseAddr("10.20.0.11"), netip.MustParseAddr(to)) })
+		if (err == nil) != want {
+			t.Errorf("ARP for %s: %v", to, err)
 		}
 	}
 	transparent := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
@@ -100,6 +122,64 @@ func TestDivert(t *testing.T) {
 	}
 }
 
+// answerTime is enough for a node beside us.
+var answerTime = unix.Timeval{Sec: 1}
+
+// sendSCTP sends a packet of SCTP, and returns what is said about it.
+func sendSCTP(to netip.Addr) error {
+	family, level, errorsOf := unix.AF_INET, unix.SOL_IP, unix.IP_RECVERR
+	var at unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte(to.AsSlice()[:4])}
+	if to.Is6() {
+		family, level, errorsOf = unix.AF_INET6, unix.SOL_IPV6, unix.IPV6_RECVERR
+		at = &unix.SockaddrInet6{Addr: to.As16()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.SetsockoptInt(fd, level, errorsOf, 1), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &answerTime),
+		unix.Connect(fd, at)); err != nil {
+		return err
+	}
+	if _, err := unix.Write(fd, make([]byte, 16)); err != nil {
+		return err
+	}
+	_, err = unix.Read(fd, make([]byte, 100))
+	return err
+}
+
+// askARP asks for an address on the first interface (RFC 826).
+func askARP(from, to netip.Addr) error {
+	const arp = unix.ETH_P_ARP<<8&0xff00 | unix.ETH_P_ARP>>8
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, arp)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &answerTime); err != nil {
+		return err
+	}
+	dev, err := net.InterfaceByIndex(firstInside)
+	if err != nil {
+		return err
+	}
+	ask := slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 1}, dev.HardwareAddr, from.AsSlice(), make([]byte, 6), to.AsSlice())
+	everybody := &unix.SockaddrLinklayer{Protocol: arp, Ifindex: dev.Index, Halen: 6, Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
+	if err := unix.Sendto(fd, ask, 0, everybody); err != nil {
+		return err
+	}
+	for buf := make([]byte, 100); ; {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if err != nil {
+			return err
+		}
+		if n >= 28 && buf[7] == 2 && slices.Equal(buf[14:18], to.AsSlice()) {
+			return nil
+		}
+	}
+}
+
 func portOf(a net.Addr) string {
 	_, port, _ := net.SplitHostPort(a.String())
 	return port
@@ -119,12 +199,12 @@ func TestIntervals(t *testing.T) {
 				return err
 			}
 			n := &netplan.Node{NetNS: "intervals", Divert: &netplan.Divert{Mark: 1, Port: 5, Own: own[1:2]}}
-			if _, err := settleFilter(n); err != nil {
+			if _, _, err := settleFilter(n); err != nil {
 				return err
 			}
 			n.Divert = d
 			for i, want := range []int{1, 0} {
-				if sent, err := settleFilter(n); err != nil || sent != want {
+				if _, sent, err := settleFilter(n); err != nil || sent != want {
 					t.Errorf("round %d of %v sent %d: %v", i, d, sent, err)
 				}
 			}

@@ -32,7 +32,7 @@ func Extend(ctx context.Context, p *netplan.Plan, o Options) error {
 			names = append(names, p.Nodes[i].NetNS)
 		}
 	}
-	if err := errors.Join(probeVLANs(p), checkHost(p, o)); err != nil {
+	if err := errors.Join(able(p, o), checkHost(p, o)); err != nil {
 		return err
 	}
 	w := newWiring(&extension, o)

@@ -132,7 +132,8 @@ func (b *batch) setBridge(br netplan.Bridge, l *link, netns string) error {
 		b.add(unix.RTM_NEWLINK, 0, func() string { return "set bridge " + br.Name + " in " + netns }, bare(l.index), stp)
 	}
 	filter, filters := len(br.VLANs) > 0, set(nl.IFLA_BR_VLAN_FILTERING)
-	if set(nl.IFLA_BR_FORWARD_DELAY) || set(nl.IFLA_BR_MCAST_SNOOPING) || filter != filters {
+	learns, bounded := l.bridge[unix.IFLA_BR_FDB_MAX_LEARNED]
+	if set(nl.IFLA_BR_FORWARD_DELAY) || set(nl.IFLA_BR_MCAST_SNOOPING) || bounded && number(learns) != netplan.MaxMACs || filter != filters {
 		data = append(data, bridgeInfo(filter, filters))
 	}
 	if len(data) > 1 || !l.up {

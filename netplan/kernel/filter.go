@@ -24,31 +24,33 @@ const (
 )
 
 // settleFilter brings the calling thread's namespace to the filter that the
-// plan says, in one transaction, and tells how many of them it sent.
-func settleFilter(n *netplan.Node) (int, error) {
+// plan says, in one transaction, and tells how many of them it sent. It returns
+// the node as the kernel can have it.
+func settleFilter(n *netplan.Node) (*netplan.Node, int, error) {
 	conn, err := nftables.New()
 	if err != nil {
-		return 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
+		return nil, 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
 	}
 	table, err := conn.ListTableOfFamily(filterTable, nftables.TableFamilyINet)
 	there := table != nil && err == nil
 	if !there && len(n.Apart) == 0 && n.Divert == nil {
-		return 0, nil // a kernel without nftables has no table either
+		return n, 0, nil // a kernel without nftables has no table either
 	}
 	if there && filters(conn, table, n.Apart) && diverts(conn, table, n.Divert) {
-		return 0, nil
+		return n, 0, nil
 	}
 	err = replaceFilter(conn, there, n.Apart, n.Divert)
 	if other := (*Unsupported)(nil); errors.As(err, &other) && n.Divert != nil && n.Divert.Optional {
+		n = n.Undiverted()
 		if !there && len(n.Apart) == 0 {
-			return 0, nil
+			return n, 0, nil
 		}
 		err = replaceFilter(conn, there, n.Apart, nil)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
+		return nil, 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
 	}
-	return 1, nil
+	return n, 1, nil
 }
 
 // replaceFilter puts a table in the place of the one that is there. In one
@@ -68,7 +70,12 @@ func replaceFilter(conn *nftables.Conn, there bool, apart []netplan.Pair, divert
 		}
 	}
 	if divert != nil {
-		feature = "transparent proxying by nftables (CONFIG_NFT_TPROXY, CONFIG_NFT_SOCKET)"
+		feature = "transparent proxying by nftables (CONFIG_NFT_TPROXY, CONFIG_NFT_SOCKET, CONFIG_NFT_REJECT)"
+		if divert.Hold {
+			if err := packetSockets(); err != nil {
+				return err
+			}
+		}
 		if err := addDivert(conn, table, divert); err != nil {
 			return err
 		}
@@ -78,6 +85,15 @@ func replaceFilter(conn *nftables.Conn, there bool, apart []netplan.Pair, divert
 		err = &Unsupported{Feature: feature, Err: err}
 	}
 	return err
+}
+
+// packetSockets tells whether a program can see what Divert.Hold drops.
+func packetSockets() error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return unsupported("packet sockets (CONFIG_PACKET)", err)
+	}
+	return unix.Close(fd)
 }
 
 func addFilter(conn *nftables.Conn, table *nftables.Table, apart []netplan.Pair) error {

@@ -15,14 +15,6 @@ import (
 	"platelayer/netplan"
 )
 
-// LinkTaken says that an interface of the machine has a name that is needed
-// for one of ours.
-type LinkTaken struct{ Name string }
-
-func (e *LinkTaken) Error() string {
-	return fmt.Sprintf("cannot use interface name %s: it exists and is not ours", e.Name)
-}
-
 // Unattachable is an interface of the machine that can't become a port.
 type Unattachable struct{ Name, Why string }
 
@@ -130,7 +122,7 @@ func checkHost(p *netplan.Plan, o Options) error {
 		for _, br := range all {
 			for _, name := range []string{br.Host.Name, br.Host.Wire} {
 				if l := h.byName[name]; l != nil && !l.marked(h.mark) {
-					errs = append(errs, &LinkTaken{name})
+					errs = append(errs, interfaceTaken(name))
 				}
 			}
 			for _, name := range br.Host.Attach {

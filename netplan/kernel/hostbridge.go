@@ -59,7 +59,7 @@ func (h *host) settleBridge(br netplan.Bridge) error {
 	name := br.Host.Name
 	own := netplan.Bridge{Name: name, MAC: br.Host.MAC, MTU: br.MTU}
 	if l := h.byName[name]; l != nil && (!l.marked(h.mark) || l.kind != "bridge") {
-		return &LinkTaken{name}
+		return interfaceTaken(name)
 	}
 	if h.byName[name] == nil {
 		var b batch
@@ -116,7 +116,7 @@ func (h *host) settleWire(ctx context.Context, br netplan.Bridge, nsid int32, ma
 	good := leads && wire.mac == t.WireMAC && port.master == free[1] && port.up && port.mtu == br.MTU && port.mac == t.PortMAC
 	if wire != nil && !good {
 		if !wire.marked(h.mark) && !leads {
-			return &LinkTaken{t.Wire}
+			return interfaceTaken(t.Wire)
 		}
 		var b batch
 		b.add(unix.RTM_DELLINK, 0, func() string { return "delete link " + t.Wire + " of the machine" }, bare(wire.index))

@@ -33,7 +33,7 @@ func TestConvergeSendsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := converge(context.Background(), l.plan, l.options, []string{"nobody"}); err == nil {
+	if _, err := converge(context.Background(), nil, l.plan, l.options, []string{"nobody"}); err == nil {
 		t.Error("converged a namespace that the plan does not have")
 	}
 }
@@ -106,8 +106,6 @@ func TestRepair(t *testing.T) {
 		"eth0's MTU":               {iproute("web.a", "link", "set", "eth0", "mtu", "1000")},
 		"lo down":                  {iproute("web.a", "link", "set", "lo", "down")},
 		"addresses flushed":        {iproute("web.a", "address", "flush", "dev", "eth0")},
-		"stray address":            {iproute("web.a", "address", "add", "203.0.113.99/24", "dev", "eth0"), iproute("web.a", "address", "add", "2001:db8:1::99/64", "dev", "eth0")},
-		"stray primary":            {iproute("web.a", "address", "delete", "203.0.113.11/24", "dev", "eth0"), iproute("web.a", "address", "add", "203.0.113.99/24", "dev", "eth0"), iproute("web.a", "address", "add", "203.0.113.11/24", "dev", "eth0")},
 		"routes flushed":           {iproute("web.a", "route", "flush", "dev", "eth0")},
 		"stray route":              {iproute("web.a", "route", "add", "198.51.100.0/24", "via", "203.0.113.99", "proto", "static")},
 		"stray multipath route":    {iproute("web.a", "route", "add", "198.51.100.0/24", "proto", "static", "nexthop", "via", "203.0.113.99", "nexthop", "via", "203.0.113.98")},
@@ -151,6 +149,9 @@ func TestConvergeKeepsWhatIsNotOurs(t *testing.T) {
 	for _, args := range [][]string{
 		{"link", "add", "dummy0", "type", "bridge"},
 		{"address", "add", "10.99.0.1/32", "dev", "lo"},
+		{"address", "add", "203.0.113.97/32", "dev", "eth0"},
+		{"address", "add", "203.0.113.99/24", "dev", "eth0"},
+		{"address", "add", "2001:db8:1::99/64", "dev", "eth0", "nodad"},
 		{"address", "add", "203.0.113.98/24", "dev", "eth0", "valid_lft", "1000", "preferred_lft", "1000"},
 		{"route", "add", "198.51.100.0/24", "via", "203.0.113.1"},
 		{"route", "add", "198.51.100.0/24", "via", "203.0.113.1", "proto", "bgp", "metric", "20"},
@@ -165,6 +166,22 @@ func TestConvergeKeepsWhatIsNotOurs(t *testing.T) {
 	if sent := l.converge(l.plan.NetNSNames()...); sent != 0 {
 		t.Errorf("%d requests against what is not ours", sent)
 	}
+}
+
+// TestUnmarkedAddressesGo: programs before this one did not mark the plan's
+// addresses, which an edit takes away all the same.
+func TestUnmarkedAddressesGo(t *testing.T) {
+	l := up(t, "unmarked")
+	for _, args := range [][]string{
+		{"address", "delete", "10.30.0.11/24", "dev", "eth0"},
+		{"address", "add", "10.30.0.11/24", "dev", "eth0"},
+	} {
+		if out, err := exec.Command("ip", append([]string{"-n", l.plan.Topology + ".plain.c"}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v: %s", args, err, out)
+		}
+	}
+	l.change(edited("address")(l.plan.Topology))
+	l.wantFresh(edited("address"))
 }
 
 // TestOthersLoseNothing sends a packet each millisecond between stations that

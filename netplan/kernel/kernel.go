@@ -22,14 +22,18 @@ type Options struct {
 	Workers int
 }
 
-// NameTaken says that a namespace's name belongs to somebody else.
-type NameTaken struct {
-	Path string
+// Taken says that a name which is needed on the machine belongs to somebody else.
+type Taken struct {
+	What string // "namespace" or "interface"
+	Name string // a namespace's is a path
 }
 
-func (e *NameTaken) Error() string {
-	return fmt.Sprintf("cannot use namespace name %s: it exists and is not ours", e.Path)
+func (e *Taken) Error() string {
+	return fmt.Sprintf("cannot use %s name %s: it exists and is not ours", e.What, e.Name)
 }
+
+func namespaceTaken(path string) error { return &Taken{"namespace", path} }
+func interfaceTaken(name string) error { return &Taken{"interface", name} }
 
 // Unsupported says that the kernel lacks a feature.
 type Unsupported struct {

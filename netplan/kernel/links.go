@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -139,7 +140,10 @@ func (c *convergence) makeLinks(ctx context.Context) error {
 				return err
 			}
 			c.inPlace[added(n, f)] = true
-			c.count(1)
+			if !slices.ContainsFunc(c.plan.Nodes, func(o netplan.Node) bool { return o.NetNS == f.PeerNetNS }) {
+				c.far[f.PeerNetNS] = true
+			}
+			c.count(n.NetNS, 1)
 		}
 	}
 	return nil

@@ -85,6 +85,50 @@ func TestInlineGatewayAndLink(t *testing.T) {
 	}
 }
 
+// TestLinkWithAnotherEnd changes one end of a link: it is made anew, and both
+// ends get back what they had.
+func TestLinkWithAnotherEnd(t *testing.T) {
+	l := upWith(t, "relinked", linkedSample)
+	for what, edit := range map[string]func(k *topology.Link){
+		"first renamed":  func(k *topology.Link) { k.Ends[0].Name = "wan" },
+		"second renamed": func(k *topology.Link) { k.Ends[1].Name = "wan" },
+		"first's MAC":    func(k *topology.Link) { k.Ends[0].MAC = "02:42:00:00:00:98" },
+		"second's MAC":   func(k *topology.Link) { k.Ends[1].MAC = "02:42:00:00:00:99" },
+		"address": func(k *topology.Link) {
+			k.Ends[0].Addresses, k.Ends[1].Addresses = k.Ends[1].Addresses, k.Ends[0].Addresses
+		},
+		"MTU": func(k *topology.Link) { k.MTU = 9000 },
+	} {
+		t.Run(what, func(t *testing.T) {
+			l.T = t
+			top := func(name string) *topology.Topology {
+				top := linkedSample(name)
+				edit(&top.Links[0])
+				return top
+			}
+			l.change(top(l.plan.Topology))
+			l.wantFresh(top)
+			l.change(linkedSample(l.plan.Topology))
+			l.wantFresh(linkedSample)
+		})
+		l.T = t
+	}
+}
+
+// TestLinkIsMendedFromOneEnd: a program of a station has deleted a link, which
+// takes the other station's end along.
+func TestLinkIsMendedFromOneEnd(t *testing.T) {
+	l := upWith(t, "farend", linkedSample)
+	for _, node := range []string{"office.desk", "dc.srv"} {
+		netns := l.plan.Topology + "." + node
+		if out, err := exec.Command("ip", "-n", netns, "link", "delete", "eth1").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		l.converge(netns)
+		l.wantFresh(linkedSample)
+	}
+}
+
 // TestRepairLinks breaks links and the filter in the ways in which killed runs
 // and the stations' own programs do.
 func TestRepairLinks(t *testing.T) {

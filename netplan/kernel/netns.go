@@ -22,6 +22,9 @@ func enterNewNetNS(name string, sysctls []netplan.Sysctl) (*os.File, error) {
 		if errors.Is(err, unix.EINVAL) {
 			return nil, &Unsupported{Feature: "network namespaces", Err: err}
 		}
+		if errors.Is(err, unix.ENOSPC) { // namespaces(7)
+			return nil, fmt.Errorf("cannot make network namespace %s: as many as user.max_net_namespaces allows are there: %w", name, err)
+		}
 		return nil, fmt.Errorf("cannot make network namespace %s: %w", name, err)
 	}
 	if err := setSysctls(sysctls); err != nil {
@@ -54,7 +57,7 @@ func pin(o Options, name string) error {
 func nameNetNS(path, link string) error {
 	err := os.Symlink(path, link)
 	if errors.Is(err, fs.ErrExist) {
-		return &NameTaken{Path: link}
+		return namespaceTaken(link)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot name network namespace %s: %w", filepath.Base(path), err)

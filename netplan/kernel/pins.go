@@ -54,7 +54,7 @@ func freeNames(o Options, names []string) error {
 			return fmt.Errorf("cannot look at %s: %w", path, err)
 		}
 		if !pointsInto(path, o.PinDir) {
-			return &NameTaken{Path: path}
+			return namespaceTaken(path)
 		}
 		if err := os.Remove(path); err != nil {
 			return fmt.Errorf("cannot remove stale %s: %w", path, err)

@@ -293,27 +293,40 @@ func (o *oracle) backboneRoute(r topology.Route) {
 // reaches tells whether a station gets an answer from an address.
 func (o *oracle) reaches(station string, to netip.Addr) bool {
 	from := o.boxes[station]
-	end, source := o.follow(from, netip.Addr{}, to)
-	if end == nil {
+	end, source, arrived := o.follow(from, netip.Addr{}, to)
+	if !arrived {
 		return false
 	}
-	back, _ := o.follow(end, to, source)
-	return back == from
+	back, _, arrived := o.follow(end, to, source)
+	return arrived && back == from
 }
 
-// follow gives the box that a packet arrives at, or nil.
-func (o *oracle) follow(at *box, src, dst netip.Addr) (*box, netip.Addr) {
+// leaves tells whether what a station sends to an address that nobody has comes
+// to the backbone, and an answer back.
+func (o *oracle) leaves(station string, to netip.Addr) bool {
+	from, backbone := o.boxes[station], o.boxes["backbone"]
+	end, source, arrived := o.follow(from, netip.Addr{}, to)
+	if _, known := backbone.way(source, to); arrived || end != backbone || known {
+		return false
+	}
+	back, _, arrived := o.follow(end, to, source)
+	return arrived && back == from
+}
+
+// follow gives the box where a packet ends, and whether that is the one that it
+// is for.
+func (o *oracle) follow(at *box, src, dst netip.Addr) (*box, netip.Addr, bool) {
 	came := ""
 	for range 64 {
 		if at.has(dst) {
-			return at, src
+			return at, src, true
 		}
 		if came != "" && !at.forwards {
-			return nil, src
+			return at, src, false
 		}
 		way, ok := at.way(src, dst)
 		if !ok || way.nowhere {
-			return nil, src
+			return at, src, false
 		}
 		hop := way.hop
 		if !hop.IsValid() {
@@ -323,7 +336,7 @@ func (o *oracle) follow(at *box, src, dst netip.Addr) (*box, netip.Addr) {
 			src = at.speaksAs(way.wire, hop)
 		}
 		if at.id == "backbone" && o.apart(came, way.wire) {
-			return nil, src
+			return at, src, false
 		}
 		var next *box
 		for _, p := range o.wires[way.wire] {
@@ -332,11 +345,11 @@ func (o *oracle) follow(at *box, src, dst netip.Addr) (*box, netip.Addr) {
 			}
 		}
 		if next == nil || !src.IsValid() {
-			return nil, src
+			return at, src, false
 		}
 		at, came = next, way.wire
 	}
-	return nil, src
+	return at, src, false
 }
 
 func (b *box) has(a netip.Addr) bool {

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -68,6 +69,14 @@ func tryReach(t *testing.T, seed uint64) (reached, pairs int) {
 		what := fmt.Sprintf("measured %v, oracle %v, plan %v", got[i], want[i], r.OK())
 		if bad[what]++; bad[what] <= 3 {
 			t.Errorf("%s to %s\n%s", ids[i], what, r.Text())
+		}
+	}
+	for _, s := range top.Stations() {
+		for _, to := range []string{"198.18.0.1", "3fff::1"} { // nobody's here
+			r := network.Reach(top.ContainerName(s), netip.MustParseAddr(to))
+			if want := o.leaves(s.ID(), r.There.To); r.Leaves() != want {
+				t.Errorf("%s reaches the outside: plan %v, oracle %v\n%s", s.ID(), r.Leaves(), want, r.Text())
+			}
 		}
 	}
 	if len(bad) > 0 {

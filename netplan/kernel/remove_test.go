@@ -139,8 +139,8 @@ func TestForeignNameStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = Remove(o) })
-	var taken *NameTaken
-	if err := Apply(context.Background(), p, o); !errors.As(err, &taken) || taken.Path != foreign {
+	var taken *Taken
+	if err := Apply(context.Background(), p, o); !errors.As(err, &taken) || taken.Name != foreign {
 		t.Errorf("Apply said %v", err)
 	}
 	if err := Remove(o); err != nil {

@@ -50,6 +50,7 @@ func bridgeInfo(filter, filters bool) *nl.RtAttr {
 	data.AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0))
 	data.AddRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(0))
 	data.AddRtAttr(nl.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0))
+	data.AddRtAttr(unix.IFLA_BR_FDB_MAX_LEARNED, nl.Uint32Attr(netplan.MaxMACs)) // older kernels than 6.7 don't look at it
 	switch {
 	case filter:
 		data.AddRtAttr(nl.IFLA_BR_VLAN_FILTERING, nl.Uint8Attr(1))
@@ -129,13 +130,10 @@ func (b *batch) setAddress(a netip.Prefix, flags uint16, noPrefixRoute bool, ind
 		ifa |= unix.IFA_F_NOPREFIXROUTE
 	}
 	raw := a.Addr().AsSlice()
-	data := []nl.NetlinkRequestData{msg, attr(unix.IFA_LOCAL, raw), attr(unix.IFA_ADDRESS, raw), attr(unix.IFA_FLAGS, nl.Uint32Attr(ifa))}
-	if proto := origin(index); proto != 0 {
-		data = append(data, attr(ifaProto, nl.Uint8Attr(uint8(proto))))
-	}
 	b.add(unix.RTM_NEWADDR, flags, func() string {
 		return words(netplan.AddressText(name, a, noPrefixRoute)) + " in " + netns
-	}, data...)
+	}, msg, attr(unix.IFA_LOCAL, raw), attr(unix.IFA_ADDRESS, raw), attr(unix.IFA_FLAGS, nl.Uint32Attr(ifa)),
+		attr(ifaProto, nl.Uint8Attr(ourAddress)))
 }
 
 // addLinkLocal is the address that the kernel gives an interface when IPv6
@@ -189,6 +187,8 @@ func routeType(r netplan.Route) uint8 {
 	switch r.Type {
 	case netplan.RouteLocal:
 		return unix.RTN_LOCAL
+	case netplan.RouteThrow:
+		return unix.RTN_THROW
 	case netplan.RouteBlackhole:
 		return unix.RTN_BLACKHOLE
 	case netplan.RouteUnreachable:

@@ -23,14 +23,20 @@ func (c *convergence) settle(i int, fabric *socket) error {
 	defer s.close()
 	n := &c.plan.Nodes[i]
 	sent, err := keepSysctls(n.Settings())
-	c.count(sent)
+	c.count(n.NetNS, sent)
 	if err != nil {
 		return fmt.Errorf("cannot configure %s: %w", n.NetNS, err)
 	}
 	if err := c.addPorts(n, ns, s, fabric); err != nil {
 		return err
 	}
-	t := &settling{socket: s, node: n, up: map[string]bool{}, news: map[string]bool{}, set: map[string]bool{}}
+	if n.Station == "" {
+		if n, sent, err = settleFilter(n); err != nil {
+			return err
+		}
+		c.count(n.NetNS, sent)
+	}
+	t := &settling{socket: s, node: n, was: c.before(n.NetNS), up: map[string]bool{}, news: map[string]bool{}, set: map[string]bool{}}
 	// Every round but the first sets right what the one before has upset; one
 	// more for each address, for the order of those of a subnet.
 	rounds := 8
@@ -45,14 +51,7 @@ func (c *convergence) settle(i int, fabric *socket) error {
 		if t.sent > before {
 			continue
 		}
-		c.count(t.sent)
-		if n.Station == "" {
-			sent, err := settleFilter(n)
-			if err != nil {
-				return err
-			}
-			c.count(sent)
-		}
+		c.count(n.NetNS, t.sent)
 		for _, f := range n.Interfaces {
 			if t.up[f.Name] {
 				c.await(n, f)
@@ -105,7 +104,7 @@ func (c *convergence) addPorts(n *netplan.Node, ns *os.File, s *socket, fabric *
 			b.setVLANs(at.port, *want, untouched())
 		}
 	}
-	c.count(len(b.what))
+	c.count(n.NetNS, len(b.what))
 	return unsupported("veth", fabric.send(&b))
 }
 
@@ -113,6 +112,7 @@ func (c *convergence) addPorts(n *netplan.Node, ns *os.File, s *socket, fabric *
 type settling struct {
 	*socket
 	node *netplan.Node
+	was  *netplan.Node // before, or nil
 	sent int
 	up   map[string]bool // interfaces that were down
 	news map[string]bool // interfaces with new addresses
@@ -224,16 +224,24 @@ func (t *settling) settleInterface(f netplan.Interface, index int32, have []addr
 	}
 	four := false // an IPv4 address is deleted
 	for _, a := range have {
-		if a.index == uint32(index) && a.proto == origin(index) && a.flags&unix.IFA_F_PERMANENT != 0 && !slices.Contains(f.Addresses, a.ip) {
+		ours := a.proto == ourAddress || a.proto == 0 && t.had(f.Name, a.ip)
+		if a.index == uint32(index) && ours && !slices.Contains(f.Addresses, a.ip) {
 			remove(a)
 			four = four || a.ip.Addr().Is4()
 		}
 	}
-	for i, want := range f.Addresses {
-		at := slices.IndexFunc(have, func(a address) bool { return a.index == uint32(index) && a.ip == want })
-		if at < 0 {
+	held := func(want netip.Prefix) int { // in the kernel's order
+		return slices.IndexFunc(have, func(a address) bool { return a.index == uint32(index) && a.ip == want })
+	}
+	for _, want := range additions(f.Addresses) {
+		if held(want) < 0 {
 			come.addAddress(want, f.NoPrefixRoute, index, f.Name, netns)
 			t.news[f.Name] = true
+		}
+	}
+	for i, want := range f.Addresses {
+		at := held(want)
+		if at < 0 {
 			continue
 		}
 		a := have[at]
@@ -242,6 +250,12 @@ func (t *settling) settleInterface(f netplan.Interface, index int32, have []addr
 		case want.Addr().Is6() && other:
 			come.setAddress(want, unix.NLM_F_REPLACE, f.NoPrefixRoute, index, f.Name, netns)
 		case want.Addr().Is6():
+			// It is to be the source of what the kernel sends, and to come first for that.
+			if slices.ContainsFunc(f.Addresses[i+1:], func(b netip.Prefix) bool { return b.Masked() == want.Masked() && held(b) >= 0 && held(b) < at }) &&
+				!isSecondary(f.Addresses[:i], want) {
+				remove(a)
+				t.again = true
+			}
 		case other || isSecondary(f.Addresses[:i], want) && a.flags&unix.IFA_F_SECONDARY == 0:
 			// The flag cannot be changed, and it is for those before to be
 			// the source of what the kernel sends.
@@ -316,14 +330,25 @@ func (t *settling) steer(links map[string]*link) error {
 	return nil
 }
 
-// origin is what addresses of the plan have as IFA_PROTO. On lo they are marked:
-// a station's programs have their own there.
-func origin(index int32) uint32 {
-	if index == loopback {
-		return 'p'
+// before is what the plan was for a namespace, nil where that is not known.
+func (c *convergence) before(netns string) *netplan.Node {
+	if c.was == nil {
+		return nil
 	}
-	return 0
+	if i := slices.IndexFunc(c.was.Nodes, func(n netplan.Node) bool { return n.NetNS == netns }); i >= 0 {
+		return &c.was.Nodes[i]
+	}
+	return nil
 }
+
+// had tells whether an interface had an address by the plan before.
+func (t *settling) had(dev string, a netip.Prefix) bool {
+	return t.was != nil && slices.ContainsFunc(t.was.Interfaces, func(f netplan.Interface) bool { return f.Name == dev && slices.Contains(f.Addresses, a) })
+}
+
+// ourAddress is what addresses of the plan have as IFA_PROTO: a station's
+// programs have their own, such as a gateway's that is taken over (VRRP).
+const ourAddress = 'p'
 
 func (t *settling) hasIPv6() bool {
 	return slices.ContainsFunc(t.node.Loopback, isIPv6) ||

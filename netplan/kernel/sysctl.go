@@ -10,6 +10,9 @@ import (
 	"platelayer/netplan"
 )
 
+// featureSettings is what a container that is not a privileged one lacks.
+const featureSettings = "writing to /proc/sys/net"
+
 // sysctlDirs holds folders below /proc/sys as one namespace sees them, open
 // for the settings in them. The name of a folder that differs by namespace is
 // one hash chain of as many entries as there are namespaces (proc_sys_compare
@@ -87,6 +90,9 @@ func (d sysctlDirs) set(s netplan.Sysctl) error {
 		if strings.HasPrefix(s.Key, "net.ipv6.") {
 			return &Unsupported{Feature: "IPv6", Err: err}
 		}
+	}
+	if errors.Is(err, unix.EROFS) {
+		return &Unsupported{Feature: featureSettings, Err: err}
 	}
 	if err != nil {
 		return err

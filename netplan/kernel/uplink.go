@@ -28,6 +28,8 @@ type Machine struct {
 	// Routed are destinations of its other routes, with whose uplink they lead
 	// over: a topology's name, or "".
 	Routed map[netip.Prefix]string
+	// IPv6 tells whether a new interface has it.
+	IPv6 bool
 }
 
 // Survey tells what the caller's namespace has, but for what is of the uplink
@@ -55,7 +57,7 @@ func Survey(own string) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{Routed: map[netip.Prefix]string{}}
+	m := &Machine{Routed: map[netip.Prefix]string{}, IPv6: machineHasIPv6()}
 	for _, a := range addresses {
 		if !skip[a.index] {
 			m.Connected = append(m.Connected, a.ip.Masked())
@@ -71,6 +73,12 @@ func Survey(own string) (*Machine, error) {
 		}
 	}
 	return m, nil
+}
+
+// machineHasIPv6 tells whether new interfaces in the caller's namespace have it.
+func machineHasIPv6() bool {
+	off, err := getSysctl("net.ipv6.conf.default.disable_ipv6")
+	return err == nil && off == "0"
 }
 
 // Connect makes the uplink between the caller's namespace and the one called
@@ -120,7 +128,7 @@ func (s *socket) ours(name, mac string) (*link, error) {
 	for i := range links {
 		if l := &links[i]; l.name == name {
 			if l.kind != "veth" || l.mac != mac {
-				return nil, fmt.Errorf("cannot use interface name %s: it exists and is not ours", name)
+				return nil, interfaceTaken(name)
 			}
 			return l, nil
 		}
@@ -259,13 +267,7 @@ func (s *socket) uplinkRoutes(index int32, u *netplan.Uplink) error {
 		if there[to] {
 			continue
 		}
-		r := netplan.Route{To: to, Dev: u.Name}
-		for _, a := range u.Addresses {
-			if a.Addr().Is4() == to.Addr().Is4() {
-				r.Via = netplan.Other(a)
-			}
-		}
-		come.addRoute(r, create, index, "the machine")
+		come.addRoute(netplan.Route{To: to, Via: u.Via(to), Dev: u.Name}, create, index, "the machine")
 	}
 	if err := s.send(&leave); err != nil && !gone(err) {
 		return err

@@ -48,26 +48,6 @@ func (w *wiring) unsupportedBridges(err error) error {
 	return unsupported(featureBridges, err)
 }
 
-// probeVLANs tells whether the kernel has what p asks for, before anything is
-// changed.
-func probeVLANs(p *netplan.Plan) error {
-	if !slices.ContainsFunc(p.Fabric.Bridges, func(br netplan.Bridge) bool { return len(br.VLANs) > 0 }) {
-		return nil
-	}
-	return onOwnThread(func() error {
-		ns, err := enterNewNetNS("probe", nil)
-		if err != nil {
-			return err
-		}
-		defer ns.Close()
-		f := attempt(featureVLANs, "", false, addProbeVLANs)
-		if !f.OK {
-			return &Unsupported{Feature: featureVLANs, Err: unix.EOPNOTSUPP}
-		}
-		return nil
-	})
-}
-
 func addProbeVLANs(b *batch) error {
 	return b.addBridge(netplan.Bridge{Name: "br-vlans", MAC: "02:00:00:00:00:04", MTU: 1500, VLANs: []netplan.PortVLANs{{}}}, firstBridge+1, "probe")
 }

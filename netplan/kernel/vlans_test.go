@@ -23,7 +23,7 @@ func needsVLANs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := probeVLANs(p); err != nil {
+	if err := able(p, Options{}); err != nil {
 		t.Skip(err)
 	}
 }
@@ -34,7 +34,7 @@ func TestVLANsAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if probeVLANs(p) == nil {
+	if able(p, Options{}) == nil {
 		t.Skip("the kernel has VLANs on bridges")
 	}
 	l := up(t, "vlans")
