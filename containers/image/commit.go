@@ -65,7 +65,7 @@ func (s *Store) Commit(ctx context.Context, from *containers.Written, o CommitOp
 		return nil, err
 	}
 	made := v1.Time{Time: o.Created.UTC().Truncate(time.Second)}
-	config.Created, config.Author, config.Container, config.DockerVersion = made, o.Author, "", ""
+	config.Created, config.Author, config.Container = made, o.Author, ""
 	config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, layer.Digest)
 	config.History = append(config.History, v1.History{Created: made, Author: o.Author, CreatedBy: "platelayer commit", Comment: o.Comment})
 	return s.compose(ctx, &config, append(layers, layer), &o, &b)
