@@ -138,6 +138,9 @@ func (s *Store) Prune(ctx context.Context, gone func(Named) bool) (Pruned, error
 	if err != nil {
 		return p, err
 	}
+	if err := s.forgetLost(ctx, held); err != nil {
+		return p, err
+	}
 	images, err := s.List()
 	if err != nil {
 		return p, fmt.Errorf("nothing was removed: %w", err)
@@ -159,6 +162,25 @@ func (s *Store) Prune(ctx context.Context, gone func(Named) bool) (Pruned, error
 		}
 	}
 	return p, s.sweep(&p, held)
+}
+
+// forgetLost takes out of the index what has lost its manifest or its
+// configuration, as after Verify has taken damaged ones away: nothing can be made
+// of the rest.
+func (s *Store) forgetLost(ctx context.Context, held map[v1.Hash][]string) error {
+	index, err := s.readIndex()
+	if err != nil {
+		return err
+	}
+	for _, d := range index.Manifests {
+		_, err := s.described(d)
+		if missing := new(MissingError); errors.As(err, &missing) && held[d.Digest] == nil {
+			if err := s.Forget(ctx, d.Digest); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // sweep removes what no image needs.

@@ -269,3 +269,27 @@ func TestPruneUnderStations(t *testing.T) {
 		t.Errorf("a layer stays: %v", err)
 	}
 }
+
+// An image whose damaged manifest was taken away keeps nobody from pruning.
+func TestPruneWhatIsLost(t *testing.T) {
+	s, ctx := newStore(t), t.Context()
+	var all []*Image
+	for _, name := range []string{"lost", "kept"} {
+		m := makeImage(t, v1.Config{Cmd: []string{"/" + name}}, makeTar(t, file(name, name)))
+		i, err := s.Add(ctx, m.manifest, m, AddOptions{Name: "docker.io/library/" + name + ":latest"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, i)
+	}
+	if err := os.Remove(s.blobPath(all[0].Digest)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.Prune(ctx, func(Named) bool { return false })
+	if err != nil || p.Blobs != 2 {
+		t.Errorf("got %+v, %v", p, err)
+	}
+	if left, err := s.List(); err != nil || len(left) != 1 || left[0].Digest != all[1].Digest {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
