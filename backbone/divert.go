@@ -285,28 +285,20 @@ func (d *divert) outside(network string, from, to netip.AddrPort) (net.Conn, err
 func (d *divert) mine(to netip.AddrPort) bool { return (*d.own.Load())[to.Addr()] }
 
 func (d *divert) accept(l *net.TCPListener) {
-	for {
-		c, err := l.AcceptTCP()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			time.Sleep(10 * time.Millisecond) // out of descriptors, most likely
-			continue
-		}
+	acceptAll(l, func(c *net.TCPConn) {
 		from, to := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
 		if g := d.gate.Load(); g != nil && g.take(flowKey{from, to}, c) {
-			continue
+			return
 		}
 		if d.mine(to) || !d.crowd.enter(from.Addr()) {
 			reset(c)
-			continue
+			return
 		}
 		d.tasks.Go(func() {
 			defer d.crowd.leave(from.Addr())
 			d.connection(c, from, to)
 		})
-	}
+	})
 }
 
 // connection serves one that was not held. What fails outside is a reset

@@ -95,9 +95,10 @@ func (s *server) serve(l *listener) {
 	s.tasks.Go(func() { s.serveTCP(l.tcp) })
 }
 
-func (s *server) serveTCP(l *net.TCPListener) {
+// acceptAll gives each connection of l to take, until l is closed.
+func acceptAll(l *net.TCPListener, take func(*net.TCPConn)) {
 	for {
-		conn, err := l.AcceptTCP()
+		c, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -105,12 +106,18 @@ func (s *server) serveTCP(l *net.TCPListener) {
 			time.Sleep(10 * time.Millisecond) // out of descriptors, most likely
 			continue
 		}
+		take(c)
+	}
+}
+
+func (s *server) serveTCP(l *net.TCPListener) {
+	acceptAll(l, func(conn *net.TCPConn) {
 		c := s.conns.add(conn)
 		s.tasks.Go(func() {
 			defer s.conns.remove(c)
 			s.serveConn(c)
 		})
-	}
+	})
 }
 
 // serveConn answers the questions of one connection as they get ready, in any

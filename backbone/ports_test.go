@@ -60,28 +60,51 @@ func servedPort(t *testing.T, network string, places, share int, station netip.A
 	return p, at
 }
 
-// TestPortCarries moves more than any buffer holds both ways, each side's end
-// by itself, over a port that is full and then taken away.
-func TestPortCarries(t *testing.T) {
-	station, err := net.Listen("tcp", "127.0.0.1:0")
+// stationTCP serves each connection until the test ends.
+func stationTCP(t *testing.T, serve func(net.Conn)) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer station.Close()
+	t.Cleanup(func() { l.Close() })
+	go acceptAll(l.(*net.TCPListener), func(c *net.TCPConn) {
+		go func() {
+			defer c.Close()
+			serve(c)
+		}()
+	})
+	return addrPort(l.Addr())
+}
+
+// stationUDP answers each datagram until the test ends.
+func stationUDP(t *testing.T, answer func(said []byte, from net.Addr) []byte) netip.AddrPort {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
 	go func() {
+		buf := make([]byte, 1<<16)
 		for {
-			c, err := station.Accept()
+			n, from, err := c.ReadFrom(buf)
 			if err != nil {
 				return
 			}
-			go func() { // answers when it has all
-				defer c.Close()
-				all, _ := io.ReadAll(c)
-				c.Write(bytes.ToUpper(all))
-			}()
+			c.WriteTo(answer(buf[:n], from), from)
 		}
 	}()
-	p, at := servedPort(t, "tcp", 1, 1, netip.MustParseAddrPort(station.Addr().String()))
+	return addrPort(c.LocalAddr())
+}
+
+// TestPortCarries moves more than any buffer holds both ways, each side's end
+// by itself, over a port that is full and then taken away.
+func TestPortCarries(t *testing.T) {
+	p, at := servedPort(t, "tcp", 1, 1, stationTCP(t, func(c net.Conn) { // answers when it has all
+		all, _ := io.ReadAll(c)
+		c.Write(bytes.ToUpper(all))
+	}))
 	said := strings.Repeat("all aboard ", 1<<20)
 	c, err := net.Dial("tcp", at)
 	if err != nil {
@@ -117,24 +140,7 @@ func TestPortCarries(t *testing.T) {
 
 // TestPortShares: a client has half of the places, and what it ends is free again.
 func TestPortShares(t *testing.T) {
-	station, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer station.Close()
-	go func() {
-		for {
-			c, err := station.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				io.Copy(c, c)
-			}()
-		}
-	}()
-	_, at := servedPort(t, "tcp", 4, 2, netip.MustParseAddrPort(station.Addr().String()))
+	_, at := servedPort(t, "tcp", 4, 2, stationTCP(t, func(c net.Conn) { io.Copy(c, c) }))
 	echoed := func(from string) (net.Conn, error) {
 		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", at)
 		if err != nil {
@@ -158,7 +164,7 @@ func TestPortShares(t *testing.T) {
 		t.Error("it has a place too many")
 	}
 	reset(all[0].(*net.TCPConn))
-	err = errors.New("never")
+	err := errors.New("never")
 	for deadline := time.Now().Add(time.Minute); err != nil && time.Now().Before(deadline); {
 		_, err = echoed("127.0.0.2")
 	}
@@ -170,22 +176,7 @@ func TestPortShares(t *testing.T) {
 // TestPortDatagramsMakeRoom: the idle one of two clients makes room for a third,
 // and comes back.
 func TestPortDatagramsMakeRoom(t *testing.T) {
-	station, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer station.Close()
-	go func() {
-		buf := make([]byte, 100)
-		for {
-			n, from, err := station.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			station.WriteTo(buf[:n], from)
-		}
-	}()
-	p, at := servedPort(t, "udp", 1, 1, netip.MustParseAddrPort(station.LocalAddr().String()))
+	p, at := servedPort(t, "udp", 1, 1, stationUDP(t, func(said []byte, _ net.Addr) []byte { return said }))
 	for len(p.datagrams) < cap(p.datagrams)-1 {
 		p.datagrams <- struct{}{}
 	}
@@ -223,22 +214,7 @@ func TestPortDatagramsMakeRoom(t *testing.T) {
 
 // TestPortDatagrams has two clients, whom the station sees apart.
 func TestPortDatagrams(t *testing.T) {
-	station, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer station.Close()
-	go func() {
-		buf := make([]byte, 1<<16)
-		for {
-			n, from, err := station.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			station.WriteTo(append([]byte(from.String()+" "), buf[:n]...), from)
-		}
-	}()
-	_, at := servedPort(t, "udp", 1, 1, netip.MustParseAddrPort(station.LocalAddr().String()))
+	_, at := servedPort(t, "udp", 1, 1, stationUDP(t, func(said []byte, from net.Addr) []byte { return append([]byte(from.String()+" "), said...) }))
 	seen := map[string]bool{}
 	for _, word := range []string{"one", "two"} {
 		c, err := net.Dial("udp", at)

@@ -120,6 +120,17 @@ func ask(ctx context.Context, l Layout, name string, r request, progress func(Pr
 
 // converse sends the request and follows the keeper until it is done.
 func converse(ctx context.Context, conn net.Conn, name string, r request, progress func(Progress)) error {
+	return hear(ctx, conn, name, r, func(said *reply) (bool, error) {
+		if said.Progress != nil && progress != nil {
+			progress(*said.Progress)
+		}
+		return said.Done, nil
+	})
+}
+
+// hear sends the request and hands on what the keeper replies, until heard says
+// that this is all.
+func hear(ctx context.Context, conn net.Conn, name string, r request, heard func(*reply) (all bool, err error)) error {
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	defer stop()
 	r.API = apiVersion
@@ -145,16 +156,13 @@ func converse(ctx context.Context, conn net.Conn, name string, r request, progre
 			return fmt.Errorf("cannot understand the keeper of %q: %w", name, err)
 		}
 		switch {
-		case said.Progress != nil:
-			if progress != nil {
-				progress(*said.Progress)
-			}
 		case said.Failure != nil:
 			return said.Failure.decode()
-		case said.Done:
-			return nil
 		case said.API != 0 && said.API != apiVersion:
 			return &OtherAPI{name, said.API, apiVersion}
+		}
+		if all, err := heard(&said); all || err != nil {
+			return err
 		}
 	}
 }

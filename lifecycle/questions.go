@@ -1,15 +1,11 @@
 package lifecycle
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"platelayer/backbone"
@@ -64,39 +60,22 @@ func awaitKeeper(ctx context.Context, l Layout, name string) net.Conn {
 // questionsOf hands on what one keeper says, until it ends or ctx does.
 func questionsOf(ctx context.Context, conn net.Conn, name string, emit func(Question) error) error {
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
-	defer stop()
-	line, err := json.Marshal(request{API: apiVersion, Op: opQuestions})
-	if err != nil {
-		return fmt.Errorf("cannot encode a request: %w", err)
-	}
-	if _, err := conn.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("cannot reach the keeper of %q: %w", name, err)
-	}
-	lines := bufio.NewReader(conn)
-	for {
-		line, err := lines.ReadBytes('\n')
-		switch {
-		case ctx.Err() != nil, errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-			return nil
-		case err != nil:
-			return fmt.Errorf("cannot hear the keeper of %q: %w", name, err)
+	err := hear(ctx, conn, name, request{Op: opQuestions}, func(said *reply) (bool, error) {
+		if said.Question == nil {
+			return false, nil
 		}
-		var said reply
-		if err := json.Unmarshal(line, &said); err != nil {
-			return fmt.Errorf("cannot understand the keeper of %q: %w", name, err)
-		}
-		switch {
-		case said.Failure != nil:
-			return said.Failure.decode()
-		case said.API != 0 && said.API != apiVersion:
-			return &OtherAPI{name, said.API, apiVersion}
-		case said.Question != nil:
-			if err := emit(*said.Question); err != nil {
-				return err
-			}
-		}
+		return false, emit(*said.Question)
+	})
+	ended := new(KeeperEnded)
+	switch {
+	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+		return nil
+	case !errors.As(err, &ended):
+		return err
+	case ended.Err != nil:
+		return fmt.Errorf("cannot reach the keeper of %q: %w", name, ended.Err)
 	}
+	return nil
 }
 
 // tellQuestions tells a caller of each DNS question until gone is closed. The

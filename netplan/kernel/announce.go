@@ -26,10 +26,7 @@ func (w *wiring) announce(i int, interfaces []string) error {
 		return err
 	}
 	defer ns.Close()
-	if err := enter(ns); err != nil {
-		return err
-	}
-	s, err := openSocket()
+	s, err := openSocketIn(ns)
 	if err != nil {
 		return err
 	}

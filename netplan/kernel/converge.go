@@ -178,10 +178,7 @@ func (c *convergence) enterNode(i int) (*os.File, *socket, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := enter(ns); err != nil {
-		return nil, nil, errors.Join(err, ns.Close())
-	}
-	s, err := openSocket()
+	s, err := openSocketIn(ns)
 	if err != nil {
 		return nil, nil, errors.Join(err, ns.Close())
 	}

@@ -20,11 +20,8 @@ import (
 // listens.
 const divertChain = "divert"
 
-// ownSets name the sets of own destinations.
-const (
-	ownSet4 = "own4"
-	ownSet6 = "own6"
-)
+// ownSet begins the names of the sets of own destinations.
+const ownSet = "own"
 
 func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) error {
 	chain := conn.AddChain(&nftables.Chain{Name: divertChain, Table: table, Type: nftables.ChainTypeFilter,
@@ -35,27 +32,17 @@ func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) er
 		}
 	}
 	four, six := d.ByFamily()
-	for _, f := range []struct {
-		set    nftables.Set
-		proto  byte
-		offset uint32 // of the destination in the header: RFC 791, RFC 8200
-		length uint32
-		own    []netip.Prefix
-	}{
-		{nftables.Set{Name: ownSet4, KeyType: nftables.TypeIPAddr}, unix.NFPROTO_IPV4, 16, 4, four},
-		{nftables.Set{Name: ownSet6, KeyType: nftables.TypeIP6Addr}, unix.NFPROTO_IPV6, 24, 16, six},
-	} {
-		f.set.Table, f.set.Interval = table, true
-		if err := conn.AddSet(&f.set, intervals(f.own)); err != nil {
+	for i, own := range [][]netip.Prefix{four, six} {
+		f := families()[i]
+		set := &nftables.Set{Table: table, Name: ownSet + f.version, KeyType: f.kind, Interval: true}
+		if err := conn.AddSet(set, intervals(own)); err != nil {
 			return err
 		}
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: unix.NFT_REG_1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{f.proto}},
-			&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset, Len: f.length},
-			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: f.set.Name, SetID: f.set.ID},
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(f.only(),
+			f.load(f.destination, unix.NFT_REG_1),
+			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set.Name, SetID: set.ID},
 			&expr.Verdict{Kind: expr.VerdictReturn},
-		}})
+		)})
 	}
 	protocol := func(number byte) []expr.Any {
 		return []expr.Any{
@@ -159,7 +146,7 @@ func diverts(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) bool
 		return false
 	}
 	four, six := d.ByFamily()
-	return holds(conn, table, ownSet4, four) && holds(conn, table, ownSet6, six)
+	return holds(conn, table, ownSet+"4", four) && holds(conn, table, ownSet+"6", six)
 }
 
 // holds tells whether an interval set is of these prefixes.

@@ -157,10 +157,7 @@ func (h *host) settleWire(ctx context.Context, br netplan.Bridge, nsid int32, ma
 // the bridge that it is a port of, and an index for a new one.
 func portIn(fabric *os.File, name, bridge string) (port link, free [2]int32, err error) {
 	err = onOwnThread(func() error {
-		if err := enter(fabric); err != nil {
-			return err
-		}
-		s, err := openSocket()
+		s, err := openSocketIn(fabric)
 		if err != nil {
 			return err
 		}
@@ -192,10 +189,7 @@ func (h *host) addWire(br netplan.Bridge, old link, free [2]int32, machine, fabr
 	f := netplan.Interface{Name: t.Wire, MAC: t.WireMAC, Peer: t.Port, PeerMAC: t.PortMAC, MTU: br.MTU}
 	w := &wiring{plan: &netplan.Plan{Fabric: netplan.Fabric{Bridges: []netplan.Bridge{br}}}}
 	return onOwnThread(func() error {
-		if err := enter(fabric); err != nil {
-			return err
-		}
-		s, err := openSocket()
+		s, err := openSocketIn(fabric)
 		if err != nil {
 			return err
 		}

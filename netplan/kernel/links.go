@@ -209,10 +209,7 @@ func (c *convergence) makeLink(n *netplan.Node, f *netplan.Interface) error {
 // makeRoom moves the calling thread into a namespace, deletes what is called
 // name there, and gives an index that is free, from first on.
 func makeRoom(ns *os.File, name string, first int32) (int32, *socket, error) {
-	if err := enter(ns); err != nil {
-		return 0, nil, err
-	}
-	s, err := openSocket()
+	s, err := openSocketIn(ns)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -72,3 +72,12 @@ func enter(ns *os.File) error {
 	}
 	return nil
 }
+
+// openSocketIn moves the calling thread into a namespace and opens a socket,
+// which stays there.
+func openSocketIn(ns *os.File) (*socket, error) {
+	if err := enter(ns); err != nil {
+		return nil, err
+	}
+	return openSocket()
+}

@@ -26,24 +26,16 @@ func addOrigins(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) e
 		add(&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: deviceName(dev)}, accept)
 	}
-	for _, f := range []struct {
-		name           string
-		kind           nftables.SetDatatype
-		proto          byte
-		offset, length uint32 // of the source in the header: RFC 791, RFC 8200
-	}{
-		{"origin4", nftables.TypeIPAddr, unix.NFPROTO_IPV4, 12, 4},
-		{"origin6", nftables.TypeIP6Addr, unix.NFPROTO_IPV6, 8, 16},
-	} {
+	for _, f := range families() {
 		kind, err := nftables.ConcatSetType(nftables.TypeIFName, f.kind)
 		if err != nil {
 			return err
 		}
-		set := &nftables.Set{Table: table, Name: f.name, KeyType: kind, Concatenation: true, Interval: true}
+		set := &nftables.Set{Table: table, Name: "origin" + f.version, KeyType: kind, Concatenation: true, Interval: true}
 		var elements []nftables.SetElement
 		for _, o := range d.Origins {
 			for _, p := range o.From {
-				if p.Addr().Is4() == (f.length == 4) {
+				if f.has(p.Addr()) {
 					elements = append(elements, nftables.SetElement{
 						Key:    append(deviceName(o.Dev), p.Addr().AsSlice()...),
 						KeyEnd: append(deviceName(o.Dev), last(p).AsSlice()...),
@@ -54,11 +46,8 @@ func addOrigins(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) e
 		if err := conn.AddSet(set, elements); err != nil {
 			return err
 		}
-		add(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: unix.NFT_REG_1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{f.proto}},
-			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1},
-			&expr.Payload{DestRegister: unix.NFT_REG_2, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset, Len: f.length},
-			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set.Name, SetID: set.ID}, accept)
+		add(append(f.only(), &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1}, f.load(f.source, unix.NFT_REG_2),
+			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set.Name, SetID: set.ID}, accept)...)
 	}
 	// Of those that have no address yet (RFC 4862).
 	add(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1},

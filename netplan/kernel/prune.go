@@ -65,10 +65,7 @@ func pruneFabric(p *netplan.Plan, o Options) error {
 	}
 	defer ns.Close()
 	return onOwnThread(func() error {
-		if err := enter(ns); err != nil {
-			return err
-		}
-		s, err := openSocket()
+		s, err := openSocketIn(ns)
 		if err != nil {
 			return err
 		}

@@ -23,18 +23,10 @@ func addStrangers(conn *nftables.Conn, table *nftables.Table, divert *nftables.C
 		chain.Type, chain.Hooknum, chain.Priority = nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter
 	}
 	conn.AddChain(chain)
-	for _, f := range []struct {
-		version        string
-		kind           nftables.SetDatatype
-		proto          byte
-		offset, length uint32 // of the destination in the header: RFC 791, RFC 8200
-	}{
-		{"4", nftables.TypeIPAddr, unix.NFPROTO_IPV4, 16, 4},
-		{"6", nftables.TypeIP6Addr, unix.NFPROTO_IPV6, 24, 16},
-	} {
+	for _, f := range families() {
 		var links []netip.Prefix
 		for _, p := range s.Links {
-			if p.Addr().Is4() == (f.length == 4) {
+			if f.has(p.Addr()) {
 				links = append(links, p)
 			}
 		}
@@ -43,7 +35,7 @@ func addStrangers(conn *nftables.Conn, table *nftables.Table, divert *nftables.C
 		}
 		var elements []nftables.SetElement
 		for _, a := range s.Known {
-			if a.Is4() == (f.length == 4) {
+			if f.has(a) {
 				elements = append(elements, nftables.SetElement{Key: a.AsSlice()})
 			}
 		}
@@ -62,12 +54,10 @@ func addStrangers(conn *nftables.Conn, table *nftables.Table, divert *nftables.C
 			return err
 		}
 		addTo := func(chain *nftables.Chain, exprs ...expr.Any) {
-			all := []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: unix.NFT_REG_1},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{f.proto}}}
-			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(all, exprs...)})
+			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(f.only(), exprs...)})
 		}
 		add := func(exprs ...expr.Any) { addTo(chain, exprs...) }
-		to := &expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset, Len: f.length}
+		to := f.load(f.destination, unix.NFT_REG_1)
 		accept := &expr.Verdict{Kind: expr.VerdictAccept}
 		isKnown := &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: known.Name, SetID: known.ID}
 		addTo(divert, to, isKnown, &expr.Verdict{Kind: expr.VerdictReturn})

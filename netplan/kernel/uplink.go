@@ -101,10 +101,7 @@ func Connect(o Options, topology, backbone string, u *netplan.Uplink) error {
 		if err != nil {
 			return err
 		}
-		if err := enter(far); err != nil {
-			return err
-		}
-		inside, err := openSocket()
+		inside, err := openSocketIn(far)
 		if err != nil {
 			return err
 		}
@@ -319,8 +316,7 @@ func guard(u *netplan.Uplink) error {
 }
 
 func addGuard(conn *nftables.Conn, table *nftables.Table, u *netplan.Uplink) {
-	peer := make([]byte, unix.IFNAMSIZ)
-	copy(peer, netplan.UplinkPeer)
+	peer := deviceName(netplan.UplinkPeer)
 	byName := func(key expr.MetaKey) []expr.Any {
 		return []expr.Any{&expr.Meta{Key: key, Register: unix.NFT_REG_1}, &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: peer}}
 	}
@@ -331,13 +327,9 @@ func addGuard(conn *nftables.Conn, table *nftables.Table, u *netplan.Uplink) {
 	}
 	toMachine := func(add func(...expr.Any)) {
 		for _, a := range u.Addresses {
-			proto, offset, length := byte(unix.NFPROTO_IPV4), uint32(16), uint32(4) // of the destination: RFC 791, RFC 8200
-			if a.Addr().Is6() {
-				proto, offset, length = unix.NFPROTO_IPV6, 24, 16
-			}
-			add(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: unix.NFT_REG_1}, &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{proto}},
-				&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: a.Addr().AsSlice()}, verdict(expr.VerdictAccept))
+			f := familyOf(a.Addr())
+			add(append(f.only(), f.load(f.destination, unix.NFT_REG_1),
+				&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: a.Addr().AsSlice()}, verdict(expr.VerdictAccept))...)
 		}
 	}
 	raw := chain("untracked", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)

@@ -23,8 +23,11 @@ func needsVLANs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := able(p, Options{}); err != nil {
+	lacks := new(Unsupported)
+	if err := able(p, Options{}); errors.As(err, &lacks) && lacks.Feature == featureVLANs {
 		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -35,7 +38,7 @@ func TestVLANsAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if able(p, Options{}) == nil {
-		t.Skip("the kernel has VLANs on bridges")
+		t.Skip("the kernel has VLANs on bridges: one without shows it, as CI's own does")
 	}
 	l := up(t, "vlans")
 	if p, err = netplan.Build(tagged(l.plan.Topology)); err != nil {
