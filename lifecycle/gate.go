@@ -23,6 +23,7 @@ import (
 type gate struct {
 	layout   Layout
 	topology *topology.Topology
+	project  string // the topology file's folder, without links
 	policies []*policy.Policy
 	lock     *Lock // nil is none
 	registry func() (*image.Registry, error)
@@ -31,22 +32,26 @@ type gate struct {
 // newGate reads the policies, and the lock beside a topology file; file may be
 // "". registry, which may be nil, is asked for signatures.
 func newGate(l Layout, t *topology.Topology, file string, registry func() (*image.Registry, error)) (*gate, error) {
-	g := &gate{layout: l, topology: t, registry: registry}
+	g := &gate{layout: l, topology: t, project: realFolder(t.Dir), registry: registry}
+	var err error
+	if g.policies, err = policies(l); err != nil || file == "" {
+		return g, err
+	}
+	g.lock, err = ReadLock(LockOf(file))
+	return g, err
+}
+
+func policies(l Layout) (all []*policy.Policy, err error) {
 	for _, path := range l.Policies {
 		p, err := policy.Read(path)
 		if err != nil {
 			return nil, err
 		}
 		if p != nil {
-			g.policies = append(g.policies, p)
+			all = append(all, p)
 		}
 	}
-	if file == "" {
-		return g, nil
-	}
-	var err error
-	g.lock, err = ReadLock(LockOf(file))
-	return g, err
+	return all, nil
 }
 
 // admit refuses stations that a policy doesn't allow or whose image the lock
@@ -54,7 +59,7 @@ func newGate(l Layout, t *topology.Topology, file string, registry func() (*imag
 func (g *gate) admit(which []*topology.Station) error {
 	var refused []policy.Refusal
 	for _, p := range g.policies {
-		refused = append(refused, p.Stations(g.topology, which)...)
+		refused = append(refused, p.Stations(g.topology, g.project, which)...)
 		for _, s := range which {
 			if s.Image == "" {
 				continue
@@ -260,6 +265,7 @@ func admitRecorded(ctx context.Context, l Layout, i *Intent) error {
 	if err != nil || len(g.policies) == 0 {
 		return err
 	}
+	g.project = i.project()
 	which := i.Topology.Stations()
 	if err := g.admit(which); err != nil {
 		return err

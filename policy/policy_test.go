@@ -76,7 +76,7 @@ func TestStations(t *testing.T) {
 			t.Fatalf("%s: %v", c.station, err)
 		}
 		got := ""
-		for _, r := range p.Stations(top, top.Stations()) {
+		for _, r := range p.Stations(top, project, top.Stations()) {
 			got += fmt.Sprintf("%s: %s (%s)", r.Place, r.Problem, r.Line)
 		}
 		if got != names.Replace(c.refused) {
@@ -92,7 +92,7 @@ func TestNoProject(t *testing.T) {
 		t.Fatal(err)
 	}
 	for dir, path := range map[string]string{"/": "/srv", "/dev": "/dev/sda", "/etc": "/etc/shadow", "/proc/self": "/proc/self/root", "/var": "/var/lib"} {
-		if p.bound(dir, path) == "" {
+		if _, problem := p.Source(dir, path); problem == "" {
 			t.Errorf("%s is the project of %s", dir, path)
 		}
 	}
