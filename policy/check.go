@@ -88,8 +88,12 @@ func powers(s *topology.Station) []use {
 	for _, d := range s.Devices {
 		all = append(all, use{key: "devices", value: d.Source, is: "it has the machine's device " + d.Source})
 	}
-	if s.Security.Seccomp == "unconfined" {
+	switch profile := s.Security.Seccomp; profile {
+	case "":
+	case "unconfined":
 		all = append(all, use{key: "security_opt", value: "seccomp", is: "it runs without a system call filter"})
+	default: // which may allow everything
+		all = append(all, use{key: "security_opt", value: "seccomp", is: "it has a system call filter of its own, " + profile})
 	}
 	return all
 }
@@ -183,6 +187,10 @@ func systems(project string) string {
 		if below(dir, project) {
 			return dir
 		}
+	}
+	// In what is everybody's, others' files are not the project's.
+	if project == "/tmp" || project == "/var/tmp" {
+		return project
 	}
 	for _, dir := range []string{"/dev", "/proc", "/sys"} {
 		if below(project, dir) {

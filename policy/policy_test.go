@@ -42,6 +42,8 @@ func TestStations(t *testing.T) {
 		{"privileged: false", "{cap_add: [ALL]}", "f.yaml:4:19: the capability ALL makes it as mighty as the machine's root (policy.yaml:1)"},
 		{"privileged: false", "{devices: [/dev/null]}", "f.yaml:4:19: it has the machine's device /dev/null (policy.yaml:1)"},
 		{"privileged: false", "{security_opt: [seccomp=unconfined]}", "f.yaml:4:24: it runs without a system call filter (policy.yaml:1)"},
+		{"privileged: false", "{security_opt: [seccomp=./secret]}", "f.yaml:4:24: it has a system call filter of its own, PROJECT/secret (policy.yaml:1)"},
+		{"privileged: false", "{security_opt: ['no-new-privileges:false'], sysctls: {net.core.somaxconn: 1}}", ""},
 		{"binds: any", "{volumes: [/etc:/x]}", ""},
 		{"binds: project", "{volumes: [./conf:/x, data:/y, /z]}", ""},
 		{"binds: project", "{volumes: [./not-there:/x]}", ""},
@@ -91,7 +93,8 @@ func TestNoProject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for dir, path := range map[string]string{"/": "/srv", "/dev": "/dev/sda", "/etc": "/etc/shadow", "/proc/self": "/proc/self/root", "/var": "/var/lib"} {
+	for dir, path := range map[string]string{"/": "/srv", "/dev": "/dev/sda", "/etc": "/etc/shadow", "/proc/self": "/proc/self/root", "/var": "/var/lib",
+		"/tmp": "/tmp/theirs", "/var/tmp": "/var/tmp/x"} {
 		if _, problem := p.Source(dir, path); problem == "" {
 			t.Errorf("%s is the project of %s", dir, path)
 		}
