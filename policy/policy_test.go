@@ -110,6 +110,7 @@ func TestImages(t *testing.T) {
 		{"registries: [docker.io/library/*]", "docker.io", "other/nginx", "registries"},
 		{"registries: ['*.example:5000/shop/**']", "r.example:5000", "shop/a/b", ""},
 		{"registries: ['*.example:5000/shop/**']", "r.example:5000", "shops/a", "registries"},
+		{"registries: [R.Example:5000/shop/**]", "r.example:5000", "shop/a", ""},
 		{"registries: ['*.example']", "evil.example.net", "a", "registries"},
 		{"registries: [example]", "exampleX", "a", "registries"},
 		{"registries: []", "docker.io", "library/nginx", "registries"},
