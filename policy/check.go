@@ -151,12 +151,12 @@ func (p *Policy) LimitsSources() bool { return p.limited }
 // Source follows the links of a path of the machine's, and tells why what it leads
 // to is not allowed; "" is allowed. Whoever opens it then must follow none.
 func (p *Policy) Source(project, path string) (real, problem string) {
-	real, err := resolve(path)
+	real, err := Resolve(path)
 	if err != nil {
 		return "", fmt.Sprintf("%s can't be looked at: %v", path, err)
 	}
 	for _, dir := range p.binds {
-		if dir, err = resolve(dir); err == nil && below(real, dir) {
+		if dir, err = Resolve(dir); err == nil && below(real, dir) {
 			return real, ""
 		}
 	}
@@ -167,7 +167,7 @@ func (p *Policy) Source(project, path string) (real, problem string) {
 	if !p.project {
 		return real, shown + " is of the machine's files"
 	}
-	if now, err := resolve(project); err != nil || now != project {
+	if now, err := Resolve(project); err != nil || now != project {
 		return real, fmt.Sprintf("the project's folder %s is gone, or has become a link", project)
 	}
 	if dir := systems(project); dir != "" {
@@ -204,8 +204,8 @@ func below(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// resolve follows the links of as much of a path as there is.
-func resolve(path string) (string, error) {
+// Resolve follows the links of as much of a path as there is.
+func Resolve(path string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return real, err
@@ -213,7 +213,7 @@ func resolve(path string) (string, error) {
 	if _, err := os.Lstat(path); err == nil {
 		return "", errors.New("it is a link that leads nowhere")
 	}
-	parent, err := resolve(filepath.Dir(path))
+	parent, err := Resolve(filepath.Dir(path))
 	return filepath.Join(parent, filepath.Base(path)), err
 }
 
