@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -172,7 +173,14 @@ func (g *gate) pass(ctx context.Context, w wantedImage, digest, index v1.Hash) e
 	}
 	var refused []policy.Refusal
 	for _, p := range g.policies {
-		problem, rule, line := p.Digested(i, func() ([]policy.Signature, error) { return g.signatures(ctx, p, ref, i.Digests) })
+		had, hadErr := g.signatures(p, i.Digests)
+		problem, rule, line := p.Digested(i, func() ([]policy.Signature, error) { return had, hadErr })
+		if rule == "signed" && g.registry != nil { // somebody may have signed it since
+			problem, rule, line = p.Digested(i, sync.OnceValues(func() ([]policy.Signature, error) {
+				given, err := g.ask(ctx, ref, i.Digests)
+				return append(given, had...), errors.Join(hadErr, err)
+			}))
+		}
 		if problem == "" {
 			continue
 		}
@@ -188,10 +196,13 @@ func (g *gate) pass(ctx context.Context, w wantedImage, digest, index v1.Hash) e
 	return nil
 }
 
-// signatures gathers those of an image: the administrator's, the project's,
-// those that a registry gave earlier, and what it gives now. It needs no trust to
-// keep them anywhere: who signed is what counts.
-func (g *gate) signatures(ctx context.Context, p *policy.Policy, ref image.Reference, digests []string) ([]policy.Signature, error) {
+// signatures gathers those of an image that are here: the administrator's, the
+// project's, and what a registry gave earlier. It needs no trust to keep them
+// anywhere: who signed is what counts.
+func (g *gate) signatures(p *policy.Policy, digests []string) ([]policy.Signature, error) {
+	if !p.WantsSignatures() {
+		return nil, nil
+	}
 	var all []policy.Signature
 	var errs []error
 	for _, d := range digests {
@@ -215,18 +226,20 @@ func (g *gate) signatures(ctx context.Context, p *policy.Policy, ref image.Refer
 			all = append(all, found...)
 		}
 	}
-	if len(all) > 0 || g.registry == nil {
-		return all, errors.Join(errs...)
-	}
-	for _, d := range digests {
-		found, err := g.ask(ctx, ref, d)
-		all, errs = append(all, found...), append(errs, err)
-	}
 	return all, errors.Join(errs...)
 }
 
-// ask asks an image's registry for signatures and keeps them.
-func (g *gate) ask(ctx context.Context, ref image.Reference, digest string) ([]policy.Signature, error) {
+// ask asks an image's registry for signatures.
+func (g *gate) ask(ctx context.Context, ref image.Reference, digests []string) (all []policy.Signature, err error) {
+	for _, d := range digests {
+		found, failed := g.askFor(ctx, ref, d)
+		all, err = append(all, found...), errors.Join(err, failed)
+	}
+	return all, err
+}
+
+// askFor asks for those of one digest, and keeps them.
+func (g *gate) askFor(ctx context.Context, ref image.Reference, digest string) ([]policy.Signature, error) {
 	h, err := v1.NewHash(digest)
 	if err != nil {
 		return nil, err

@@ -248,13 +248,16 @@ func (p *Policy) Digested(i Image, signatures func() ([]Signature, error)) (prob
 }
 
 func signedBy(all []Signature, keys []Key, digests []string) bool {
-	for n := range all[:min(len(all), maxSignatures)] {
+	for n := range all {
 		if slices.ContainsFunc(keys, func(k Key) bool { return k.verifies(&all[n], digests) }) {
 			return true
 		}
 	}
 	return false
 }
+
+// WantsSignatures tells whether a rule asks for some.
+func (p *Policy) WantsSignatures() bool { return len(p.signed) > 0 }
 
 // SignaturesDir is where the administrator keeps signatures, each in a file
 // sha256-HEX.minisig or sha256-HEX.json.
