@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -23,6 +24,7 @@ import (
 type gate struct {
 	layout   Layout
 	topology *topology.Topology
+	project  string // the topology file's folder, without links
 	policies []*policy.Policy
 	lock     *Lock // nil is none
 	registry func() (*image.Registry, error)
@@ -31,22 +33,26 @@ type gate struct {
 // newGate reads the policies, and the lock beside a topology file; file may be
 // "". registry, which may be nil, is asked for signatures.
 func newGate(l Layout, t *topology.Topology, file string, registry func() (*image.Registry, error)) (*gate, error) {
-	g := &gate{layout: l, topology: t, registry: registry}
+	g := &gate{layout: l, topology: t, project: realFolder(t.Dir), registry: registry}
+	var err error
+	if g.policies, err = policies(l); err != nil || file == "" {
+		return g, err
+	}
+	g.lock, err = ReadLock(LockOf(file))
+	return g, err
+}
+
+func policies(l Layout) (all []*policy.Policy, err error) {
 	for _, path := range l.Policies {
 		p, err := policy.Read(path)
 		if err != nil {
 			return nil, err
 		}
 		if p != nil {
-			g.policies = append(g.policies, p)
+			all = append(all, p)
 		}
 	}
-	if file == "" {
-		return g, nil
-	}
-	var err error
-	g.lock, err = ReadLock(LockOf(file))
-	return g, err
+	return all, nil
 }
 
 // admit refuses stations that a policy doesn't allow or whose image the lock
@@ -54,7 +60,7 @@ func newGate(l Layout, t *topology.Topology, file string, registry func() (*imag
 func (g *gate) admit(which []*topology.Station) error {
 	var refused []policy.Refusal
 	for _, p := range g.policies {
-		refused = append(refused, p.Stations(g.topology, which)...)
+		refused = append(refused, p.Stations(g.topology, g.project, which)...)
 		for _, s := range which {
 			if s.Image == "" {
 				continue
@@ -167,7 +173,14 @@ func (g *gate) pass(ctx context.Context, w wantedImage, digest, index v1.Hash) e
 	}
 	var refused []policy.Refusal
 	for _, p := range g.policies {
-		problem, rule, line := p.Digested(i, func() ([]policy.Signature, error) { return g.signatures(ctx, p, ref, i.Digests) })
+		had, hadErr := g.signatures(p, i.Digests)
+		problem, rule, line := p.Digested(i, func() ([]policy.Signature, error) { return had, hadErr })
+		if rule == "signed" && g.registry != nil { // somebody may have signed it since
+			problem, rule, line = p.Digested(i, sync.OnceValues(func() ([]policy.Signature, error) {
+				given, err := g.ask(ctx, ref, i.Digests)
+				return append(given, had...), errors.Join(hadErr, err)
+			}))
+		}
 		if problem == "" {
 			continue
 		}
@@ -183,10 +196,13 @@ func (g *gate) pass(ctx context.Context, w wantedImage, digest, index v1.Hash) e
 	return nil
 }
 
-// signatures gathers those of an image: the administrator's, the project's,
-// those that a registry gave earlier, and what it gives now. It needs no trust to
-// keep them anywhere: who signed is what counts.
-func (g *gate) signatures(ctx context.Context, p *policy.Policy, ref image.Reference, digests []string) ([]policy.Signature, error) {
+// signatures gathers those of an image that are here: the administrator's, the
+// project's, and what a registry gave earlier. It needs no trust to keep them
+// anywhere: who signed is what counts.
+func (g *gate) signatures(p *policy.Policy, digests []string) ([]policy.Signature, error) {
+	if !p.WantsSignatures() {
+		return nil, nil
+	}
 	var all []policy.Signature
 	var errs []error
 	for _, d := range digests {
@@ -210,18 +226,20 @@ func (g *gate) signatures(ctx context.Context, p *policy.Policy, ref image.Refer
 			all = append(all, found...)
 		}
 	}
-	if len(all) > 0 || g.registry == nil {
-		return all, errors.Join(errs...)
-	}
-	for _, d := range digests {
-		found, err := g.ask(ctx, ref, d)
-		all, errs = append(all, found...), append(errs, err)
-	}
 	return all, errors.Join(errs...)
 }
 
-// ask asks an image's registry for signatures and keeps them.
-func (g *gate) ask(ctx context.Context, ref image.Reference, digest string) ([]policy.Signature, error) {
+// ask asks an image's registry for signatures.
+func (g *gate) ask(ctx context.Context, ref image.Reference, digests []string) (all []policy.Signature, err error) {
+	for _, d := range digests {
+		found, failed := g.askFor(ctx, ref, d)
+		all, err = append(all, found...), errors.Join(err, failed)
+	}
+	return all, err
+}
+
+// askFor asks for those of one digest, and keeps them.
+func (g *gate) askFor(ctx context.Context, ref image.Reference, digest string) ([]policy.Signature, error) {
 	h, err := v1.NewHash(digest)
 	if err != nil {
 		return nil, err
@@ -260,6 +278,7 @@ func admitRecorded(ctx context.Context, l Layout, i *Intent) error {
 	if err != nil || len(g.policies) == 0 {
 		return err
 	}
+	g.project = i.project()
 	which := i.Topology.Stations()
 	if err := g.admit(which); err != nil {
 		return err

@@ -147,7 +147,7 @@ func furnish(r *root) error {
 		content := []byte(f.Content)
 		if f.Source != "" {
 			var err error
-			if content, err = ReadSource(f.Source); err != nil {
+			if content, err = r.read(f.Source); err != nil {
 				return fmt.Errorf("cannot read a config or secret of %q: %w", r.spec.Name, err)
 			}
 		}

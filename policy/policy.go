@@ -281,6 +281,9 @@ func patterns(value *yaml.Node) ([]string, error) {
 			return nil, fmt.Errorf("%q is not a pattern of images: REGISTRY[/REPOSITORY], with * for a part and ** for the rest", text)
 		}
 	}
+	for n, text := range list {
+		list[n] = strings.ToLower(text) // hosts; repositories are in any case
+	}
 	return list, nil
 }
 

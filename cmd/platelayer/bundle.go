@@ -147,7 +147,11 @@ anything that a topology file can: look at it before up, or have a policy
 			if err != nil {
 				return err
 			}
-			o.Load = func(file string) (*topology.Topology, error) { return a.load(file) }
+			o.Load = func(file string) (t *topology.Topology, read []string, err error) {
+				a.noteFile = func(path string) { read = append(read, path) }
+				t, err = a.load(file)
+				return t, read, err
+			}
 			o.Progress = func(image.Progress) {}
 			done, dir, err := lifecycle.LoadBundle(c.Context(), a.layout(), f, o)
 			if err != nil {

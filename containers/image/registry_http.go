@@ -286,7 +286,11 @@ func checkRedirect(q *http.Request, via []*http.Request) error {
 // refusal reads what a registry says instead of what was asked for.
 func refusal(q *request, response *http.Response) error {
 	e := &RegistryError{Registry: q.site.String(), What: q.what, Status: response.StatusCode,
-		challenges: response.Header.Values("WWW-Authenticate"), retryAfter: retryAfter(response.Header.Get("Retry-After"), time.Now())}
+		retryAfter: retryAfter(response.Header.Get("Retry-After"), time.Now())}
+	// Whom it redirects to must not say where its passwords are taken.
+	if asked, err := url.Parse(q.url); err == nil && asked.Scheme == response.Request.URL.Scheme && asked.Host == response.Request.URL.Host {
+		e.challenges = response.Header.Values("WWW-Authenticate")
+	}
 	const most = 64 << 10
 	text, _ := io.ReadAll(io.LimitReader(response.Body, most)) // what there is of it
 	var told struct {

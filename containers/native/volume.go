@@ -63,6 +63,13 @@ func openVolume(m *containers.Mount) (int, error) {
 		return -1, err
 	}
 	dir, from := unix.AT_FDCWD, m.Source
+	if m.NoLinks {
+		if dir, err = openPlain(m.Source, unix.O_PATH); err != nil {
+			return -1, err
+		}
+		defer closeFD(dir)
+		from = ""
+	}
 	if m.Subpath != "" {
 		base, err := unix.Open(m.Source, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -79,6 +86,33 @@ func openVolume(m *containers.Mount) (int, error) {
 		return cloneMount(dir, from, true)
 	}
 	return shareMount(dir, from, spread)
+}
+
+// openPlain opens a path in which there are no links: one that is there was put
+// there to lead elsewhere.
+func openPlain(path string, flags uint64) (int, error) {
+	for {
+		fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+		switch err {
+		case nil:
+			return fd, nil
+		case unix.EINTR, unix.EAGAIN: // a rename raced with it (openat2(2))
+		case unix.ELOOP:
+			return -1, fmt.Errorf("cannot open %s: there is a link in it now", path)
+		default:
+			return -1, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
+}
+
+// OpenPlain opens a file for reading by a path in which there are no links. A
+// FIFO does not block.
+func OpenPlain(path string) (*os.File, error) {
+	fd, err := openPlain(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // Holds tells whether a path below a folder, never left through links, is there.
