@@ -335,7 +335,7 @@ func TestCertificates(t *testing.T) {
 	dir := t.TempDir()
 	pull := func() error {
 		c := newTestClient(t, RegistryOptions{})
-		c.client.Transport = &hostTransport{dirs: []string{dir}, each: map[string]*http.Transport{}}
+		c.client.Transport = &hostTransport{dirs: []certificateDir{{dir, os.ReadFile}}, each: map[string]*http.Transport{}}
 		_, err := c.pull(t, newStore(t), host+"/a")
 		return err
 	}
