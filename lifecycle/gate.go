@@ -63,9 +63,9 @@ func (g *gate) admit(which []*topology.Station) error {
 			if err != nil {
 				return err
 			}
-			problem, rule, line := p.Named(policy.Image{Registry: ref.Registry, Repository: ref.Repository})
-			if problem != "" {
-				refused = append(refused, policy.Refusal{Rule: rule, Line: line, Place: g.topology.Place(s.ID(), "image", ""), Station: s.ID(), Problem: problem})
+			if r := refusalOf(p, ref); r != nil {
+				r.Place, r.Station = g.topology.Place(s.ID(), "image", ""), s.ID()
+				refused = append(refused, *r)
 			}
 		}
 	}
@@ -73,6 +73,55 @@ func (g *gate) admit(which []*topology.Station) error {
 		return &policy.RefusedError{Refusals: refused}
 	}
 	return g.covered(which)
+}
+
+// refusalOf tells what a policy says against an image's name; nil is nothing.
+func refusalOf(p *policy.Policy, ref image.Reference) *policy.Refusal {
+	problem, rule, line := p.Named(policy.Image{Registry: ref.Registry, Repository: ref.Repository})
+	if problem == "" {
+		return nil
+	}
+	return &policy.Refusal{Rule: rule, Line: line, Problem: problem}
+}
+
+// AdmitImage refuses an image by its name that a policy doesn't allow, and gives
+// what looks at it when its digest is known.
+func AdmitImage(l Layout, ref image.Reference, registry func() (*image.Registry, error)) (func(ctx context.Context, digest, index v1.Hash) error, error) {
+	g, err := newGate(l, nil, "", registry)
+	if err != nil {
+		return nil, err
+	}
+	var refused []policy.Refusal
+	for _, p := range g.policies {
+		if r := refusalOf(p, ref); r != nil {
+			refused = append(refused, *r)
+		}
+	}
+	if len(refused) > 0 {
+		return nil, &policy.RefusedError{Refusals: refused}
+	}
+	return func(ctx context.Context, digest, index v1.Hash) error {
+		if refused := g.digested(ctx, ref, digest, index); len(refused) > 0 {
+			return &policy.RefusedError{Refusals: refused}
+		}
+		return nil
+	}, nil
+}
+
+// digested tells what policies say against an image with a digest.
+func (g *gate) digested(ctx context.Context, ref image.Reference, digest, index v1.Hash) []policy.Refusal {
+	i := policy.Image{Registry: ref.Registry, Repository: ref.Repository, Digests: []string{digest.String()}}
+	if index != (v1.Hash{}) {
+		i.Digests = append(i.Digests, index.String())
+	}
+	var refused []policy.Refusal
+	for _, p := range g.policies {
+		problem, rule, line := p.Digested(i, func() ([]policy.Signature, error) { return g.signatures(ctx, p, ref, i.Digests) })
+		if problem != "" {
+			refused = append(refused, policy.Refusal{Rule: rule, Line: line, Problem: problem})
+		}
+	}
+	return refused
 }
 
 // covered finds images that the lock doesn't have.
@@ -161,19 +210,12 @@ func (g *gate) pass(ctx context.Context, w wantedImage, digest, index v1.Hash) e
 	if err != nil {
 		return err
 	}
-	i := policy.Image{Registry: ref.Registry, Repository: ref.Repository, Digests: []string{digest.String()}}
-	if index != (v1.Hash{}) {
-		i.Digests = append(i.Digests, index.String())
-	}
 	var refused []policy.Refusal
-	for _, p := range g.policies {
-		problem, rule, line := p.Digested(i, func() ([]policy.Signature, error) { return g.signatures(ctx, p, ref, i.Digests) })
-		if problem == "" {
-			continue
-		}
+	for _, r := range g.digested(ctx, ref, digest, index) {
 		for _, s := range g.topology.Stations() {
 			if s.Image == w.name && s.Platform == w.platform {
-				refused = append(refused, policy.Refusal{Rule: rule, Line: line, Place: g.topology.Place(s.ID(), "image", ""), Station: s.ID(), Problem: problem})
+				r.Place, r.Station = g.topology.Place(s.ID(), "image", ""), s.ID()
+				refused = append(refused, r)
 			}
 		}
 	}
@@ -187,15 +229,20 @@ func (g *gate) pass(ctx context.Context, w wantedImage, digest, index v1.Hash) e
 // those that a registry gave earlier, and what it gives now. It needs no trust to
 // keep them anywhere: who signed is what counts.
 func (g *gate) signatures(ctx context.Context, p *policy.Policy, ref image.Reference, digests []string) ([]policy.Signature, error) {
+	dirs := []string{p.SignaturesDir()}
+	if g.topology != nil {
+		dirs = append(dirs, filepath.Join(g.topology.Dir, "signatures"))
+	}
+	dirs = append(dirs, g.layout.signatures())
 	var all []policy.Signature
 	var errs []error
 	for _, d := range digests {
-		name := strings.Replace(d, ":", "-", 1)
-		for _, file := range []string{
-			filepath.Join(p.SignaturesDir(), name+".minisig"), filepath.Join(p.SignaturesDir(), name+".json"),
-			filepath.Join(g.topology.Dir, "signatures", name+".minisig"), filepath.Join(g.topology.Dir, "signatures", name+".json"),
-			filepath.Join(g.layout.signatures(), name+".json"),
-		} {
+		var files []string
+		for _, dir := range dirs {
+			path := filepath.Join(dir, strings.Replace(d, ":", "-", 1))
+			files = append(files, path+".minisig", path+".json")
+		}
+		for _, file := range files {
 			data, err := ReadSource(file)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
