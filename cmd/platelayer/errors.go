@@ -146,10 +146,15 @@ func classify(err error) (code int, hint string) {
 			return exitInvalid, "name the file (platelayer up FILE), or write a first one with: platelayer init"
 		}
 		return exitInvalid, ""
-	case errors.As(err, &refused) && refused.Verified:
-		return exitIntegrity, "if the change is meant, seal it anew with: platelayer seal"
 	case errors.As(err, &refused):
-		return exitIntegrity, "nothing was started or changed; if the change is meant, seal it anew with: platelayer seal"
+		hint = "if the change is meant, seal it anew with: platelayer seal"
+		if !refused.Verified {
+			hint = "nothing was started or changed; " + hint
+		}
+		if refused.OnImage() {
+			hint += "; if an image is damaged, platelayer image verify --repair mends it"
+		}
+		return exitIntegrity, hint
 	case errors.As(err, &badPolicy):
 		return exitIntegrity, "nothing was started or changed; the machine's administrator can mend it: docs/policy.md"
 	case errors.As(err, &forbidden):
