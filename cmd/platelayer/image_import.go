@@ -42,7 +42,14 @@ gives the same digest.`,
 			if err != nil {
 				return err
 			}
+			view := newTransfers(a, "import")
+			defer view.done()
+			o.Progress = view.tell
 			i, err := s.Import(c.Context(), f, o)
+			view.done()
+			if c.Context().Err() != nil {
+				return &interruptedError{}
+			}
 			if err != nil {
 				return fmt.Errorf("cannot import %s: %w", f.Name(), err)
 			}

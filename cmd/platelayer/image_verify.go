@@ -42,7 +42,14 @@ func (a *app) imageVerify(ctx context.Context, refs []string, o image.VerifyOpti
 			return err
 		}
 	}
+	view := newTransfers(a, "verify")
+	defer view.done()
+	o.Progress = view.tell
 	v, err := s.Verify(ctx, images, o)
+	view.done()
+	if ctx.Err() != nil {
+		return &interruptedError{}
+	}
 	if err != nil {
 		return fmt.Errorf("cannot verify the images: %w", err)
 	}
