@@ -32,7 +32,9 @@ func (a *app) imageLsCommand() *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List the images, and which topologies run them",
-		Args:    atMost(0),
+		Example: `  platelayer image ls
+  platelayer image ls --json`,
+		Args: atMost(0),
 		RunE: func(*cobra.Command, []string) error {
 			s, err := a.images("see the images of this machine")
 			if err != nil {

@@ -23,6 +23,8 @@ IMAGE, all that the store has. Damage ends it with code 4.
 
 --repair puts a fresh layer into the place of a damaged one that no topology runs
 on, and takes damaged blobs away, which are then to be pulled or loaded again.`,
+		Example: `  platelayer image verify
+  platelayer image verify --repair shop/web`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.imageVerify(c.Context(), args, o)
 		},
