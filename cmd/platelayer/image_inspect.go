@@ -45,7 +45,8 @@ image by a template of Go's text/template, with the names that the JSON has; {{j
 prints a part as JSON.`,
 		Example: `  platelayer image inspect shop/web
   platelayer image inspect --format '{{.digest}} {{json .config.config.Cmd}}' shop/web shop/db`,
-		Args: atLeast(1, "image inspect needs an image"),
+		Args:              atLeast(1, "image inspect needs an image"),
+		ValidArgsFunction: a.completeImages,
 		RunE: func(_ *cobra.Command, args []string) error {
 			s, err := a.images("see the images of this machine")
 			if err != nil {

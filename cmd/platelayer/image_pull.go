@@ -27,7 +27,8 @@ sudo too. /etc/platelayer/registries.yaml names mirrors, and registries without
 TLS. The digest of each image is printed, alone with --quiet.`,
 		Example: `  platelayer image pull postgres:17
   platelayer image pull registry.example:5000/shop/web@sha256:...`,
-		Args: atLeast(1, "which image? platelayer image pull IMAGE..."),
+		Args:              atLeast(1, "which image? platelayer image pull IMAGE..."),
+		ValidArgsFunction: a.completeImages,
 		RunE: func(c *cobra.Command, args []string) error {
 			p := image.MachinePlatform()
 			if platform != "" {

@@ -27,7 +27,8 @@ adds what docker load wants before Docker 25. An output that ends with / or is a
 folder gets an OCI layout; it must be new or empty.`,
 		Example: `  platelayer image save shop/web shop/db -o shop.tar
   platelayer image save --format docker shop/web | docker load`,
-		Args: atLeast(1, "image save needs an image"),
+		Args:              atLeast(1, "image save needs an image"),
+		ValidArgsFunction: a.completeImages,
 		RunE: func(c *cobra.Command, args []string) error {
 			if format != "oci" && format != "docker" {
 				return &usageError{fmt.Errorf("--format is oci or docker, not %q", format)}

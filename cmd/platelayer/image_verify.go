@@ -25,6 +25,7 @@ IMAGE, all that the store has. Damage ends it with code 4.
 on, and takes damaged blobs away, which are then to be pulled or loaded again.`,
 		Example: `  platelayer image verify
   platelayer image verify --repair shop/web`,
+		ValidArgsFunction: a.completeImages,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.imageVerify(c.Context(), args, o)
 		},
