@@ -117,7 +117,7 @@ func SaveBundle(ctx context.Context, l Layout, t *topology.Topology, w io.Writer
 	if rel, err := filepath.Rel(t.Dir, o.Output); err == nil {
 		skip = append(skip, rel)
 	}
-	digest, err := store.SaveBundle(ctx, w, named, parts, image.BundleOptions{Config: text, Skip: skip, Notice: o.Notice})
+	digest, err := store.SaveBundle(ctx, w, named, parts, image.BundleOptions{Config: text, Skip: skip, Notice: o.Notice, Progress: o.Images.Progress})
 	if err != nil {
 		return nil, err
 	}

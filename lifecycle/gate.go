@@ -69,9 +69,9 @@ func (g *gate) admit(which []*topology.Station) error {
 			if err != nil {
 				return err
 			}
-			problem, rule, line := p.Named(policy.Image{Registry: ref.Registry, Repository: ref.Repository})
-			if problem != "" {
-				refused = append(refused, policy.Refusal{Rule: rule, Line: line, Place: g.topology.Place(s.ID(), "image", ""), Station: s.ID(), Problem: problem})
+			if r := refusalOf(p, ref); r != nil {
+				r.Place, r.Station = g.topology.Place(s.ID(), "image", ""), s.ID()
+				refused = append(refused, *r)
 			}
 		}
 	}
@@ -79,6 +79,62 @@ func (g *gate) admit(which []*topology.Station) error {
 		return &policy.RefusedError{Refusals: refused}
 	}
 	return g.covered(which)
+}
+
+// refusalOf tells what a policy says against an image's name; nil is nothing.
+func refusalOf(p *policy.Policy, ref image.Reference) *policy.Refusal {
+	problem, rule, line := p.Named(policy.Image{Registry: ref.Registry, Repository: ref.Repository})
+	if problem == "" {
+		return nil
+	}
+	return &policy.Refusal{Rule: rule, Line: line, Problem: problem}
+}
+
+// AdmitImage refuses an image by its name that a policy doesn't allow, and gives
+// what looks at it when its digest is known.
+func AdmitImage(l Layout, ref image.Reference, registry func() (*image.Registry, error)) (func(ctx context.Context, digest, index v1.Hash) error, error) {
+	g, err := newGate(l, nil, "", registry)
+	if err != nil {
+		return nil, err
+	}
+	var refused []policy.Refusal
+	for _, p := range g.policies {
+		if r := refusalOf(p, ref); r != nil {
+			refused = append(refused, *r)
+		}
+	}
+	if len(refused) > 0 {
+		return nil, &policy.RefusedError{Refusals: refused}
+	}
+	return func(ctx context.Context, digest, index v1.Hash) error {
+		if refused := g.digested(ctx, ref, digest, index); len(refused) > 0 {
+			return &policy.RefusedError{Refusals: refused}
+		}
+		return nil
+	}, nil
+}
+
+// digested tells what policies say against an image with a digest.
+func (g *gate) digested(ctx context.Context, ref image.Reference, digest, index v1.Hash) []policy.Refusal {
+	i := policy.Image{Registry: ref.Registry, Repository: ref.Repository, Digests: []string{digest.String()}}
+	if index != (v1.Hash{}) {
+		i.Digests = append(i.Digests, index.String())
+	}
+	var refused []policy.Refusal
+	for _, p := range g.policies {
+		had, hadErr := g.signatures(p, i.Digests)
+		problem, rule, line := p.Digested(i, func() ([]policy.Signature, error) { return had, hadErr })
+		if rule == "signed" && g.registry != nil { // somebody may have signed it since
+			problem, rule, line = p.Digested(i, sync.OnceValues(func() ([]policy.Signature, error) {
+				given, err := g.ask(ctx, ref, i.Digests)
+				return append(given, had...), errors.Join(hadErr, err)
+			}))
+		}
+		if problem != "" {
+			refused = append(refused, policy.Refusal{Rule: rule, Line: line, Problem: problem})
+		}
+	}
+	return refused
 }
 
 // covered finds images that the lock doesn't have.
@@ -167,26 +223,12 @@ func (g *gate) pass(ctx context.Context, w wantedImage, digest, index v1.Hash) e
 	if err != nil {
 		return err
 	}
-	i := policy.Image{Registry: ref.Registry, Repository: ref.Repository, Digests: []string{digest.String()}}
-	if index != (v1.Hash{}) {
-		i.Digests = append(i.Digests, index.String())
-	}
 	var refused []policy.Refusal
-	for _, p := range g.policies {
-		had, hadErr := g.signatures(p, i.Digests)
-		problem, rule, line := p.Digested(i, func() ([]policy.Signature, error) { return had, hadErr })
-		if rule == "signed" && g.registry != nil { // somebody may have signed it since
-			problem, rule, line = p.Digested(i, sync.OnceValues(func() ([]policy.Signature, error) {
-				given, err := g.ask(ctx, ref, i.Digests)
-				return append(given, had...), errors.Join(hadErr, err)
-			}))
-		}
-		if problem == "" {
-			continue
-		}
+	for _, r := range g.digested(ctx, ref, digest, index) {
 		for _, s := range g.topology.Stations() {
 			if s.Image == w.name && s.Platform == w.platform {
-				refused = append(refused, policy.Refusal{Rule: rule, Line: line, Place: g.topology.Place(s.ID(), "image", ""), Station: s.ID(), Problem: problem})
+				r.Place, r.Station = g.topology.Place(s.ID(), "image", ""), s.ID()
+				refused = append(refused, r)
 			}
 		}
 	}
@@ -203,15 +245,20 @@ func (g *gate) signatures(p *policy.Policy, digests []string) ([]policy.Signatur
 	if !p.WantsSignatures() {
 		return nil, nil
 	}
+	dirs := []string{p.SignaturesDir()}
+	if g.topology != nil {
+		dirs = append(dirs, filepath.Join(g.topology.Dir, "signatures"))
+	}
+	dirs = append(dirs, g.layout.signatures())
 	var all []policy.Signature
 	var errs []error
 	for _, d := range digests {
-		name := strings.Replace(d, ":", "-", 1)
-		for _, file := range []string{
-			filepath.Join(p.SignaturesDir(), name+".minisig"), filepath.Join(p.SignaturesDir(), name+".json"),
-			filepath.Join(g.topology.Dir, "signatures", name+".minisig"), filepath.Join(g.topology.Dir, "signatures", name+".json"),
-			filepath.Join(g.layout.signatures(), name+".json"),
-		} {
+		var files []string
+		for _, dir := range dirs {
+			path := filepath.Join(dir, strings.Replace(d, ":", "-", 1))
+			files = append(files, path+".minisig", path+".json")
+		}
+		for _, file := range files {
 			data, err := ReadSource(file)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue

@@ -17,7 +17,7 @@ type Refusal struct {
 	Rule    string
 	Line    string // FILE:LINE of the rule
 	Place   string // FILE:LINE:COLUMN in the topology file; "" where it isn't known
-	Station string // "cluster/station"
+	Station string // "cluster/station"; "" where it is about an image alone
 	Problem string
 }
 
@@ -31,7 +31,10 @@ func (e *RefusedError) Error() string {
 		if r.Place != "" {
 			at = r.Place + ": "
 		}
-		lines = append(lines, fmt.Sprintf("  %sstation %q: %s (rule %s, %s)", at, r.Station, r.Problem, r.Rule, r.Line))
+		if r.Station != "" {
+			at += fmt.Sprintf("station %q: ", r.Station)
+		}
+		lines = append(lines, fmt.Sprintf("  %s%s (rule %s, %s)", at, r.Problem, r.Rule, r.Line))
 	}
 	return strings.Join(lines, "\n")
 }

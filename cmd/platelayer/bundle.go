@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"platelayer/containers/image"
 	"platelayer/lifecycle"
 	"platelayer/topology"
 )
@@ -152,8 +151,14 @@ anything that a topology file can: look at it before up, or have a policy
 				t, err = a.load(file)
 				return t, read, err
 			}
-			o.Progress = func(image.Progress) {}
+			view := newTransfers(a, "load")
+			defer view.done()
+			o.Progress = view.tell
 			done, dir, err := lifecycle.LoadBundle(c.Context(), a.layout(), f, o)
+			view.done()
+			if c.Context().Err() != nil {
+				return &interruptedError{}
+			}
 			if err != nil {
 				return fmt.Errorf("cannot load the bundle %s: %w", f.Name(), err)
 			}

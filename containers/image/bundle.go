@@ -50,6 +50,8 @@ type BundleOptions struct {
 	Config []byte   // JSON
 	Skip   []string // names that are left out
 	Notice func(text string)
+
+	Progress func(Progress) // of the images; may be nil
 }
 
 // SaveBundle writes a bundle as Save writes an archive, and gives its digest.
@@ -86,7 +88,7 @@ func (s *Store) SaveBundle(ctx context.Context, w io.Writer, images []Named, par
 		return h, err
 	}
 	index.Manifests = append([]v1.Descriptor{{MediaType: own.MediaType, Digest: own.Digest, Size: own.Size, ArtifactType: bundleType}}, index.Manifests...)
-	if err := s.writeBlobs(ctx, images, to, func() error {
+	if err := s.writeBlobs(ctx, images, to, o.Progress, func() error {
 		for _, d := range append([]v1.Descriptor{own, m.Config}, m.Layers...) {
 			if blobs[d.Digest] == nil {
 				continue // the same twice

@@ -239,7 +239,7 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 // whoseFault tells an image that was made wrong from one that was damaged in
 // the store.
 func (s *Store) whoseFault(ctx context.Context, l *Layer, err error) error {
-	if damaged := s.checkBlob(ctx, l.Digest); damaged != nil {
+	if damaged := s.checkBlob(ctx, l.Digest, nil); damaged != nil {
 		return damaged
 	}
 	return err

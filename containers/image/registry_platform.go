@@ -167,13 +167,14 @@ func parseRemoteIndex(text []byte) (*v1.IndexManifest, error) {
 
 // choosePlatform finds the image of an index that fits a platform best, the first of
 // equals; nil where none does. One that says no platform is taken where nothing
-// says one.
+// says one. Platform "unknown" is what stands beside an image, not one (buildx's
+// attestations).
 func choosePlatform(index *v1.IndexManifest, p Platform) *v1.Descriptor {
 	said := false
 	for _, want := range p.runs() {
 		for n := range index.Manifests {
 			d := &index.Manifests[n]
-			if d.Platform == nil {
+			if d.Platform == nil || d.Platform.OS == "unknown" {
 				continue
 			}
 			said = true
@@ -187,7 +188,7 @@ func choosePlatform(index *v1.IndexManifest, p Platform) *v1.Descriptor {
 		return nil
 	}
 	for n := range index.Manifests {
-		if d := &index.Manifests[n]; d.MediaType.IsImage() || d.MediaType.IsIndex() {
+		if d := &index.Manifests[n]; d.Platform == nil && (d.MediaType.IsImage() || d.MediaType.IsIndex()) {
 			return d
 		}
 	}
