@@ -71,7 +71,14 @@ func (s *Store) changeIndex(ctx context.Context, change func(*v1.IndexManifest) 
 	if err != nil {
 		return err
 	}
-	if err := s.write("index.json", text); err != nil {
+	err = syncDir(s.path("blobs", "sha256")) // what is named is there after a power cut
+	if err == nil {
+		err = s.write("index.json", text)
+	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot write the image store's names: %w", err)
 	}
 	return nil

@@ -249,7 +249,7 @@ func (s *Store) SaveFile(ctx context.Context, name string, images []Named, o Sav
 	}
 	defer os.Remove(f.Name())
 	err = s.Save(ctx, f, images, o)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), name)
