@@ -163,6 +163,9 @@ func (p *packer) images(store *image.Store, which []*topology.Station) ([]image.
 			return nil, nil, err
 		}
 		locked := LockedImage{Digest: i.Digest.String()}
+		if i.Index != (v1.Hash{}) {
+			locked.Index = i.Index.String()
+		}
 		if ref.Digest != "" && ref.Digest != locked.Digest {
 			locked.Index = ref.Digest
 		}

@@ -103,9 +103,11 @@ type found struct {
 	manifest []byte
 	digest   v1.Hash
 	config   v1.Hash
-	index    v1.Hash // Image.Index
+	indexes  [][]byte // AddOptions.Indexes
 	source   Source
 }
+
+func (f *found) index() v1.Hash { return (&AddOptions{Indexes: f.indexes}).index() }
 
 // images lists the layout's images with the names that it gives them.
 func (l layout) images() ([]found, error) {
@@ -120,10 +122,6 @@ func (l layout) images() ([]found, error) {
 	var all []found
 	foreign := ""
 	for _, d := range top.Manifests {
-		names, err := namesOf(d)
-		if err != nil {
-			return nil, err
-		}
 		if d.Annotations["vnd.docker.reference.type"] != "" {
 			continue
 		}
@@ -138,7 +136,12 @@ func (l layout) images() ([]found, error) {
 		if f == nil {
 			continue // no image, but a signature or the like
 		}
-		f.names = names
+		if h, err := v1.NewHash(d.Annotations[indexAnnotation]); err == nil && len(f.indexes) == 0 {
+			f.indexes = indexPath(h, f.digest, func(h v1.Hash) ([]byte, error) { return l.indexBlob(h) })
+		}
+		if f.names, err = namesOf(d, f); err != nil {
+			return nil, err
+		}
 		all = append(all, *f)
 	}
 	if len(all) == 0 && foreign != "" {
@@ -182,7 +185,7 @@ func (l layout) resolve(d v1.Descriptor, above map[v1.Hash]bool, depth int) (*fo
 	}
 	f, err := l.resolve(next, above, depth+1)
 	if f != nil {
-		f.index = d.Digest
+		f.indexes = append([][]byte{text}, f.indexes...)
 	}
 	return f, err
 }
@@ -223,7 +226,7 @@ func isArtifact(text []byte) bool {
 
 // namesOf reads the names that a layout gives an image: containerd and Docker
 // have the whole one beside a tag, others have one of both as OCI's annotation.
-func namesOf(d v1.Descriptor) ([]string, error) {
+func namesOf(d v1.Descriptor, f *found) ([]string, error) {
 	text := d.Annotations["io.containerd.image.name"]
 	if text == "" {
 		text = d.Annotations[nameAnnotation]
@@ -231,5 +234,21 @@ func namesOf(d v1.Descriptor) ([]string, error) {
 			return nil, nil
 		}
 	}
+	if ref, err := ParseReference(text); err == nil && ref.Digest != "" && (ref.Digest == f.digest.String() || ref.Digest == f.index().String()) {
+		return []string{ref.String()}, nil
+	}
 	return wholeNames([]string{text})
+}
+
+// indexBlob reads an index of the archive that another's annotation names.
+func (l layout) indexBlob(h v1.Hash) ([]byte, error) {
+	if err := checkHash(h); err != nil {
+		return nil, err
+	}
+	m, err := l.open(blobName(h))
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	return l.document(v1.Descriptor{Digest: h, Size: m.Size()})
 }

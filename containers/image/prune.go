@@ -219,14 +219,18 @@ func (s *Store) needed(held map[v1.Hash][]string) (*needs, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots := map[v1.Hash]bool{}
+	roots, need := map[v1.Hash]bool{}, &needs{map[string]bool{}, map[string]bool{}, map[string]bool{}}
 	for _, d := range index.Manifests {
 		roots[d.Digest] = true
+		if of, err := v1.NewHash(d.Annotations[indexAnnotation]); err == nil {
+			for _, text := range s.indexesOf(&Image{Digest: d.Digest, Index: of}) {
+				need.blobs[hashOf(text).Hex] = true
+			}
+		}
 	}
 	for h := range held {
 		roots[h] = true
 	}
-	need := &needs{map[string]bool{}, map[string]bool{}, map[string]bool{}}
 	for h := range roots {
 		i, err := s.open(h)
 		var missing *MissingError

@@ -120,9 +120,13 @@ func (s *Store) layoutIndex(images []Named, o SaveOptions) (v1.IndexManifest, er
 		}
 		d := v1.Descriptor{MediaType: i.mediaType(), Digest: i.Digest, Size: size}
 		d.Platform = &v1.Platform{OS: i.Config.OS, Architecture: i.Config.Architecture, Variant: i.Config.Variant}
+		d.Annotations = map[string]string{}
+		if len(s.indexesOf(i.Image)) > 0 { // which comes along: who pins it finds the image
+			d.Annotations[indexAnnotation] = i.Index.String()
+		}
 		if i.Name != "" {
 			_, tag, _ := strings.Cut(i.Name[strings.LastIndexByte(i.Name, '/')+1:], ":")
-			d.Annotations = map[string]string{nameAnnotation: i.Name, "io.containerd.image.name": i.Name}
+			d.Annotations[nameAnnotation], d.Annotations["io.containerd.image.name"] = i.Name, i.Name
 			if o.Docker { // as Docker's own
 				d.Annotations[nameAnnotation] = tag
 			}
@@ -139,6 +143,9 @@ func (s *Store) writeBlobs(ctx context.Context, images []Named, to layoutWriter,
 		blobs[i.Digest], blobs[i.Manifest.Config.Digest] = true, true
 		for n := range i.Layers {
 			blobs[i.Layers[n].Digest] = true
+		}
+		for _, text := range s.indexesOf(i.Image) {
+			blobs[hashOf(text)] = true
 		}
 	}
 	for _, dir := range []string{"blobs", "blobs/sha256"} {
