@@ -112,8 +112,15 @@ func addTags(a archive, all []found) error {
 	return nil
 }
 
-// choose picks the image that is meant.
+// choose picks the image that is meant, or all that this machine runs.
 func choose(all []found, o LoadOptions) ([]found, error) {
+	if o.Only == "" {
+		runs := slices.DeleteFunc(slices.Clone(all), func(f found) bool { return f.foreign != "" })
+		if len(runs) == 0 {
+			return nil, bad("it has images for %s only; this machine is %s", all[0].foreign, MachinePlatform())
+		}
+		all = runs
+	}
 	if o.Only != "" {
 		want := ""
 		if ref, err := ParseReference(o.Only); err == nil {

@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"runtime"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -105,6 +104,7 @@ type found struct {
 	config   v1.Hash
 	indexes  [][]byte // AddOptions.Indexes
 	source   Source
+	foreign  string // the platform that it is said to be for, where this machine doesn't run it
 }
 
 func (f *found) index() v1.Hash { return (&AddOptions{Indexes: f.indexes}).index() }
@@ -120,13 +120,8 @@ func (l layout) images() ([]found, error) {
 		return nil, err
 	}
 	var all []found
-	foreign := ""
 	for _, d := range top.Manifests {
-		if d.Annotations["vnd.docker.reference.type"] != "" {
-			continue
-		}
-		if platformRank(d.Platform) < 0 {
-			foreign = d.Platform.String()
+		if aboutAnother(&d) {
 			continue
 		}
 		f, err := l.resolve(d, map[v1.Hash]bool{}, 0)
@@ -142,10 +137,10 @@ func (l layout) images() ([]found, error) {
 		if f.names, err = namesOf(d, f); err != nil {
 			return nil, err
 		}
+		if foreign(d.Platform, MachinePlatform()) {
+			f.foreign = d.Platform.String()
+		}
 		all = append(all, *f)
-	}
-	if len(all) == 0 && foreign != "" {
-		return nil, bad("it has images for %s only; this machine is linux/%s", foreign, runtime.GOARCH)
 	}
 	return all, nil
 }
@@ -179,11 +174,11 @@ func (l layout) resolve(d v1.Descriptor, above map[v1.Hash]bool, depth int) (*fo
 	if err != nil {
 		return nil, err
 	}
-	next, ok := bestOf(index.Manifests)
-	if !ok {
-		return nil, bad("the index %s has no image for linux/%s", d.Digest, runtime.GOARCH)
+	next := choosePlatform(index, MachinePlatform())
+	if next == nil {
+		return nil, bad("the index %s has no image for %s", d.Digest, MachinePlatform())
 	}
-	f, err := l.resolve(next, above, depth+1)
+	f, err := l.resolve(*next, above, depth+1)
 	if f != nil {
 		f.indexes = append([][]byte{text}, f.indexes...)
 	}
@@ -197,6 +192,14 @@ func parseIndex(what string, text []byte) (*v1.IndexManifest, error) {
 	}
 	if len(index.Manifests) > maxIndexEntries {
 		return nil, bad("%s has more than %d entries", what, maxIndexEntries)
+	}
+	for _, d := range index.Manifests {
+		if err := checkHash(d.Digest); err != nil {
+			return nil, err
+		}
+		if d.Size < 0 || d.Size > maxDocument {
+			return nil, bad("the manifest %s is said to have %d bytes", d.Digest, d.Size)
+		}
 	}
 	return index, nil
 }

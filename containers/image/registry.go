@@ -257,7 +257,7 @@ func (r *Registry) Resolve(ctx context.Context, ref Reference, p Platform) (*Rem
 			m.Index = m.Digest
 		}
 		m.indexes = append(m.indexes, text)
-		index, err := parseRemoteIndex(text)
+		index, err := parseIndex("its index", text)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", ref.Short(), err)
 		}
