@@ -102,7 +102,7 @@ func (a *app) bundleSave(ctx context.Context, path, output string, volumes bool)
 		return fmt.Errorf("cannot bundle %s: %w", t.Name, err)
 	}
 	if output != "-" {
-		if err := errors.Join(to.Close(), chownToInvoker(to.Name())); err != nil {
+		if err := errors.Join(to.Sync(), to.Close(), chownToInvoker(to.Name())); err != nil {
 			return err
 		}
 		if err := os.Rename(to.Name(), o.Output); err != nil {

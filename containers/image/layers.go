@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
@@ -31,7 +33,8 @@ const Tree = "fs"
 const NoLayers = "empty"
 
 const (
-	layerInfo = "layer.json"
+	layerInfo   = "layer.json"
+	asideSuffix = ".aside" // of a damaged layer in ingest that another has replaced
 )
 
 // unpacked describes an unpacked layer. The whole chain id stands here, as the
@@ -149,22 +152,22 @@ func (s *Store) unpack(ctx context.Context, i *Image, o *AddOptions, b *batch, w
 }
 
 // publish gives unpacked layers their names, after all is on the disk. A
-// damaged one that has the name moves aside; a station that runs on it keeps it.
+// damaged one that has the name moves aside.
 func (s *Store) publish(fresh []string) error {
 	if err := syncFS(s.dir); err != nil {
 		return err
 	}
 	for _, dir := range fresh {
-		key := filepath.Base(dir[:len(dir)-len(".layer")])
+		key, _, _ := strings.Cut(filepath.Base(dir), ".")
 		to := s.path("layers", key)
 		err := os.Rename(dir, to)
 		if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
-			aside := s.path("ingest", key+".damaged")
-			if err := errors.Join(os.RemoveAll(aside), os.Rename(to, aside)); err != nil {
-				return err
+			// Stations may have the old one mounted, and whoever is about to mount it
+			// finds one of the two. Prune removes it.
+			aside := s.path("ingest", fmt.Sprintf("%s.%x%s", key, rand.Uint64(), asideSuffix))
+			if err = os.Rename(dir, aside); err == nil {
+				err = unix.Renameat2(unix.AT_FDCWD, aside, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
 			}
-			err = os.Rename(dir, to)
-			os.RemoveAll(aside)
 		}
 		if err != nil {
 			return err

@@ -288,6 +288,20 @@ func TestLoadIndex(t *testing.T) {
 	}
 }
 
+// What another kind of machine runs is loaded where it is asked for by its digest.
+func TestLoadForeign(t *testing.T) {
+	s, m := newStore(t), simple(t)
+	f := layoutOf(t, m, nil)
+	f["index.json"] = asJSON(t, v1.IndexManifest{SchemaVersion: 2, Manifests: []v1.Descriptor{
+		{MediaType: types.OCIManifestSchema1, Digest: sumOf(m.manifest), Size: int64(len(m.manifest)), Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}}})
+	if _, err := s.Load(context.Background(), given(t, f.tar(t)), LoadOptions{}); err == nil || !strings.Contains(err.Error(), "it has images for linux/s390x only; this machine is linux/") {
+		t.Errorf("got %v", err)
+	}
+	if loaded, err := s.Load(context.Background(), given(t, f.tar(t)), LoadOptions{Only: sumOf(m.manifest).String()}); err != nil || len(loaded) != 1 {
+		t.Errorf("got %v, %v", loaded, err)
+	}
+}
+
 // What is saved is loaded as the same, and saving it again gives the same bytes.
 func TestSave(t *testing.T) {
 	ctx := context.Background()

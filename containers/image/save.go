@@ -121,9 +121,13 @@ func (s *Store) layoutIndex(images []Named, o SaveOptions) (v1.IndexManifest, er
 		}
 		d := v1.Descriptor{MediaType: i.mediaType(), Digest: i.Digest, Size: size}
 		d.Platform = &v1.Platform{OS: i.Config.OS, Architecture: i.Config.Architecture, Variant: i.Config.Variant}
+		d.Annotations = map[string]string{}
+		if len(s.indexesOf(i.Image)) > 0 { // which comes along: who pins it finds the image
+			d.Annotations[indexAnnotation] = i.Index.String()
+		}
 		if i.Name != "" {
 			_, tag, _ := strings.Cut(i.Name[strings.LastIndexByte(i.Name, '/')+1:], ":")
-			d.Annotations = map[string]string{nameAnnotation: i.Name, "io.containerd.image.name": i.Name}
+			d.Annotations[nameAnnotation], d.Annotations["io.containerd.image.name"] = i.Name, i.Name
 			if o.Docker { // as Docker's own
 				d.Annotations[nameAnnotation] = tag
 			}
@@ -140,7 +144,11 @@ func (s *Store) writeBlobs(ctx context.Context, images []Named, to layoutWriter,
 	}
 	blobs := map[v1.Hash]string{} // with the name of an image that has it
 	for _, i := range images {
-		for _, h := range append([]v1.Hash{i.Digest}, hashesOf(i.Image)...) {
+		all := append([]v1.Hash{i.Digest}, hashesOf(i.Image)...)
+		for _, text := range s.indexesOf(i.Image) {
+			all = append(all, hashOf(text))
+		}
+		for _, h := range all {
 			if _, twice := blobs[h]; twice {
 				continue
 			}
@@ -261,7 +269,7 @@ func (s *Store) SaveFile(ctx context.Context, name string, images []Named, o Sav
 	}
 	defer os.Remove(f.Name())
 	err = s.Save(ctx, f, images, o)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), name)
