@@ -79,7 +79,7 @@ func (a *app) bundleSave(ctx context.Context, path, output string, volumes bool)
 		slices.Sort(variables)
 		o.Notice("it takes from the environment what is not in the bundle: " + strings.Join(variables, ", "))
 	}
-	to := a.stdout
+	to, inPlace := a.stdout, false
 	if output == "-" {
 		if term.IsTerminal(int(a.stdout.Fd())) {
 			return &usageError{errors.New("a bundle is not for a terminal: redirect stdout, or name a file with -o")}
@@ -91,18 +91,29 @@ func (a *app) bundleSave(ctx context.Context, path, output string, volumes bool)
 		if o.Output, err = filepath.Abs(output); err != nil {
 			return err
 		}
-		// It may hold secrets.
-		if to, err = os.CreateTemp(filepath.Dir(o.Output), "."+filepath.Base(output)+"-"); err != nil {
-			return err
+		if st, statErr := os.Stat(output); statErr == nil && !st.Mode().IsRegular() {
+			inPlace = true // a pipe or a device, which nothing may replace
+			to, err = os.OpenFile(output, os.O_WRONLY, 0)
+		} else { // It may hold secrets.
+			to, err = os.CreateTemp(filepath.Dir(o.Output), "."+filepath.Base(output)+"-")
 		}
-		defer os.Remove(to.Name())
+		if err != nil {
+			return fmt.Errorf("cannot save to %s: %w", output, err)
+		}
+		if !inPlace {
+			defer os.Remove(to.Name())
+		}
 		defer to.Close()
 	}
 	done, err := lifecycle.SaveBundle(ctx, a.layout(), t, to, o)
 	if err != nil {
 		return fmt.Errorf("cannot bundle %s: %w", t.Name, err)
 	}
-	if output != "-" {
+	if inPlace {
+		if err := to.Close(); err != nil {
+			return err
+		}
+	} else if output != "-" {
 		if err := errors.Join(to.Close(), chownToInvoker(to.Name())); err != nil {
 			return err
 		}
