@@ -50,6 +50,8 @@ type ImageOptions struct {
 	Finished func(name string, err error) // an image is there, or isn't; the same
 	Notice   func(string)                 // the same
 
+	carried bool // they are to run elsewhere: what a platform is asked for may be another's
+
 	gate *gate             // what images must pass; nil is none
 	stay map[string]string // the digests that stations have and keep, by their ids
 }
@@ -266,7 +268,7 @@ func obtain(ctx context.Context, store *image.Store, w wantedImage, o ImageOptio
 		return nil, fmt.Errorf("cannot provide the image %s: %w", w.name, err)
 	}
 	machine := image.MachinePlatform()
-	if !i.Fits(machine) && !native.Emulates(i.Config.Architecture) {
+	if !i.Fits(machine) && !native.Emulates(i.Config.Architecture) && (!o.carried || w.platform == "") {
 		return nil, &ForeignImage{w.name, i.MadeFor(), machine.String()}
 	}
 	return i, nil

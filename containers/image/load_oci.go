@@ -117,17 +117,25 @@ func (l layout) images() ([]found, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []found
-	foreign := ""
-	for _, d := range top.Manifests {
-		names, err := namesOf(d)
-		if err != nil {
+	namesOfAll := make([][]string, len(top.Manifests))
+	have := map[string]int{} // how many have a name
+	for n, d := range top.Manifests {
+		if namesOfAll[n], err = namesOf(d); err != nil {
 			return nil, err
 		}
+		for _, name := range namesOfAll[n] {
+			have[name]++
+		}
+	}
+	var all []found
+	foreign := ""
+	for n, d := range top.Manifests {
+		names := namesOfAll[n]
 		if d.Annotations["vnd.docker.reference.type"] != "" {
 			continue
 		}
-		if platformRank(d.Platform) < 0 {
+		// One of several platforms under a name, unless the name means it alone.
+		if platformRank(d.Platform) < 0 && (len(names) == 0 || have[names[0]] > 1) {
 			foreign = d.Platform.String()
 			continue
 		}
