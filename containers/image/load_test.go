@@ -419,6 +419,26 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// What is no tar is refused before it fills the store.
+func TestImportNoTar(t *testing.T) {
+	zero, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := bytes.Repeat([]byte("not a tar\n"), 1000)
+	for what, r := range map[string]*os.File{"endless": zero, "text": given(t, text), "piped text": piped(t, text), "zeros": given(t, make([]byte, 2<<20))} {
+		s := newStore(t)
+		s.limits.Bytes = 16 << 20
+		if _, err := s.Import(context.Background(), r, ImportOptions{Name: "docker.io/library/i:1"}); err == nil || !strings.Contains(err.Error(), "it is not a tar archive") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	// Ends of an archive alone are an empty one.
+	if _, err := newStore(t).Import(context.Background(), piped(t, make([]byte, 10<<10)), ImportOptions{Name: "docker.io/library/i:1"}); err != nil {
+		t.Error(err)
+	}
+}
+
 // Large members of what can't be sought in become blobs as they are: right ones
 // only.
 func TestLoadLargeMembers(t *testing.T) {
