@@ -254,7 +254,7 @@ func obtainAll(ctx context.Context, store *image.Store, list []wantedImage, o Im
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("interrupted while images came, and nothing was touched: the next one goes on from there: %w", context.Cause(ctx))
 	}
-	return found, errors.Join(failed...)
+	return found, errors.Join(slices.CompactFunc(failed, func(a, b error) bool { return a != nil && b != nil && a.Error() == b.Error() })...)
 }
 
 // obtain finds an image, or fetches it as its policy says, and unpacks it.

@@ -21,7 +21,7 @@ func (a *app) bundleCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bundle",
 		Short: "Carry a topology with its files and images to another machine",
-		Args:  atMost(0),
+		Args:  subcommand,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(a.bundleSaveCommand(), a.bundleLoadCommand())
@@ -150,6 +150,9 @@ anything that a topology file can: look at it before up, or have a policy
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := atMost(2)(c, args); err != nil {
 				return err
+			}
+			if _, err := image.ParseReference("bundle@" + o.Digest); err != nil && o.Digest != "" {
+				return &usageError{fmt.Errorf("--digest is sha256: and 64 hexadecimal digits, not %q", o.Digest)}
 			}
 			if len(args) > 1 {
 				o.Dir = args[1]
