@@ -86,6 +86,7 @@ func SaveBundle(ctx context.Context, l Layout, t *topology.Topology, w io.Writer
 	if err != nil {
 		return nil, err
 	}
+	o.Images.carried = true
 	_, provided, err := provideImages(ctx, l, which, o.Images)
 	if err != nil {
 		return nil, err

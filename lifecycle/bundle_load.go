@@ -28,6 +28,13 @@ type BundleLoadOptions struct {
 	Load func(file string) (t *topology.Topology, read []string, err error)
 }
 
+// OtherBundle is not the bundle that was asked for.
+type OtherBundle struct{ Got, Wanted string }
+
+func (e *OtherBundle) Error() string {
+	return fmt.Sprintf("the bundle is %s, not %s", e.Got, e.Wanted)
+}
+
 // LoadBundle makes a project's folder of a bundle, and brings its images and
 // volumes. It closes r. Nothing is written but below the folder, which is new or
 // empty, and in the program's own state; all of it is there then, or nothing.
@@ -47,7 +54,7 @@ func LoadBundle(ctx context.Context, l Layout, r *os.File, o BundleLoadOptions) 
 	}
 	defer b.Close()
 	if o.Digest != "" && o.Digest != b.Digest.String() {
-		return nil, "", &image.BadImageError{Problem: fmt.Sprintf("the bundle is %s, not %s", b.Digest, o.Digest)}
+		return nil, "", &OtherBundle{b.Digest.String(), o.Digest}
 	}
 	c, images, err := readBundleConfig(b)
 	if err != nil {

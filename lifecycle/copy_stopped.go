@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"platelayer/containers/native"
@@ -54,6 +55,13 @@ func openStopped(ctx context.Context, l Layout, s CopySide, beside *copySide, no
 	r := &root{spec: site{layout: l, builtin: intent.Builtin, program: "/bin/platelayer", images: intent.Images}.station(intent.Topology, s.Station), station: s.Station}
 	if _, err := layer(l, s.Topology, name, rootOf(s.Station)); err != nil {
 		return nil, err
+	}
+	for i, v := range s.Station.Volumes {
+		if v.Source == "" && v.Name == "" { // gone with what it wrote, after rm
+			if err := os.MkdirAll(r.spec.Mounts[i].Source, 0o755); err != nil {
+				return nil, fmt.Errorf("cannot make a volume of %q: %w", name, err)
+			}
+		}
 	}
 	if err := errors.Join(confine(l, intent.project(), r), furnish(r)); err != nil {
 		return nil, err

@@ -330,7 +330,7 @@ func admitRecorded(ctx context.Context, l Layout, i *Intent) error {
 	if err := g.admit(which); err != nil {
 		return err
 	}
-	list := slices.DeleteFunc(wanted(which), func(w wantedImage) bool { return w.digest == "" })
+	list := slices.DeleteFunc(wanted(which, wantedBy), func(w wantedImage) bool { return w.digest == "" })
 	if len(list) == 0 {
 		return nil
 	}

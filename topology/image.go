@@ -45,12 +45,15 @@ func (l *loader) image(s *stationDraft) {
 	case n == nil:
 	case s.body.get("rootfs") != nil:
 		l.spoil(n, "image and rootfs are both set", "a station's programs come from one of them")
-	case imageName.MatchString(n.text):
+	case imageName.MatchString(n.text) && !strings.HasPrefix(n.text, "sha256:"):
 		s.out.Image = n.text
 	default:
 		hint := "write [REGISTRY/]NAME[:TAG][@DIGEST], such as nginx:1.25 or registry.example:5000/shop/lb"
 		if strings.ToLower(n.text) != n.text {
 			hint = "names are lower-case; only tags may have capitals"
+		}
+		if strings.HasPrefix(n.text, "sha256:") {
+			hint = "a digest follows a name, NAME@sha256:...; platelayer image tag gives an image one"
 		}
 		l.spoil(n, fmt.Sprintf("%s is not an image's name", quoted(n.text)), hint)
 	}

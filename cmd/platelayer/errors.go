@@ -127,6 +127,7 @@ func classify(err error) (code int, hint string) {
 		forbidden  *policy.RefusedError
 		unlocked   *lifecycle.LockError
 		outside    *lifecycle.OutsideError
+		bundle     *lifecycle.OtherBundle
 		machine    *lifecycle.OtherMachine
 		taken      *lifecycle.Taken
 		interrupt  *interruptedError
@@ -159,6 +160,8 @@ func classify(err error) (code int, hint string) {
 		return exitIntegrity, "nothing was started or changed; the machine's administrator can mend it: docs/policy.md"
 	case errors.As(err, &forbidden):
 		return exitIntegrity, "nothing was started or changed; the machine's administrator decides what may run: docs/policy.md"
+	case errors.As(err, &bundle):
+		return exitIntegrity, "nothing was loaded; --digest is what bundle save printed"
 	case errors.As(err, &unlocked) && unlocked.Missing:
 		return exitIntegrity, "platelayer lock adds what is missing"
 	case errors.As(err, &unlocked):

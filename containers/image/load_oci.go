@@ -142,6 +142,17 @@ func (l layout) images() ([]found, error) {
 		}
 		all = append(all, *f)
 	}
+	have := map[string]int{} // how many images have a name
+	for _, f := range all {
+		for _, name := range f.names {
+			have[name]++
+		}
+	}
+	for n, f := range all { // a name that means it alone means it
+		if len(f.names) > 0 && have[f.names[0]] == 1 {
+			all[n].foreign = ""
+		}
+	}
 	return all, nil
 }
 
