@@ -102,7 +102,7 @@ func (s *Store) SaveBundle(ctx context.Context, w io.Writer, images []Named, par
 	}); err != nil {
 		return h, err
 	}
-	if err := writeHeads(index, images, SaveOptions{}, to); err != nil {
+	if err := writeHeads(index, images, SaveOptions{Docker: true}, to); err != nil {
 		return h, err
 	}
 	return own.Digest, t.Close()

@@ -348,9 +348,9 @@ func TestSave(t *testing.T) {
 			}
 		}
 	}
-	// Older ones read manifest.json alone.
+	// Older ones read manifest.json alone, and take no digest for a tag.
 	var b bytes.Buffer
-	if err := s.Save(ctx, &b, images, SaveOptions{Docker: true}); err != nil {
+	if err := s.Save(ctx, &b, append(images, Named{"docker.io/library/a@" + i.Digest.String(), i}), SaveOptions{Docker: true}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := indexTar(ctx, given(t, b.Bytes()))
@@ -360,6 +360,9 @@ func TestSave(t *testing.T) {
 	all, err := (saved{a}).images(ctx)
 	if err != nil || len(all) != 1 || strings.Join(all[0].names, " ") != "docker.io/library/a:1 registry.example:5000/b:2" {
 		t.Errorf("got %v, %v", all, err)
+	}
+	if list, err := (saved{a}).list(); err != nil || len(list[0].RepoTags) != 2 {
+		t.Errorf("got %v, %v", list, err)
 	}
 }
 

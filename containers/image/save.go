@@ -126,10 +126,9 @@ func (s *Store) layoutIndex(images []Named, o SaveOptions) (v1.IndexManifest, er
 			d.Annotations[indexAnnotation] = i.Index.String()
 		}
 		if i.Name != "" {
-			_, tag, _ := strings.Cut(i.Name[strings.LastIndexByte(i.Name, '/')+1:], ":")
 			d.Annotations[nameAnnotation], d.Annotations["io.containerd.image.name"] = i.Name, i.Name
-			if o.Docker { // as Docker's own
-				d.Annotations[nameAnnotation] = tag
+			if o.Docker && !strings.Contains(i.Name, "@") { // as Docker's own
+				_, d.Annotations[nameAnnotation], _ = strings.Cut(i.Name[strings.LastIndexByte(i.Name, '/')+1:], ":")
 			}
 		}
 		index.Manifests = append(index.Manifests, d)
@@ -223,7 +222,8 @@ func dockerHead(images []Named) []savedImage {
 			}
 			list = append(list, one)
 		}
-		if i.Name != "" { // whole, as Podman takes a short one for its own
+		// Whole, as Podman takes a short one for its own. A digest is no tag.
+		if i.Name != "" && !strings.Contains(i.Name, "@") {
 			list[n].RepoTags = append(list[n].RepoTags, i.Name)
 		}
 	}
