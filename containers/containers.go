@@ -99,7 +99,9 @@ type Mount struct {
 	Propagation string `json:"propagation,omitempty"`
 	Subpath     string `json:"subpath,omitempty"` // a folder below Source, never left through links
 	// Fill copies what the root has at Target into an empty Source first.
-	Fill    bool   `json:"fill,omitempty"`
+	Fill bool `json:"fill,omitempty"`
+	// Yield leaves it out where links of the root lead Target to another mount.
+	Yield   bool   `json:"yield,omitempty"`
 	SELinux string `json:"selinux,omitempty"` // z or Z: relabel where SELinux is on
 	// NoLinks refuses a link anywhere in Source.
 	NoLinks bool `json:"no_links,omitempty"`

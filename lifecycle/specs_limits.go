@@ -22,6 +22,7 @@ func (w site) mounts(t *topology.Topology, s *topology.Station) []containers.Mou
 		if v.Source == "" {
 			m.Fill = !v.NoCopy
 			m.Source = w.layout.anonymous(t.Name, t.ContainerName(s), v.Target)
+			m.Yield = v.Name == ""
 			if v.Name != "" {
 				m.Source = w.layout.volume(volumeName(t, v.Name))
 			}

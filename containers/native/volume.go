@@ -147,6 +147,9 @@ func (c *container) mountVolume(ctx context.Context, fd int, m *containers.Mount
 	}
 	folder := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	target, err := c.mountPoint(m.Target, folder)
+	if m.Yield && errors.Is(err, errOtherMount) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -183,6 +186,8 @@ func (c *container) mountPoint(target string, folder bool) (int, error) {
 	return fd, nil
 }
 
+var errOtherMount = errors.New("a link in the root leads to another mount")
+
 // checkTarget refuses a target that links lead to the root of a mount or into a
 // kernel file system: the volume would replace what others were checked on.
 func (c *container) checkTarget(target int, name string) error {
@@ -215,7 +220,7 @@ func (c *container) checkTarget(target int, name string) error {
 		return &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	if st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
-		return errors.New("a link in the root leads to another mount")
+		return errOtherMount
 	}
 	return nil
 }
