@@ -73,7 +73,7 @@ func (a *app) imagePull(ctx context.Context, refs []image.Reference, p image.Pla
 		slots <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-slots }()
-			o := image.AddOptions{Progress: view.tell}
+			o := image.AddOptions{Progress: view.tell, Unpack: true}
 			i, err := registry.Pull(ctx, store, ref, p, o)
 			if err == nil {
 				o.Progress = func(p image.Progress) {
