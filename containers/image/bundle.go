@@ -263,12 +263,7 @@ func (b *Bundle) Unpack(ctx context.Context, title string, dir string, owner *Ow
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer u.close()
-	stream := openLayer(m, d.Size, u.limits)
-	defer stream.close()
-	if err := u.unpackTar(ctx, stream); err != nil {
-		return err
-	}
-	sum, err := stream.finish()
+	sum, _, err := u.unpackBlob(ctx, m, d.Size)
 	if err != nil {
 		return err
 	}

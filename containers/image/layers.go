@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -219,12 +220,7 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 		return err
 	}
 	o.tell(Progress{Digest: l.Digest, Total: l.Size, Stage: StageUnpacking})
-	stream := openLayer(blob, l.Size, s.limits)
-	defer stream.close()
-	if err := u.unpackTar(ctx, stream); err != nil {
-		return err
-	}
-	sum, err := stream.finish()
+	sum, size, err := u.unpackBlob(ctx, blob, l.Size)
 	if err != nil {
 		return err
 	}
@@ -232,11 +228,23 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 		return bad("its content has the digest %s; the image's configuration says %s", sum, l.DiffID)
 	}
 	o.tell(Progress{Digest: l.Digest, Done: l.Size, Total: l.Size, Stage: StageDone})
-	text, err := json.Marshal(unpacked{layerVersion, l.ChainID, l.DiffID, u.entries, stream.size, u.leftOut})
+	text, err := json.Marshal(unpacked{layerVersion, l.ChainID, l.DiffID, u.entries, size, u.leftOut})
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, layerInfo), text, 0o600)
+}
+
+// unpackBlob unpacks a layer's blob of a size in bytes, packed or not, and gives
+// the digest and the size of the tar in it.
+func (u *unpacker) unpackBlob(ctx context.Context, blob io.Reader, size int64) (v1.Hash, int64, error) {
+	stream := openLayer(blob, size, u.limits)
+	defer stream.close()
+	if err := u.unpackTar(ctx, stream); err != nil {
+		return v1.Hash{}, 0, err
+	}
+	sum, err := stream.finish()
+	return sum, stream.size, err
 }
 
 // whoseFault tells an image that was made wrong from one that was damaged in
