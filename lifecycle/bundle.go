@@ -163,17 +163,11 @@ func (p *packer) images(store *image.Store, which []*topology.Station) ([]image.
 		if err != nil {
 			return nil, nil, err
 		}
-		locked := LockedImage{Digest: i.Digest.String()}
-		if i.Index != (v1.Hash{}) {
-			locked.Index = i.Index.String()
-		}
+		locked := newLocked(i.Digest, i.Index)
 		if ref.Digest != "" && ref.Digest != locked.Digest {
 			locked.Index = ref.Digest
 		}
-		if lock.Images[ref.String()] == nil {
-			lock.Images[ref.String()] = map[string]LockedImage{}
-		}
-		lock.Images[ref.String()][platform.String()] = locked
+		lock.set(ref.String(), platform.String(), locked)
 		n := image.Named{Name: ref.String(), Image: i}
 		if ref.Digest != "" || slices.ContainsFunc(all, func(o image.Named) bool { return o.Name == n.Name && o.Digest != i.Digest }) {
 			ref.Tag, ref.Digest = "", locked.Digest // one name of several platforms
