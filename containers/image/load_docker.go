@@ -51,6 +51,9 @@ func (s saved) list() ([]savedImage, error) {
 	}
 	var list []savedImage
 	if err := json.Unmarshal(text, &list); err != nil {
+		if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+			return nil, bad("manifest.json is an image's manifest, as in skopeo's dir: and podman's docker-dir: save the image as an OCI archive or folder")
+		}
 		return nil, bad("manifest.json is not valid: %v", err)
 	}
 	if len(list) > maxSaved {
