@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -71,11 +72,11 @@ func LoadBundle(ctx context.Context, l Layout, r *os.File, o BundleLoadOptions) 
 		return nil, "", err
 	}
 	// Beside its place, under the same name: that may become the topology's.
-	temp, err := os.MkdirTemp(filepath.Dir(dir), ".platelayer-bundle-")
+	temp, drop, err := newTemp(filepath.Dir(dir), ".platelayer-bundle-")
 	if err != nil {
 		return nil, "", err
 	}
-	defer native.RemoveAll(temp)
+	defer drop()
 	project := filepath.Join(temp, filepath.Base(dir))
 	if err := fillProject(ctx, b, c, project); err != nil {
 		return nil, "", err
@@ -84,8 +85,15 @@ func LoadBundle(ctx context.Context, l Layout, r *os.File, o BundleLoadOptions) 
 	if err != nil {
 		return nil, "", err
 	}
-	volumes, drop, err := fillVolumes(ctx, l, b, c, t)
-	defer drop()
+	if len(c.Volumes) > 0 { // which another load of it may be about to make
+		unlock, err := lockSoon(ctx, l, t.Name)
+		if err != nil {
+			return nil, "", err
+		}
+		defer unlock()
+	}
+	volumes, dropVolumes, err := fillVolumes(ctx, l, b, c, t)
+	defer dropVolumes()
 	if err != nil {
 		return nil, "", err
 	}
@@ -199,10 +207,10 @@ func fillProject(ctx context.Context, b *image.Bundle, c *bundleConfig, dir stri
 // fillVolumes unpacks volumes, each under a name that nobody looks for yet; what
 // it gives puts them in their places, and drop removes those that are in none.
 func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig, t *topology.Topology) (give []func() error, drop func(), err error) {
-	var temps []string
+	var drops []func()
 	drop = func() {
-		for _, dir := range temps {
-			_ = native.RemoveAll(dir) // it only takes room
+		for _, one := range drops {
+			one()
 		}
 	}
 	for _, key := range c.Volumes {
@@ -220,11 +228,11 @@ func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig
 		if err := os.MkdirAll(l.volumes(), 0o700); err != nil {
 			return nil, drop, err
 		}
-		temp, err := os.MkdirTemp(l.volumes(), ".bundle-")
+		temp, dropOne, err := newTemp(l.volumes(), ".bundle-")
 		if err != nil {
 			return nil, drop, err
 		}
-		temps = append(temps, temp)
+		drops = append(drops, dropOne)
 		data := filepath.Join(temp, volumeData)
 		if err := os.Mkdir(data, 0o755); err != nil {
 			return nil, drop, err
@@ -238,4 +246,51 @@ func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig
 		give = append(give, func() error { return os.Rename(temp, to) })
 	}
 	return give, drop, nil
+}
+
+// newTemp makes a folder in another until drop removes it, and removes those of
+// processes that were killed: the lock of its maker is on each.
+func newTemp(in, prefix string) (dir string, drop func(), err error) {
+	entries, err := os.ReadDir(in)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, e := range entries {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), prefix) {
+			continue
+		}
+		old := filepath.Join(in, e.Name())
+		// The folder may be one that others may write to.
+		if f, err := os.OpenFile(old, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0); err == nil {
+			info, err := f.Stat()
+			own := err == nil && info.Sys().(*syscall.Stat_t).Uid == uint32(os.Geteuid())
+			if own && syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+				_ = native.RemoveAll(old) // it only takes room
+			}
+			f.Close()
+		}
+	}
+	for {
+		if dir, err = os.MkdirTemp(in, prefix); err != nil {
+			return "", nil, err
+		}
+		f, err := os.Open(dir)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // another has taken it for a dead one's
+		}
+		if err == nil {
+			err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		if !exists(dir) {
+			f.Close()
+			continue
+		}
+		return dir, func() {
+			_ = native.RemoveAll(dir)
+			f.Close()
+		}, nil
+	}
 }
