@@ -85,13 +85,6 @@ func LoadBundle(ctx context.Context, l Layout, r *os.File, o BundleLoadOptions) 
 	if err != nil {
 		return nil, "", err
 	}
-	if len(c.Volumes) > 0 { // which another load of it may be about to make
-		unlock, err := lockSoon(ctx, l, t.Name)
-		if err != nil {
-			return nil, "", err
-		}
-		defer unlock()
-	}
 	volumes, dropVolumes, err := fillVolumes(ctx, l, b, c, t)
 	defer dropVolumes()
 	if err != nil {
@@ -100,11 +93,23 @@ func LoadBundle(ctx context.Context, l Layout, r *os.File, o BundleLoadOptions) 
 	if err := b.LoadImages(ctx, images, o.Progress); err != nil {
 		return nil, "", err
 	}
+	if len(volumes) > 0 { // which another load of it may have made meanwhile
+		unlock, err := lockSoon(ctx, l, t.Name)
+		if err != nil {
+			return nil, "", err
+		}
+		defer unlock()
+	}
+	for _, v := range volumes {
+		if err := v.free(); err != nil {
+			return nil, "", err
+		}
+	}
 	if err := place(project); err != nil {
 		return nil, "", err
 	}
-	for _, give := range volumes {
-		if err := give(); err != nil {
+	for _, v := range volumes {
+		if err := os.Rename(v.from, v.to); err != nil {
 			return nil, "", err
 		}
 	}
@@ -204,9 +209,19 @@ func fillProject(ctx context.Context, b *image.Bundle, c *bundleConfig, dir stri
 	return nil
 }
 
-// fillVolumes unpacks volumes, each under a name that nobody looks for yet; what
-// it gives puts them in their places, and drop removes those that are in none.
-func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig, t *topology.Topology) (give []func() error, drop func(), err error) {
+// filledVolume is a volume of a bundle's under a name that nobody looks for yet.
+type filledVolume struct{ from, to string }
+
+func (v filledVolume) free() error {
+	if exists(v.to) {
+		return fmt.Errorf("there is a volume %q already: down --volumes removes a topology's", filepath.Base(v.to))
+	}
+	return nil
+}
+
+// fillVolumes unpacks volumes; drop removes those that are not put into their
+// places.
+func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig, t *topology.Topology) (filled []filledVolume, drop func(), err error) {
 	var drops []func()
 	drop = func() {
 		for _, one := range drops {
@@ -222,8 +237,9 @@ func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig
 		if name == "" || strings.ContainsRune(name, '/') || strings.HasPrefix(name, ".") {
 			return nil, drop, &image.BadImageError{Problem: fmt.Sprintf("%.60q is not a volume's name", name)}
 		}
-		if exists(to) {
-			return nil, drop, fmt.Errorf("there is a volume %q already: down --volumes removes a topology's", name)
+		v := filledVolume{to: to}
+		if err := v.free(); err != nil {
+			return nil, drop, err
 		}
 		if err := os.MkdirAll(l.volumes(), 0o700); err != nil {
 			return nil, drop, err
@@ -243,9 +259,10 @@ func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig
 		if err := os.WriteFile(filepath.Join(temp, volumeOwner), []byte(t.Name), 0o600); err != nil {
 			return nil, drop, err
 		}
-		give = append(give, func() error { return os.Rename(temp, to) })
+		v.from = temp
+		filled = append(filled, v)
 	}
-	return give, drop, nil
+	return filled, drop, nil
 }
 
 // newTemp makes a folder in another until drop removes it, and removes those of
