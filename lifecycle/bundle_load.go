@@ -16,6 +16,7 @@ import (
 
 	"platelayer/containers/image"
 	"platelayer/containers/native"
+	"platelayer/policy"
 	"platelayer/topology"
 )
 
@@ -24,8 +25,8 @@ type BundleLoadOptions struct {
 	Dir      string // the project's folder; "" is the topology's name
 	Digest   string // that the bundle must have; "" is any
 	Progress func(image.Progress)
-	// Load reads the topology file when it is there.
-	Load func(file string) (*topology.Topology, error)
+	// Load reads the topology file when it is there, and lists what else it read.
+	Load func(file string) (t *topology.Topology, read []string, err error)
 }
 
 // OtherBundle is not the bundle that was asked for.
@@ -81,8 +82,11 @@ func LoadBundle(ctx context.Context, l Layout, r *os.File, o BundleLoadOptions) 
 	if err := fillProject(ctx, b, c, project); err != nil {
 		return nil, "", err
 	}
-	t, err := o.Load(filepath.Join(project, c.File))
+	t, read, err := o.Load(filepath.Join(project, c.File))
 	if err != nil {
+		return nil, "", err
+	}
+	if err := staysInside(t, project, read); err != nil {
 		return nil, "", err
 	}
 	volumes, dropVolumes, err := fillVolumes(ctx, l, b, c, t)
@@ -219,10 +223,39 @@ func (v filledVolume) free() error {
 	return nil
 }
 
+// staysInside refuses what looks like a part of the project and is, through a link
+// of the bundle's, the machine's: nobody who reads the topology file sees that.
+// Links that only stations come upon lead to files of their own.
+func staysInside(t *topology.Topology, project string, read []string) error {
+	paths := append(read, filepath.Join(project, ".env"), LockOf(t.File()))
+	for _, s := range t.Stations() {
+		paths = append(paths, s.Rootfs, s.Security.Seccomp, s.Integrity.Manifest)
+		for _, v := range s.Volumes {
+			paths = append(paths, v.Source)
+		}
+		for _, f := range s.Files {
+			paths = append(paths, f.Source)
+		}
+	}
+	top := realFolder(project)
+	for _, path := range paths {
+		rel, err := filepath.Rel(project, path)
+		if err != nil || !filepath.IsLocal(rel) {
+			continue // it says so itself
+		}
+		real, err := policy.Resolve(path)
+		if err != nil || real != top && !strings.HasPrefix(real, top+"/") {
+			return &image.BadImageError{Problem: fmt.Sprintf("the bundle's %.200q is a link that leads out of it, or behind one", rel)}
+		}
+	}
+	return nil
+}
+
 // fillVolumes unpacks volumes; drop removes those that are not put into their
 // places.
 func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig, t *topology.Topology) (filled []filledVolume, drop func(), err error) {
 	var drops []func()
+	var places []string
 	drop = func() {
 		for _, one := range drops {
 			one()
@@ -237,6 +270,10 @@ func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig
 		if name == "" || strings.ContainsRune(name, '/') || strings.HasPrefix(name, ".") {
 			return nil, drop, &image.BadImageError{Problem: fmt.Sprintf("%.60q is not a volume's name", name)}
 		}
+		if slices.Contains(places, to) {
+			return nil, drop, &image.BadImageError{Problem: fmt.Sprintf("the volume %.60q is in it twice", name)}
+		}
+		places = append(places, to)
 		v := filledVolume{to: to}
 		if err := v.free(); err != nil {
 			return nil, drop, err

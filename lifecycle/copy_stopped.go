@@ -63,7 +63,7 @@ func openStopped(ctx context.Context, l Layout, s CopySide, beside *copySide, no
 			}
 		}
 	}
-	if err := furnish(r); err != nil {
+	if err := errors.Join(confine(l, intent.project(), r), furnish(r)); err != nil {
 		return nil, err
 	}
 	// Only the root is wanted: what is for its command alone may be missing.

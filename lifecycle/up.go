@@ -301,7 +301,7 @@ func newIntent(l Layout, t *topology.Topology, images Images, o UpOptions) (*Int
 	if err != nil {
 		return nil, err
 	}
-	i := &Intent{Version: formatVersion, File: o.File, Fingerprint: print, Binary: binary, Builtin: builtin, Images: images, Topology: t}
+	i := &Intent{Version: formatVersion, File: o.File, Fingerprint: print, Binary: binary, Builtin: builtin, Images: images, Topology: t, Project: o.Images.gate.project}
 	i.UID, i.GID = Invoker()
 	if before, err := readIntent(l, t.Name); err == nil {
 		i.AtBoot = before.AtBoot

@@ -318,6 +318,9 @@ func patterns(value *yaml.Node) ([]string, error) {
 			return nil, fmt.Errorf("%q begins with no registry: Docker's own images are docker.io/library/NAME", text)
 		}
 	}
+	for n, text := range list {
+		list[n] = strings.ToLower(text) // hosts; repositories are in any case
+	}
 	return list, nil
 }
 

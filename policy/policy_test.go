@@ -42,6 +42,8 @@ func TestStations(t *testing.T) {
 		{"privileged: false", "{cap_add: [ALL]}", "f.yaml:4:19: the capability ALL makes it as mighty as the machine's root (policy.yaml:1)"},
 		{"privileged: false", "{devices: [/dev/null]}", "f.yaml:4:19: it has the machine's device /dev/null (policy.yaml:1)"},
 		{"privileged: false", "{security_opt: [seccomp=unconfined]}", "f.yaml:4:24: it runs without a system call filter (policy.yaml:1)"},
+		{"privileged: false", "{security_opt: [seccomp=./secret]}", "f.yaml:4:24: it has a system call filter of its own, PROJECT/secret (policy.yaml:1)"},
+		{"privileged: false", "{security_opt: ['no-new-privileges:false'], sysctls: {net.core.somaxconn: 1}}", ""},
 		{"binds: any", "{volumes: [/etc:/x]}", ""},
 		{"binds: project", "{volumes: [./conf:/x, data:/y, /z]}", ""},
 		{"binds: project", "{volumes: [./not-there:/x]}", ""},
@@ -76,7 +78,7 @@ func TestStations(t *testing.T) {
 			t.Fatalf("%s: %v", c.station, err)
 		}
 		got := ""
-		for _, r := range p.Stations(top, top.Stations()) {
+		for _, r := range p.Stations(top, project, top.Stations()) {
 			got += fmt.Sprintf("%s: %s (%s)", r.Place, r.Problem, r.Line)
 		}
 		if got != names.Replace(c.refused) {
@@ -91,8 +93,9 @@ func TestNoProject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for dir, path := range map[string]string{"/": "/srv", "/dev": "/dev/sda", "/etc": "/etc/shadow", "/proc/self": "/proc/self/root", "/var": "/var/lib"} {
-		if p.bound(dir, path) == "" {
+	for dir, path := range map[string]string{"/": "/srv", "/dev": "/dev/sda", "/etc": "/etc/shadow", "/proc/self": "/proc/self/root", "/var": "/var/lib",
+		"/tmp": "/tmp/theirs", "/var/tmp": "/var/tmp/x"} {
+		if _, problem := p.Source(dir, path); problem == "" {
 			t.Errorf("%s is the project of %s", dir, path)
 		}
 	}
@@ -107,6 +110,7 @@ func TestImages(t *testing.T) {
 		{"registries: [docker.io/library/*]", "docker.io", "other/nginx", "registries"},
 		{"registries: ['*.example:5000/shop/**']", "r.example:5000", "shop/a/b", ""},
 		{"registries: ['*.example:5000/shop/**']", "r.example:5000", "shops/a", "registries"},
+		{"registries: [R.Example:5000/shop/**]", "r.example:5000", "shop/a", ""},
 		{"registries: ['*.example']", "evil.example.net", "a", "registries"},
 		{"registries: [r.example]", "rXexample", "a", "registries"},
 		{"registries: [R.Example/a]", "r.example", "a", ""},

@@ -114,7 +114,7 @@ func (a *app) bundleSave(ctx context.Context, path, output string, volumes bool)
 			return err
 		}
 	} else if output != "-" {
-		if err := errors.Join(to.Close(), chownToInvoker(to.Name())); err != nil {
+		if err := errors.Join(to.Sync(), to.Close(), chownToInvoker(to.Name())); err != nil {
 			return err
 		}
 		if err := os.Rename(to.Name(), o.Output); err != nil {
@@ -161,9 +161,19 @@ anything that a topology file can: look at it before up, or have a policy
 			if err != nil {
 				return err
 			}
-			o.Load = func(file string) (*topology.Topology, error) { return a.load(file) }
-			o.Progress = func(image.Progress) {}
+			o.Load = func(file string) (t *topology.Topology, read []string, err error) {
+				a.noteFile = func(path string) { read = append(read, path) }
+				t, err = a.load(file)
+				return t, read, err
+			}
+			view := newTransfers(a, "load")
+			defer view.done()
+			o.Progress = view.tell
 			done, dir, err := lifecycle.LoadBundle(c.Context(), a.layout(), f, o)
+			view.done()
+			if c.Context().Err() != nil {
+				return &interruptedError{}
+			}
 			if err != nil {
 				return fmt.Errorf("cannot load the bundle %s: %w", f.Name(), err)
 			}

@@ -40,9 +40,10 @@ func subcommand(c *cobra.Command, args []string) error {
 
 func (a *app) initCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "init [FILE]",
-		Short: "Write a commented first topology file",
-		Args:  atMost(1),
+		Use:     "init [FILE]",
+		Short:   "Write a commented first topology file",
+		Example: `  platelayer init && platelayer up`,
+		Args:    atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path := a.path(args)
 			f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
@@ -74,7 +75,9 @@ func (a *app) checkCommand() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check a topology file and tell all its problems",
-		Args:  atMost(1),
+		Example: `  platelayer check
+  platelayer check --json test/platelayer.yaml`,
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path := a.path(args)
 			t, err := a.load(path)
@@ -119,6 +122,8 @@ func (a *app) configCommand() *cobra.Command {
 		Short: "Print the topology file with everything filled in",
 		Long: `Print the topology file with everything filled in. What secrets hold is left
 out without --secrets; one of the environment's is printed by the variable's name.`,
+		Example: `  platelayer config
+  platelayer config -n copy shop/platelayer.yaml`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := a.load(a.path(args))
@@ -179,6 +184,8 @@ iproute2; or, where the topology runs, what of it would change, and why:
   + create   ~ change in place   ! recreate   > start   - remove
 
 Only root can see what runs.`,
+		Example: `  platelayer plan
+  platelayer plan --only web/lb --json`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := a.load(a.path(args))
@@ -241,9 +248,10 @@ Only root can see what runs.`,
 
 func (a *app) schemaCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "schema",
-		Short: "Print the JSON Schema of topology files, for editors",
-		Args:  atMost(0),
+		Use:     "schema",
+		Short:   "Print the JSON Schema of topology files, for editors",
+		Example: `  platelayer schema >platelayer.schema.json`,
+		Args:    atMost(0),
 		RunE: func(*cobra.Command, []string) error {
 			text, err := topology.Schema()
 			if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,38 @@ func (a *app) images(what string) (*image.Store, error) {
 		return nil, &containers.Unsupported{Feature: "root privilege", Err: fmt.Errorf("only root can %s", what)}
 	}
 	return image.OpenStore(filepath.Join(a.layout().Lib, "images"))
+}
+
+// completeImages offers the names of the images that are here, to who may see
+// them.
+func (a *app) completeImages(_ *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	const none = cobra.ShellCompDirectiveNoFileComp
+	if _, err := os.Stat(filepath.Join(a.layout().Lib, "images")); err != nil {
+		return nil, none // which opening it would make
+	}
+	s, err := a.images("see the images of this machine")
+	if err != nil {
+		return nil, none
+	}
+	all, _ := s.List() // what is damaged has no name to offer
+	var names []string
+	for _, i := range all {
+		for _, name := range []string{shortName(i.Name), i.Name} {
+			if name != "" && strings.HasPrefix(name, begun) && !slices.Contains(args, name) {
+				names = append(names, name)
+				break
+			}
+		}
+	}
+	return names, none
+}
+
+// completeSecond offers them for all but the first argument.
+func (a *app) completeSecond(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return a.completeImages(c, args, begun)
 }
 
 // atLeast checks the number of arguments; too few are wrong usage.

@@ -45,12 +45,34 @@ const (
 	StagePacking Stage = "packing"
 	StageSending Stage = "sending"
 	StageMounted Stage = "mounted" // from another repository of the registry
+
+	StageReading  Stage = "reading" // of a tar that is imported: it has no digest yet
+	StageSaving   Stage = "saving"
+	StageChecking Stage = "checking"
 )
+
+// toldReader tells how far a blob is read.
+type toldReader struct {
+	io.Reader
+	at   Progress
+	told int64
+	tell func(Progress) // may be nil
+}
+
+func (r *toldReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.at.Done += int64(n)
+	if r.tell != nil && r.at.Done-r.told >= 1<<20 {
+		r.told = r.at.Done
+		r.tell(r.at)
+	}
+	return n, err
+}
 
 // AddOptions say how an image is added.
 type AddOptions struct {
 	Name     string         // one more name for it; may be ""
-	Index    v1.Hash        // Image.Index
+	Indexes  [][]byte       // those that the image was chosen from, Image.Index first
 	Asked    time.Time      // Image.Asked
 	Progress func(Progress) // called from several goroutines; may be nil
 	Parallel int            // blobs at a time; 0 is 4
@@ -58,6 +80,18 @@ type AddOptions struct {
 	// fetched; nil is yes.
 	Check  func(ctx context.Context, digest, index v1.Hash) error
 	Unpack bool // its layers, too, before it gets its name
+}
+
+func (o *AddOptions) index() v1.Hash {
+	if len(o.Indexes) == 0 {
+		return v1.Hash{}
+	}
+	return hashOf(o.Indexes[0])
+}
+
+func hashOf(text []byte) v1.Hash {
+	h, _, _ := v1.SHA256(bytes.NewReader(text))
+	return h
 }
 
 func (o *AddOptions) tell(p Progress) {
@@ -90,8 +124,7 @@ func (s *Store) bring(ctx context.Context, manifest []byte, from Source, o *AddO
 		return nil, err
 	}
 	if o.Check != nil {
-		h, _, _ := v1.SHA256(bytes.NewReader(manifest))
-		if err := o.Check(ctx, h, o.Index); err != nil {
+		if err := o.Check(ctx, hashOf(manifest), o.index()); err != nil {
 			return nil, err
 		}
 	}
@@ -108,19 +141,24 @@ func (s *Store) bring(ctx context.Context, manifest []byte, from Source, o *AddO
 	if err != nil {
 		return nil, err
 	}
-	h, size, _ := v1.SHA256(bytes.NewReader(manifest))
-	i, err := assemble(h, m, config)
+	i, err := assemble(hashOf(manifest), m, config)
 	if err != nil {
 		return nil, err
 	}
-	i.Index, i.Asked = o.Index, o.Asked
+	i.Index, i.Asked = o.index(), o.Asked
 	if err := s.bringLayers(ctx, i, blobs[1:], from, o, b); err != nil {
 		return nil, err
 	}
-	if !s.HasBlob(h) {
-		b.blobs = append(b.blobs, h)
+	for _, text := range append([][]byte{manifest}, o.Indexes...) {
+		h := hashOf(text)
+		if !s.HasBlob(h) {
+			b.blobs = append(b.blobs, h)
+		}
+		if err := s.PutBlob(ctx, h, int64(len(text)), bytes.NewReader(text)); err != nil {
+			return nil, err
+		}
 	}
-	return i, s.PutBlob(ctx, h, size, bytes.NewReader(manifest))
+	return i, nil
 }
 
 func (s *Store) bringLayers(ctx context.Context, i *Image, blobs []v1.Descriptor, from Source, o *AddOptions, b *batch) error {

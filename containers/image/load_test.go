@@ -288,6 +288,20 @@ func TestLoadIndex(t *testing.T) {
 	}
 }
 
+// What another kind of machine runs is loaded where it is asked for by its digest.
+func TestLoadForeign(t *testing.T) {
+	s, m := newStore(t), simple(t)
+	f := layoutOf(t, m, nil)
+	f["index.json"] = asJSON(t, v1.IndexManifest{SchemaVersion: 2, Manifests: []v1.Descriptor{
+		{MediaType: types.OCIManifestSchema1, Digest: sumOf(m.manifest), Size: int64(len(m.manifest)), Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}}})
+	if _, err := s.Load(context.Background(), given(t, f.tar(t)), LoadOptions{}); err == nil || !strings.Contains(err.Error(), "it has images for linux/s390x only; this machine is linux/") {
+		t.Errorf("got %v", err)
+	}
+	if loaded, err := s.Load(context.Background(), given(t, f.tar(t)), LoadOptions{Only: sumOf(m.manifest).String()}); err != nil || len(loaded) != 1 {
+		t.Errorf("got %v, %v", loaded, err)
+	}
+}
+
 // What is saved is loaded as the same, and saving it again gives the same bytes.
 func TestSave(t *testing.T) {
 	ctx := context.Background()
@@ -334,9 +348,9 @@ func TestSave(t *testing.T) {
 			}
 		}
 	}
-	// Older ones read manifest.json alone.
+	// Older ones read manifest.json alone, and take no digest for a tag.
 	var b bytes.Buffer
-	if err := s.Save(ctx, &b, images, SaveOptions{Docker: true}); err != nil {
+	if err := s.Save(ctx, &b, append(images, Named{"docker.io/library/a@" + i.Digest.String(), i}), SaveOptions{Docker: true}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := indexTar(ctx, given(t, b.Bytes()))
@@ -346,6 +360,9 @@ func TestSave(t *testing.T) {
 	all, err := (saved{a}).images(ctx)
 	if err != nil || len(all) != 1 || strings.Join(all[0].names, " ") != "docker.io/library/a:1 registry.example:5000/b:2" {
 		t.Errorf("got %v, %v", all, err)
+	}
+	if list, err := (saved{a}).list(); err != nil || len(list[0].RepoTags) != 2 {
+		t.Errorf("got %v, %v", list, err)
 	}
 }
 

@@ -71,7 +71,14 @@ func (s *Store) changeIndex(ctx context.Context, change func(*v1.IndexManifest) 
 	if err != nil {
 		return err
 	}
-	if err := s.write("index.json", text); err != nil {
+	err = syncDir(s.path("blobs", "sha256")) // what is named is there after a power cut
+	if err == nil {
+		err = s.write("index.json", text)
+	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot write the image store's names: %w", err)
 	}
 	return nil
@@ -112,6 +119,11 @@ func (s *Store) nameIn(index *v1.IndexManifest, name string, i *Image) error {
 	}
 	if !i.Asked.IsZero() {
 		d.Annotations[askedAnnotation] = i.Asked.UTC().Format(time.RFC3339)
+	}
+	for _, had := range index.Manifests { // it is still of that index when it came by itself
+		if of := had.Annotations[indexAnnotation]; of != "" && had.Digest == i.Digest && d.Annotations[indexAnnotation] == "" {
+			d.Annotations[indexAnnotation] = of
+		}
 	}
 	// What loses its last name stays, without one.
 	var lost []v1.Descriptor
@@ -187,9 +199,9 @@ func (s *Store) described(d v1.Descriptor) (*Image, error) {
 }
 
 // Find gives the image that a name means: a name as people write it, with or
-// without a digest, or the first 6 or more digits of the image's or its
-// configuration's digest, which is Docker's image id. What isn't there is an
-// UnknownError.
+// without a digest, or the first 6 or more digits of the image's digest, its
+// index's, or its configuration's, which is Docker's image id. What isn't there
+// is an UnknownError.
 func (s *Store) Find(name string) (*Image, error) {
 	index, err := s.readIndex()
 	if err != nil {
@@ -218,7 +230,10 @@ func (s *Store) byDigits(index *v1.IndexManifest, text string) (v1.Descriptor, e
 	}
 	found := map[v1.Hash]v1.Descriptor{}
 	for _, d := range index.Manifests {
-		if strings.HasPrefix(d.Digest.Hex, digits) {
+		if had, ok := found[d.Digest]; ok && had.Annotations[indexAnnotation] != "" {
+			continue // under another name
+		}
+		if strings.HasPrefix(d.Digest.Hex, digits) || strings.HasPrefix(d.Annotations[indexAnnotation], "sha256:"+digits) {
 			found[d.Digest] = d
 		} else if i, err := s.open(d.Digest); err == nil && strings.HasPrefix(i.Manifest.Config.Digest.Hex, digits) {
 			found[d.Digest] = d

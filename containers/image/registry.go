@@ -49,10 +49,10 @@ const (
 
 // NewRegistry gives access to registries. Close ends it.
 func NewRegistry(o RegistryOptions) *Registry {
-	return newRegistry(o, certificateDirs())
+	return newRegistry(o, certificateDirs(o.Credentials.User))
 }
 
-func newRegistry(o RegistryOptions, certificates []string) *Registry {
+func newRegistry(o RegistryOptions, certificates []certificateDir) *Registry {
 	o.Credentials.answers = &helperAnswers{known: map[string]*credential{}}
 	return &Registry{
 		o: o,
@@ -102,7 +102,7 @@ func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Plat
 	if err := store.room(blobsOf(parsed)); err != nil {
 		return nil, err
 	}
-	o.Name, o.Index, o.Asked = ref.String(), m.Index, time.Now()
+	o.Name, o.Indexes, o.Asked = ref.String(), m.indexes, time.Now()
 	i, err := store.Add(ctx, m.Manifest, m, o)
 	if err != nil {
 		return nil, err
@@ -197,6 +197,7 @@ type Remote struct {
 
 	registry *Registry
 	sites    []*site
+	indexes  [][]byte // from Index to the one that lists the image
 
 	mu     sync.Mutex
 	served map[v1.Hash]*site          // who gave a blob last
@@ -255,7 +256,8 @@ func (r *Registry) Resolve(ctx context.Context, ref Reference, p Platform) (*Rem
 		if depth == 0 {
 			m.Index = m.Digest
 		}
-		index, err := parseRemoteIndex(text)
+		m.indexes = append(m.indexes, text)
+		index, err := parseIndex("its index", text)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", ref.Short(), err)
 		}

@@ -310,7 +310,7 @@ func TestParseRegistries(t *testing.T) {
 		"plain_http: [x/y]":                               "write host or host:port",
 		"mirrors: {index.docker.io: []}":                  "is called docker.io",
 		"mirrors: {docker.io: [mirror.example]}":          "is not a mirror",
-		"mirrors: {docker.io: ['https://u:p@m.example']}": "is not a mirror",
+		"mirrors: {docker.io: ['https://u:p@m.example']}": "is written without a user",
 		"mirrors: {docker.io: ['https://m.example/A B']}": "not the beginning of a repository's name",
 		"mirrors: {docker.io: ['ftp://m.example']}":       "is not a mirror",
 	} {
@@ -335,7 +335,7 @@ func TestCertificates(t *testing.T) {
 	dir := t.TempDir()
 	pull := func() error {
 		c := newTestClient(t, RegistryOptions{})
-		c.client.Transport = &hostTransport{dirs: []string{dir}, each: map[string]*http.Transport{}}
+		c.client.Transport = &hostTransport{dirs: []certificateDir{{dir, os.ReadFile}}, each: map[string]*http.Transport{}}
 		_, err := c.pull(t, newStore(t), host+"/a")
 		return err
 	}
@@ -373,7 +373,12 @@ func TestPlatforms(t *testing.T) {
 		i := &v1.IndexManifest{}
 		for n, text := range platforms {
 			d := v1.Descriptor{MediaType: types.OCIManifestSchema1, Size: int64(n)}
-			if text != "" {
+			switch text {
+			case "":
+			case "about":
+				d.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest"}
+				d.Platform = &v1.Platform{OS: "unknown", Architecture: "unknown"}
+			default:
 				p, err := v1.ParsePlatform(text)
 				if err != nil {
 					t.Fatal(err)
@@ -403,6 +408,7 @@ func TestPlatforms(t *testing.T) {
 		{"x86_64", Platform{}, []string{"unknown/unknown", "linux/amd64"}, 1},
 		{"", Platform{Architecture: "amd64"}, []string{"", "linux/arm64"}, -1},
 		{"", Platform{Architecture: "amd64"}, []string{""}, 0},
+		{"", Platform{Architecture: "amd64"}, []string{"about", ""}, 1},
 		{"", Platform{Architecture: "riscv64"}, []string{"linux/amd64"}, -1},
 	} {
 		p := test.own

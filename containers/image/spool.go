@@ -324,6 +324,9 @@ func (s *Store) adopt(ctx context.Context, f *os.File, h v1.Hash) error {
 	if s.HasBlob(h) {
 		return nil
 	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("cannot write %s to the disk: %w", h, err)
+	}
 	// linkat(2): a file without a name gets one through /proc.
 	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, s.blobPath(h), unix.AT_SYMLINK_FOLLOW)
 	switch err {

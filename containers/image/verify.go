@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,6 +50,7 @@ func (s *Store) Verify(ctx context.Context, images []Named, o VerifyOptions) (*V
 	if err != nil {
 		return nil, err
 	}
+	defer s.dropAside()
 	defer done()
 	v := &verification{store: s, o: o, found: &Verified{Damage: []Damage{}}, blobs: map[v1.Hash]error{}, trees: map[string]string{}}
 	defer v.close()
@@ -61,6 +63,9 @@ func (s *Store) Verify(ctx context.Context, images []Named, o VerifyOptions) (*V
 		if err := v.allBlobs(ctx); err != nil {
 			return nil, err
 		}
+	}
+	for _, i := range images {
+		v.waiting(append([]v1.Hash{i.Digest}, hashesOf(i.Image)...))
 	}
 	for _, i := range images {
 		if err := v.image(ctx, i); err != nil {
@@ -86,6 +91,28 @@ func (v *verification) close() {
 	}
 }
 
+func hashesOf(i *Image) (all []v1.Hash) {
+	for _, d := range blobsOf(i.Manifest) {
+		all = append(all, d.Digest)
+	}
+	return all
+}
+
+func (v *verification) tell(p Progress) {
+	if v.o.Progress != nil {
+		v.o.Progress(p)
+	}
+}
+
+// waiting tells of blobs that are still to be compared.
+func (v *verification) waiting(all []v1.Hash) {
+	for _, h := range all {
+		if size, err := v.store.blobSize(h); err == nil {
+			v.tell(Progress{Digest: h, Total: size, Stage: StageWaiting})
+		}
+	}
+}
+
 func (v *verification) damage(d Damage) {
 	if len(v.found.Damage) == maxDamage {
 		v.found.More++
@@ -100,6 +127,15 @@ func (v *verification) allBlobs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	entries, err := os.ReadDir(v.store.path("blobs", "sha256"))
+	if err != nil {
+		return err
+	}
+	var all []v1.Hash
+	for _, e := range entries {
+		all = append(all, v1.Hash{Algorithm: "sha256", Hex: e.Name()})
+	}
+	v.waiting(all)
 	names := map[v1.Hash]string{}
 	for _, d := range index.Manifests {
 		name := d.Annotations[nameAnnotation]
@@ -125,14 +161,9 @@ func (v *verification) allBlobs(ctx context.Context) error {
 			}
 		}
 	}
-	entries, err := os.ReadDir(v.store.path("blobs", "sha256"))
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		h := v1.Hash{Algorithm: "sha256", Hex: e.Name()}
+	for _, h := range all {
 		if checkHash(h) != nil {
-			v.damage(Damage{Problem: fmt.Sprintf("blobs/sha256/%s is no blob", shorten(e.Name()))})
+			v.damage(Damage{Problem: fmt.Sprintf("blobs/sha256/%s is no blob", shorten(h.Hex))})
 			continue
 		}
 		if err := v.blob(ctx, names[h], h); err != nil {
@@ -147,7 +178,7 @@ func (v *verification) blob(ctx context.Context, image string, h v1.Hash) error 
 	if _, done := v.blobs[h]; done {
 		return nil
 	}
-	err := v.store.checkBlob(ctx, h)
+	err := v.store.checkBlob(ctx, h, v.tell)
 	var corrupt *CorruptError
 	var missing *MissingError
 	d := Damage{Image: image, Blob: h}
@@ -168,6 +199,9 @@ func (v *verification) blob(ctx context.Context, image string, h v1.Hash) error 
 	}
 	v.found.Blobs++
 	v.blobs[h] = err
+	if size, sizeErr := v.store.blobSize(h); err == nil && sizeErr == nil {
+		v.tell(Progress{Digest: h, Done: size, Total: size, Stage: StageDone})
+	}
 	if err != nil {
 		v.damage(d)
 	}
@@ -223,9 +257,10 @@ func (v *verification) layer(ctx context.Context, i Named, l *Layer, below []str
 	}
 	defer lock.Close()
 	defer os.Remove(lock.Name())
-	dir := v.store.path("ingest", l.Key()+".layer")
+	// A name of its own: it is needed longer than the lock is.
+	dir := v.store.path("ingest", fmt.Sprintf("%s.%x.layer", l.Key(), rand.Uint64()))
 	v.fresh = append(v.fresh, dir)
-	if err := v.store.unpackLayer(ctx, l, dir, below, &AddOptions{Name: i.Name, Progress: v.o.Progress}); err != nil {
+	if err := v.store.unpackLayer(ctx, l, dir, below, &AddOptions{Progress: v.o.Progress}); err != nil {
 		return "", err
 	}
 	v.found.Layers++
