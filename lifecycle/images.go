@@ -29,6 +29,11 @@ func wantedBy(s *topology.Station) wantedImage {
 	return wantedImage{s.Image, s.Platform, s.PullPolicy, s.Digest}
 }
 
+// asked tells whether a registry is asked although the image is here.
+func (w wantedImage) asked(pull string) bool {
+	return !slices.Contains([]string{"", topology.PullMissing, topology.PullNever}, cmp.Or(pull, w.policy))
+}
+
 // wanted lists the images of stations, each once.
 func wanted(which []*topology.Station, by func(*topology.Station) wantedImage) []wantedImage {
 	var all []wantedImage
@@ -237,20 +242,27 @@ func obtainAll(ctx context.Context, store *image.Store, list []wantedImage, o Im
 	var wait sync.WaitGroup
 	const atOnce = 4
 	slots := make(chan struct{}, atOnce)
-	for n, w := range list {
-		slots <- struct{}{}
-		wait.Go(func() {
-			defer func() { <-slots }()
-			i, err := obtain(ctx, store, w, o)
-			if o.Finished != nil {
-				o.Finished(w.name, err)
+	// What registries are asked for comes first, so that a name means one image for
+	// those that take what is here.
+	for _, asked := range []bool{true, false} {
+		for n, w := range list {
+			if w.asked(o.Pull) != asked {
+				continue
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			found[w], failed[n] = i, err
-		})
+			slots <- struct{}{}
+			wait.Go(func() {
+				defer func() { <-slots }()
+				i, err := obtain(ctx, store, w, o)
+				if o.Finished != nil {
+					o.Finished(w.name, err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				found[w], failed[n] = i, err
+			})
+		}
+		wait.Wait()
 	}
-	wait.Wait()
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("interrupted while images came, and nothing was touched: the next one goes on from there: %w", context.Cause(ctx))
 	}

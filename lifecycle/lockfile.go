@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -73,22 +74,43 @@ func (e *LockError) Error() string {
 // nothing, and is refused.
 func ReadLock(path string) (*Lock, error) {
 	text, err := ReadSource(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if _, none := os.Lstat(path); errors.Is(err, fs.ErrNotExist) && none != nil {
+		return nil, nil // and no link to a lock that is gone
 	}
 	l := &Lock{path: path}
 	if err == nil {
 		d := json.NewDecoder(bytes.NewReader(text))
 		d.DisallowUnknownFields()
-		err = d.Decode(l)
+		if err = d.Decode(l); err == nil && d.Decode(new(any)) != io.EOF {
+			err = errors.New("there is more after its end")
+		}
 	}
 	if err == nil && l.Version != lockVersion {
 		err = fmt.Errorf("it has version %d, this program knows %d", l.Version, lockVersion)
+	}
+	if err == nil {
+		err = l.valid()
 	}
 	if err != nil {
 		return nil, &LockError{Path: path, Problems: []string{"it cannot be read: " + err.Error()}}
 	}
 	return l, nil
+}
+
+// valid finds what is no digest.
+func (l *Lock) valid() error {
+	for name, platforms := range l.Images {
+		for platform, locked := range platforms {
+			_, err := v1.NewHash(locked.Digest)
+			if err == nil && locked.Index != "" {
+				_, err = v1.NewHash(locked.Index)
+			}
+			if err != nil {
+				return fmt.Errorf("%s for %s: %w", name, platform, err)
+			}
+		}
+	}
+	return nil
 }
 
 // find gives what is locked for an image's name; nil is nothing.

@@ -451,6 +451,12 @@ func TestImportNoTar(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	if zero, err = os.Open("/dev/zero"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newStore(t).Load(context.Background(), zero, LoadOptions{}); err == nil || !strings.Contains(err.Error(), "after its end") {
+		t.Errorf("an archive without an end: %v", err)
+	}
 	// Ends of an archive alone are an empty one.
 	if _, err := newStore(t).Import(context.Background(), piped(t, make([]byte, 10<<10)), ImportOptions{Name: "docker.io/library/i:1"}); err != nil {
 		t.Error(err)

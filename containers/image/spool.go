@@ -127,6 +127,7 @@ func patiently[T any](ctx context.Context, work func() (T, error), drop func(T))
 const (
 	largeMember = 256 << 10 // bytes, from which on a member gets a file of its own
 	maxLarge    = 400       // files
+	maxPadding  = 64 << 20  // bytes after the end of a tar
 )
 
 // streamedArchive keeps a tar that can't be sought in: its large members, which
@@ -173,7 +174,10 @@ func (s *Store) streamedArchive(ctx context.Context, r io.Reader) (archive, erro
 		return nil
 	})
 	if err == nil { // what packs the tar is to be whole, and who writes it is to end well
-		_, err = io.Copy(io.Discard, whole)
+		var n int64
+		if n, err = io.Copy(io.Discard, io.LimitReader(whole, maxPadding+1)); err == nil && n > maxPadding {
+			err = bad("more than %d bytes come after its end", maxPadding)
+		}
 	}
 	if whole.N == 0 {
 		err = bad("it holds more than %d bytes", s.limits.Bytes)
