@@ -222,6 +222,9 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 	stream := openLayer(blob, l.Size, s.limits)
 	defer stream.close()
 	if err := u.unpackTar(ctx, stream); err != nil {
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			err = fmt.Errorf("%w in %s", err, s.dir)
+		}
 		return err
 	}
 	sum, err := stream.finish()

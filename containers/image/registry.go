@@ -183,7 +183,7 @@ func (s *Store) room(blobs []v1.Descriptor) error {
 		}
 	}
 	if need > free {
-		return fmt.Errorf("it has %d bytes that are not here, and %s has %d free", need, s.dir, free)
+		return fmt.Errorf("it has %d bytes that are not here, and %s has %d free: %w", need, s.dir, free, unix.ENOSPC)
 	}
 	return nil
 }
