@@ -55,6 +55,16 @@ func (s *Store) readIndex() (*v1.IndexManifest, error) {
 
 // changeIndex changes the names, one process at a time.
 func (s *Store) changeIndex(ctx context.Context, change func(*v1.IndexManifest) error) error {
+	done, err := s.Use(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return s.rewriteIndex(ctx, change)
+}
+
+// rewriteIndex is for who keeps Prune away, or is Prune.
+func (s *Store) rewriteIndex(ctx context.Context, change func(*v1.IndexManifest) error) error {
 	f, err := s.lockFile(ctx, ".index", unix.LOCK_EX)
 	if err != nil {
 		return err
