@@ -81,6 +81,11 @@ func (r *Registry) notice(text string) {
 // which it was asked for. The registry isn't asked for one that is there and
 // pinned by its digest, and only for the digest where the name is known here.
 func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Platform, o AddOptions) (*Image, error) {
+	done, err := store.Use(ctx) // what is found here is to stay
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	if i, err := store.Find(ref.String()); err == nil && store.whole(i) && fits(i, p) {
 		same, err := r.means(ctx, ref, i)
 		if err != nil || same && ref.Digest != "" {
