@@ -139,11 +139,8 @@ func (r *Registry) means(ctx context.Context, ref Reference, i *Image) (bool, er
 		return false, nil // to be told when it is asked for
 	}
 	response.Body.Close()
-	digest := i.Digest
-	if i.Index != (v1.Hash{}) {
-		digest = i.Index
-	}
-	return response.Header.Get("Docker-Content-Digest") == digest.String(), nil
+	digest := response.Header.Get("Docker-Content-Digest")
+	return digest == i.Digest.String() || i.Index != (v1.Hash{}) && digest == i.Index.String(), nil
 }
 
 // manifestRequest asks for what a tag or a digest means.
