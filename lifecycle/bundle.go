@@ -86,6 +86,7 @@ func SaveBundle(ctx context.Context, l Layout, t *topology.Topology, w io.Writer
 	if err != nil {
 		return nil, err
 	}
+	o.Images.carried = true
 	_, provided, err := provideImages(ctx, l, which, o.Images)
 	if err != nil {
 		return nil, err
@@ -116,7 +117,7 @@ func SaveBundle(ctx context.Context, l Layout, t *topology.Topology, w io.Writer
 	if rel, err := filepath.Rel(t.Dir, o.Output); err == nil {
 		skip = append(skip, rel)
 	}
-	digest, err := store.SaveBundle(ctx, w, named, parts, image.BundleOptions{Config: text, Skip: skip, Notice: o.Notice})
+	digest, err := store.SaveBundle(ctx, w, named, parts, image.BundleOptions{Config: text, Skip: skip, Notice: o.Notice, Progress: o.Images.Progress})
 	if err != nil {
 		return nil, err
 	}
@@ -162,17 +163,11 @@ func (p *packer) images(store *image.Store, which []*topology.Station) ([]image.
 		if err != nil {
 			return nil, nil, err
 		}
-		locked := LockedImage{Digest: i.Digest.String()}
-		if i.Index != (v1.Hash{}) {
-			locked.Index = i.Index.String()
-		}
+		locked := newLocked(i.Digest, i.Index)
 		if ref.Digest != "" && ref.Digest != locked.Digest {
 			locked.Index = ref.Digest
 		}
-		if lock.Images[ref.String()] == nil {
-			lock.Images[ref.String()] = map[string]LockedImage{}
-		}
-		lock.Images[ref.String()][platform.String()] = locked
+		lock.set(ref.String(), platform.String(), locked)
 		n := image.Named{Name: ref.String(), Image: i}
 		if ref.Digest != "" || slices.ContainsFunc(all, func(o image.Named) bool { return o.Name == n.Name && o.Digest != i.Digest }) {
 			ref.Tag, ref.Digest = "", locked.Digest // one name of several platforms

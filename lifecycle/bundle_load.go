@@ -15,6 +15,7 @@ import (
 
 	"platelayer/containers/image"
 	"platelayer/containers/native"
+	"platelayer/policy"
 	"platelayer/topology"
 )
 
@@ -23,8 +24,15 @@ type BundleLoadOptions struct {
 	Dir      string // the project's folder; "" is the topology's name
 	Digest   string // that the bundle must have; "" is any
 	Progress func(image.Progress)
-	// Load reads the topology file when it is there.
-	Load func(file string) (*topology.Topology, error)
+	// Load reads the topology file when it is there, and lists what else it read.
+	Load func(file string) (t *topology.Topology, read []string, err error)
+}
+
+// OtherBundle is not the bundle that was asked for.
+type OtherBundle struct{ Got, Wanted string }
+
+func (e *OtherBundle) Error() string {
+	return fmt.Sprintf("the bundle is %s, not %s", e.Got, e.Wanted)
 }
 
 // LoadBundle makes a project's folder of a bundle, and brings its images and
@@ -46,7 +54,7 @@ func LoadBundle(ctx context.Context, l Layout, r *os.File, o BundleLoadOptions) 
 	}
 	defer b.Close()
 	if o.Digest != "" && o.Digest != b.Digest.String() {
-		return nil, "", &image.BadImageError{Problem: fmt.Sprintf("the bundle is %s, not %s", b.Digest, o.Digest)}
+		return nil, "", &OtherBundle{b.Digest.String(), o.Digest}
 	}
 	c, images, err := readBundleConfig(b)
 	if err != nil {
@@ -73,8 +81,11 @@ func LoadBundle(ctx context.Context, l Layout, r *os.File, o BundleLoadOptions) 
 	if err := fillProject(ctx, b, c, project); err != nil {
 		return nil, "", err
 	}
-	t, err := o.Load(filepath.Join(project, c.File))
+	t, read, err := o.Load(filepath.Join(project, c.File))
 	if err != nil {
+		return nil, "", err
+	}
+	if err := staysInside(t, project, read); err != nil {
 		return nil, "", err
 	}
 	volumes, drop, err := fillVolumes(ctx, l, b, c, t)
@@ -189,10 +200,38 @@ func fillProject(ctx context.Context, b *image.Bundle, c *bundleConfig, dir stri
 	return nil
 }
 
+// staysInside refuses what looks like a part of the project and is, through a link
+// of the bundle's, the machine's: nobody who reads the topology file sees that.
+// Links that only stations come upon lead to files of their own.
+func staysInside(t *topology.Topology, project string, read []string) error {
+	paths := append(read, filepath.Join(project, ".env"), LockOf(t.File()))
+	for _, s := range t.Stations() {
+		paths = append(paths, s.Rootfs, s.Security.Seccomp, s.Integrity.Manifest)
+		for _, v := range s.Volumes {
+			paths = append(paths, v.Source)
+		}
+		for _, f := range s.Files {
+			paths = append(paths, f.Source)
+		}
+	}
+	top := realFolder(project)
+	for _, path := range paths {
+		rel, err := filepath.Rel(project, path)
+		if err != nil || !filepath.IsLocal(rel) {
+			continue // it says so itself
+		}
+		real, err := policy.Resolve(path)
+		if err != nil || real != top && !strings.HasPrefix(real, top+"/") {
+			return &image.BadImageError{Problem: fmt.Sprintf("the bundle's %.200q is a link that leads out of it, or behind one", rel)}
+		}
+	}
+	return nil
+}
+
 // fillVolumes unpacks volumes, each under a name that nobody looks for yet; what
 // it gives puts them in their places, and drop removes those that are in none.
 func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig, t *topology.Topology) (give []func() error, drop func(), err error) {
-	var temps []string
+	var temps, places []string
 	drop = func() {
 		for _, dir := range temps {
 			_ = native.RemoveAll(dir) // it only takes room
@@ -207,6 +246,10 @@ func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig
 		if name == "" || strings.ContainsRune(name, '/') || strings.HasPrefix(name, ".") {
 			return nil, drop, &image.BadImageError{Problem: fmt.Sprintf("%.60q is not a volume's name", name)}
 		}
+		if slices.Contains(places, to) {
+			return nil, drop, &image.BadImageError{Problem: fmt.Sprintf("the volume %.60q is in it twice", name)}
+		}
+		places = append(places, to)
 		if exists(to) {
 			return nil, drop, fmt.Errorf("there is a volume %q already: down --volumes removes a topology's", name)
 		}

@@ -89,7 +89,7 @@ func startKeeper(l Layout, i *Intent) (net.Conn, error) {
 	}
 	defer logFile.Close()
 
-	cmd := exec.Command(i.Binary, "keeper", "--run", l.Run, "--lib", l.Lib, "--name", name)
+	cmd := exec.Command(i.Binary, "keeper", "--root", l.Root, "--run", l.Run, "--lib", l.Lib, "--name", name)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.Stderr = logFile

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,6 +88,7 @@ func (e *StationError) Error() string {
 type BadFile struct {
 	Container string `json:"container"`
 	integrity.Bad
+	Image bool `json:"image,omitempty"` // the station runs on one, which may be damaged
 }
 
 func (b BadFile) String() string { return b.Container + ": " + b.Bad.String() }
@@ -108,6 +110,11 @@ func (e *IntegrityError) Error() string {
 		noun = "sealed file does"
 	}
 	return fmt.Sprintf("%d %s not match:\n  %s", len(e.Files), noun, strings.Join(lines, "\n  "))
+}
+
+// OnImage tells whether the damage may be an image's.
+func (e *IntegrityError) OnImage() bool {
+	return slices.ContainsFunc(e.Files, func(f BadFile) bool { return f.Image })
 }
 
 // TimeoutError is an `up --timeout` that ran out.

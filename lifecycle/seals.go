@@ -41,11 +41,11 @@ func checkSeals(ctx context.Context, roots []*root) error {
 func check(ctx context.Context, container string, s *topology.Station, root *os.File) ([]BadFile, error) {
 	manifest, err := integrity.ReadManifestFile(s.Integrity.Manifest)
 	if missing := new(integrity.NoManifest); errors.As(err, &missing) {
-		return []BadFile{{container, integrity.Bad{Path: missing.Path, Reason: "not sealed yet"}}}, nil
+		return []BadFile{{container, integrity.Bad{Path: missing.Path, Reason: "not sealed yet"}, false}}, nil
 	}
 	if err != nil {
 		// A seal that can't be read proves nothing: refused like a bad file.
-		return []BadFile{{container, integrity.Bad{Path: s.Integrity.Manifest, Reason: "unreadable", Detail: err.Error()}}}, nil
+		return []BadFile{{container, integrity.Bad{Path: s.Integrity.Manifest, Reason: "unreadable", Detail: err.Error()}, false}}, nil
 	}
 	found, err := integrity.Check(ctx, root, s.Integrity.Paths, manifest)
 	if err != nil {
@@ -53,7 +53,7 @@ func check(ctx context.Context, container string, s *topology.Station, root *os.
 	}
 	var bad []BadFile
 	for _, b := range found {
-		bad = append(bad, BadFile{container, b})
+		bad = append(bad, BadFile{container, b, s.Image != ""})
 	}
 	return bad, nil
 }

@@ -46,6 +46,9 @@ type Intent struct {
 	Builtin     string             `json:"builtin"`
 	Images      Images             `json:"images,omitempty"`
 	Topology    *topology.Topology `json:"topology"`
+	// Project is the topology file's folder without links, as it was looked at by
+	// the policy; "" is not known.
+	Project string `json:"project,omitempty"`
 	// Launched tells that it has been up: its layers hold what stations wrote.
 	Launched bool `json:"launched,omitempty"`
 	// AtBoot asks `up --marked`, at the machine's start, to bring it up.

@@ -19,14 +19,17 @@ import (
 
 // UpOptions are the choices of `up`.
 type UpOptions struct {
-	File     string        // the topology file, absolute
-	Keep     bool          // leave what a failed launch made
-	Hosts    bool          // put the stations into the machine's hosts file
-	Recreate bool          // start stations anew, without what they wrote
-	Only     []string      // of a topology that is up, touch these ("cluster/station") and what they need; nil is all
-	AtBoot   *bool         // bring it up at the machine's start too; nil leaves it as it is
-	Timeout  time.Duration // for all stations to be ready; 0 is none
-	Images   ImageOptions
+	File     string   // the topology file, absolute
+	Keep     bool     // leave what a failed launch made
+	Hosts    bool     // put the stations into the machine's hosts file
+	Recreate bool     // start stations anew, without what they wrote
+	Only     []string // of a topology that is up, touch these ("cluster/station") and what they need; nil is all
+	// SameImages keeps what Only names, and more of the same, on the images that it
+	// is up with, too.
+	SameImages bool
+	AtBoot     *bool         // bring it up at the machine's start too; nil leaves it as it is
+	Timeout    time.Duration // for all stations to be ready; 0 is none
+	Images     ImageOptions
 	// Progress is told each finished step and each notice.
 	Progress func(Progress)
 }
@@ -64,6 +67,9 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	}
 	if err := o.Images.gate.admit(t.Stations()); err != nil {
 		return nil, err
+	}
+	if o.Images.gate.lock == nil {
+		o.Images.stay = staying(l, t, o)
 	}
 	images, provided, err := provideImages(ctx, l, t.Stations(), o.Images)
 	if err != nil {
@@ -297,7 +303,7 @@ func newIntent(l Layout, t *topology.Topology, images Images, o UpOptions) (*Int
 	if err != nil {
 		return nil, err
 	}
-	i := &Intent{Version: formatVersion, File: o.File, Fingerprint: print, Binary: binary, Builtin: builtin, Images: images, Topology: t}
+	i := &Intent{Version: formatVersion, File: o.File, Fingerprint: print, Binary: binary, Builtin: builtin, Images: images, Topology: t, Project: o.Images.gate.project}
 	i.UID, i.GID = Invoker()
 	if before, err := readIntent(l, t.Name); err == nil {
 		i.AtBoot = before.AtBoot

@@ -24,7 +24,8 @@ of a Dockerfile's instructions, as in image import. With SOURCE_DATE_EPOCH, in
 seconds, the same files give the same digest.` + stationHelp,
 		Example: `  platelayer commit web/www1 shop/www:patched -m 'with the fix'
   platelayer commit db shop/db:filled -c 'CMD ["postgres"]'`,
-		Args: atLeast(2, "commit needs a station and a name for the image"),
+		Args:              atLeast(2, "commit needs a station and a name for the image"),
+		ValidArgsFunction: a.completeSecond,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if err := atMost(2)(c, args); err != nil {
 				return err

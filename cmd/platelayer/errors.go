@@ -23,6 +23,7 @@ const (
 	exitIntegrity   = 4
 	exitStation     = 5
 	exitUnsupported = 6
+	exitInterrupted = 130 // as shells have it
 )
 
 // usageError is a command line that can't be understood.
@@ -46,6 +47,11 @@ func (e *fileError) Error() string {
 	return fmt.Sprintf("cannot read the %s file %s: %v", what, e.path, e.err)
 }
 func (e *fileError) Unwrap() error { return e.err }
+
+// interruptedError is work that Ctrl-C ended.
+type interruptedError struct{ then string }
+
+func (e *interruptedError) Error() string { return "interrupted" + e.then }
 
 // exitCode is a command's own code that the program passes on.
 type exitCode struct {
@@ -123,10 +129,14 @@ func classify(err error) (code int, hint string) {
 		forbidden  *policy.RefusedError
 		unlocked   *lifecycle.LockError
 		outside    *lifecycle.OutsideError
+		bundle     *lifecycle.OtherBundle
 		machine    *lifecycle.OtherMachine
 		taken      *lifecycle.Taken
+		interrupt  *interruptedError
 	)
 	switch {
+	case errors.As(err, &interrupt):
+		return exitInterrupted, ""
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
 		return exitUsage, "platelayer COMMAND --help says how it is used"
 	case strings.HasPrefix(err.Error(), "unknown command"):
@@ -139,14 +149,21 @@ func classify(err error) (code int, hint string) {
 			return exitInvalid, "name the file (platelayer up FILE), or write a first one with: platelayer init"
 		}
 		return exitInvalid, ""
-	case errors.As(err, &refused) && refused.Verified:
-		return exitIntegrity, "if the change is meant, seal it anew with: platelayer seal"
 	case errors.As(err, &refused):
-		return exitIntegrity, "nothing was started or changed; if the change is meant, seal it anew with: platelayer seal"
+		hint = "if the change is meant, seal it anew with: platelayer seal"
+		if !refused.Verified {
+			hint = "nothing was started or changed; " + hint
+		}
+		if refused.OnImage() {
+			hint += "; if an image is damaged, platelayer image verify --repair mends it"
+		}
+		return exitIntegrity, hint
 	case errors.As(err, &badPolicy):
 		return exitIntegrity, "nothing was started or changed; the machine's administrator can mend it: docs/policy.md"
 	case errors.As(err, &forbidden):
 		return exitIntegrity, "nothing was started or changed; the machine's administrator decides what may run: docs/policy.md"
+	case errors.As(err, &bundle):
+		return exitIntegrity, "nothing was loaded; --digest is what bundle save printed"
 	case errors.As(err, &unlocked) && unlocked.Missing:
 		return exitIntegrity, "platelayer lock adds what is missing"
 	case errors.As(err, &unlocked):
@@ -236,13 +253,24 @@ func classify(err error) (code int, hint string) {
 // registryHint is what to do about a registry's refusal.
 func registryHint(e *image.RegistryError) string {
 	switch {
+	case e.Redirected:
+		return "it is where the registry keeps its content: try again later, or tell those who run it"
 	case e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden:
+		if e.Credentials != "" && e.Granted {
+			return fmt.Sprintf("it took the credentials of %s, whose account may not do this, or there is no such image", e.Credentials)
+		}
 		if e.Credentials != "" {
 			return fmt.Sprintf("it refuses the credentials of %s: sign in again with docker login %s, or podman login", e.Credentials, e.Account)
 		}
 		return fmt.Sprintf("the image may be private, or not be there: sign in with docker login %s, or podman login, as the user who runs sudo", e.Account)
+	case e.Status == http.StatusNotFound && e.Credentials == "":
+		return fmt.Sprintf("there is no such image, or it is private: check its name and its tag, or sign in with docker login %s", e.Account)
 	case e.Status == http.StatusNotFound:
 		return "there is no such image: check its name and its tag"
+	case e.Status == http.StatusMethodNotAllowed:
+		return "it takes no images: it may be a cache or a mirror, or for reading only"
+	case e.Status == http.StatusTooManyRequests && e.Credentials == "":
+		return fmt.Sprintf("some registries allow more to those who sign in: docker login %s", e.Account)
 	}
 	return ""
 }

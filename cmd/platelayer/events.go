@@ -23,6 +23,8 @@ func (a *app) eventsCommand() *cobra.Command {
 		Short: "Print what happened to stations: started, died, healthy, restarted, changed ...",
 		Long: `Print what happened to the topology and its stations since the last down.
 With stations named, only what happened to them.` + stationHelp,
+		Example: `  platelayer events -f
+  platelayer events --since 10m --json web/lb`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if o.Since, err = parseMoment(since, time.Now()); err != nil {
 				return &usageError{fmt.Errorf("--since %w", err)}

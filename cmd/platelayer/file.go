@@ -25,11 +25,25 @@ func atMost(n int) cobra.PositionalArgs {
 	}
 }
 
+// subcommand refuses what is no command below another, and says which was meant.
+func subcommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	c.SuggestionsMinimumDistance = 2
+	err := fmt.Errorf("there is no command %s %s", c.Name(), args[0])
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		err = fmt.Errorf("%w: %s?", err, strings.Join(near, " or "))
+	}
+	return &usageError{err}
+}
+
 func (a *app) initCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "init [FILE]",
-		Short: "Write a commented first topology file",
-		Args:  atMost(1),
+		Use:     "init [FILE]",
+		Short:   "Write a commented first topology file",
+		Example: `  platelayer init && platelayer up`,
+		Args:    atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path := a.path(args)
 			f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
@@ -61,7 +75,9 @@ func (a *app) checkCommand() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check a topology file and tell all its problems",
-		Args:  atMost(1),
+		Example: `  platelayer check
+  platelayer check --json test/platelayer.yaml`,
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path := a.path(args)
 			t, err := a.load(path)
@@ -106,6 +122,8 @@ func (a *app) configCommand() *cobra.Command {
 		Short: "Print the topology file with everything filled in",
 		Long: `Print the topology file with everything filled in. What secrets hold is left
 out without --secrets; one of the environment's is printed by the variable's name.`,
+		Example: `  platelayer config
+  platelayer config -n copy shop/platelayer.yaml`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := a.load(a.path(args))
@@ -166,6 +184,8 @@ iproute2; or, where the topology runs, what of it would change, and why:
   + create   ~ change in place   ! recreate   > start   - remove
 
 Only root can see what runs.`,
+		Example: `  platelayer plan
+  platelayer plan --only web/lb --json`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := a.load(a.path(args))
@@ -228,9 +248,10 @@ Only root can see what runs.`,
 
 func (a *app) schemaCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "schema",
-		Short: "Print the JSON Schema of topology files, for editors",
-		Args:  atMost(0),
+		Use:     "schema",
+		Short:   "Print the JSON Schema of topology files, for editors",
+		Example: `  platelayer schema >platelayer.schema.json`,
+		Args:    atMost(0),
 		RunE: func(*cobra.Command, []string) error {
 			text, err := topology.Schema()
 			if err != nil {

@@ -24,6 +24,8 @@ them into the machine's own, until down.
 
 With --windows they are for the hosts file of the Windows that runs this machine
 in WSL. It reaches the addresses where it has a route to them.`,
+		Example: `  platelayer hosts
+  platelayer hosts --windows shop`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name, err := a.target(args)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +18,7 @@ func (a *app) imageCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "image",
 		Short: "Pull, load, list, check and save the images that stations run",
-		Args:  atMost(0),
+		Args:  subcommand,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(a.imageLsCommand(), a.imageInspectCommand(), a.imagePullCommand(), a.imagePushCommand(), a.imageLoadCommand(), a.imageImportCommand(), a.imageSaveCommand(),
@@ -30,6 +32,38 @@ func (a *app) images(what string) (*image.Store, error) {
 		return nil, &containers.Unsupported{Feature: "root privilege", Err: fmt.Errorf("only root can %s", what)}
 	}
 	return image.OpenStore(filepath.Join(a.layout().Lib, "images"))
+}
+
+// completeImages offers the names of the images that are here, to who may see
+// them.
+func (a *app) completeImages(_ *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	const none = cobra.ShellCompDirectiveNoFileComp
+	if _, err := os.Stat(filepath.Join(a.layout().Lib, "images")); err != nil {
+		return nil, none // which opening it would make
+	}
+	s, err := a.images("see the images of this machine")
+	if err != nil {
+		return nil, none
+	}
+	all, _ := s.List() // what is damaged has no name to offer
+	var names []string
+	for _, i := range all {
+		for _, name := range []string{shortName(i.Name), i.Name} {
+			if name != "" && strings.HasPrefix(name, begun) && !slices.Contains(args, name) {
+				names = append(names, name)
+				break
+			}
+		}
+	}
+	return names, none
+}
+
+// completeSecond offers them for all but the first argument.
+func (a *app) completeSecond(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return a.completeImages(c, args, begun)
 }
 
 // atLeast checks the number of arguments; too few are wrong usage.
@@ -48,7 +82,7 @@ func newName(text string) (string, error) {
 	if err != nil {
 		return "", &usageError{err}
 	}
-	if ref.Digest != "" {
+	if ref.Digest != "" || strings.HasPrefix(text, "sha256:") {
 		return "", &usageError{fmt.Errorf("%s is a digest, which no image can be given", text)}
 	}
 	return ref.String(), nil

@@ -23,7 +23,8 @@ SOURCE_DATE_EPOCH, in seconds, is when the image was made: with it, the same tar
 gives the same digest.`,
 		Example: `  platelayer image import rootfs.tar.gz shop/base:1 -c 'CMD ["/bin/sh"]'
   mmdebstrap --variant=minbase bookworm - | platelayer image import - debian:12`,
-		Args: atLeast(2, "image import needs a tar and a name"),
+		Args:              atLeast(2, "image import needs a tar and a name"),
+		ValidArgsFunction: a.completeSecond,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := atMost(2)(c, args); err != nil {
 				return err
@@ -42,7 +43,14 @@ gives the same digest.`,
 			if err != nil {
 				return err
 			}
+			view := newTransfers(a, "import")
+			defer view.done()
+			o.Progress = view.tell
 			i, err := s.Import(c.Context(), f, o)
+			view.done()
+			if c.Context().Err() != nil {
+				return &interruptedError{}
+			}
 			if err != nil {
 				return fmt.Errorf("cannot import %s: %w", f.Name(), err)
 			}

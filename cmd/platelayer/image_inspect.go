@@ -1,6 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strings"
+	"text/template"
+
 	"github.com/spf13/cobra"
 
 	"platelayer/containers/image"
@@ -29,10 +35,18 @@ type inspectedLayer struct {
 }
 
 func (a *app) imageInspectCommand() *cobra.Command {
-	return &cobra.Command{
+	var format string
+	c := &cobra.Command{
 		Use:   "inspect IMAGE...",
 		Short: "Print all about images as JSON: manifest, configuration with history, layers",
-		Args:  atLeast(1, "image inspect needs an image"),
+		Long: `Print all about images as JSON: names, digests, size in bytes, layers and where they
+are unpacked, manifest, configuration with history. --format takes parts of it for each
+image by a template of Go's text/template, with the names that the JSON has; {{json .config}}
+prints a part as JSON.`,
+		Example: `  platelayer image inspect shop/web
+  platelayer image inspect --format '{{.digest}} {{json .config.config.Cmd}}' shop/web shop/db`,
+		Args:              atLeast(1, "image inspect needs an image"),
+		ValidArgsFunction: a.completeImages,
 		RunE: func(_ *cobra.Command, args []string) error {
 			s, err := a.images("see the images of this machine")
 			if err != nil {
@@ -57,9 +71,44 @@ func (a *app) imageInspectCommand() *cobra.Command {
 				one.UsedBy = append(one.UsedBy, held[i.Digest]...)
 				all = append(all, one)
 			}
+			if format != "" {
+				return a.printFormat(all, format)
+			}
 			return a.printJSON(all)
 		},
 	}
+	c.Flags().StringVar(&format, "format", "", "print what this template takes of each image")
+	return c
+}
+
+// printFormat fills a template with each image's JSON, a line each.
+func (a *app) printFormat(all []inspectedImage, format string) error {
+	t, err := template.New("--format").Funcs(template.FuncMap{"json": func(v any) (string, error) {
+		text, err := json.Marshal(v)
+		return string(text), err
+	}}).Parse(format)
+	if err != nil {
+		return &usageError{err}
+	}
+	var lines strings.Builder
+	for _, i := range all {
+		text, err := json.Marshal(i)
+		if err != nil {
+			return err
+		}
+		var values map[string]any
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.UseNumber()
+		if err := d.Decode(&values); err != nil {
+			return err
+		}
+		if err := t.Execute(&lines, values); err != nil {
+			return &usageError{err}
+		}
+		lines.WriteString("\n")
+	}
+	_, err = io.WriteString(a.stdout, harmless(lines.String()))
+	return err
 }
 
 func inspected(s *image.Store, i *image.Image) inspectedImage {

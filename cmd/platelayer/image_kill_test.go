@@ -247,7 +247,7 @@ func TestPullInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := c.Wait()
-	if c.ProcessState.ExitCode() != exitFailed || !strings.Contains(out.String(), "platelayer: interrupted: the next pull goes on from there") {
+	if c.ProcessState.ExitCode() != exitInterrupted || !strings.Contains(out.String(), "platelayer: interrupted: the next pull goes on from there") {
 		t.Errorf("got %v, %s", err, &out)
 	}
 	r.checkStore(t, filepath.Join(root, "lib/images"), false)

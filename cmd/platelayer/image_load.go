@@ -53,7 +53,14 @@ func (a *app) imageLoad(ctx context.Context, input string, o image.LoadOptions) 
 	if err != nil {
 		return err
 	}
+	view := newTransfers(a, "load")
+	defer view.done()
+	o.Progress = view.tell
 	loaded, err := s.Load(ctx, f, o)
+	view.done()
+	if ctx.Err() != nil {
+		return &interruptedError{}
+	}
 	if err != nil {
 		return fmt.Errorf("cannot load images from %s: %w", f.Name(), err)
 	}
@@ -65,6 +72,7 @@ func (a *app) imageLoad(ctx context.Context, input string, o image.LoadOptions) 
 	for _, l := range loaded {
 		results = append(results, result{append([]string{}, l.Names...), l.Digest.String()})
 	}
+	view.summed(fmt.Sprintf("%s: %s loaded", f.Name(), plural(len(results), "image")))
 	if a.json {
 		return a.printJSON(results)
 	}
@@ -82,7 +90,6 @@ func (a *app) imageLoad(ctx context.Context, input string, o image.LoadOptions) 
 // archiveFile opens what a command reads; - is stdin, which is no terminal.
 func (a *app) archiveFile(name, usage string) (*os.File, error) {
 	if name != "-" {
-
 		return os.OpenFile(name, os.O_RDONLY|syscall.O_NOCTTY, 0)
 	}
 	if term.IsTerminal(int(a.stdin.Fd())) {

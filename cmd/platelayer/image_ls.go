@@ -8,7 +8,10 @@ import (
 	"text/tabwriter"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
+
+	"platelayer/containers/image"
 )
 
 // listedImage is what `image ls --json` prints of an image under one name.
@@ -18,7 +21,8 @@ type listedImage struct {
 	Index   string    `json:"index,omitempty"`
 	ID      string    `json:"id"` // the configuration's digest, Docker's image id
 	Created time.Time `json:"created"`
-	Size    int64     `json:"size"` // of its blobs, in bytes
+	Size    int64     `json:"size"`   // of its blobs, in bytes
+	Unique  int64     `json:"unique"` // of those that no other image has
 	Layers  int       `json:"layers"`
 	UsedBy  []string  `json:"used_by"`
 }
@@ -29,7 +33,9 @@ func (a *app) imageLsCommand() *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List the images, and which topologies run them",
-		Args:    atMost(0),
+		Example: `  platelayer image ls
+  platelayer image ls --json`,
+		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.images("see the images of this machine")
 			if err != nil {
@@ -46,10 +52,11 @@ func (a *app) imageLsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			unique := uniqueSizes(all)
 			listed := []listedImage{}
 			for _, i := range all {
 				l := listedImage{Name: i.Name, Digest: i.Digest.String(), ID: i.Manifest.Config.Digest.String(), Created: i.Config.Created.Time,
-					Size: i.Size(), Layers: len(i.Layers), UsedBy: append([]string{}, held[i.Digest]...)}
+					Size: i.Size(), Unique: unique[i.Digest], Layers: len(i.Layers), UsedBy: append([]string{}, held[i.Digest]...)}
 				if i.Index.Hex != "" {
 					l.Index = i.Index.String()
 				}
@@ -71,13 +78,43 @@ func (a *app) imageLsCommand() *cobra.Command {
 	return c
 }
 
+// uniqueSizes are the bytes of each image's blobs that no other has: what goes
+// with it.
+func uniqueSizes(all []image.Named) map[v1.Hash]int64 {
+	sizes := map[v1.Hash]map[v1.Hash]int64{} // of images' blobs
+	in := map[v1.Hash]int{}                  // how many images have a blob
+	for _, i := range all {
+		if sizes[i.Digest] != nil { // by another name
+			continue
+		}
+		own := map[v1.Hash]int64{i.Manifest.Config.Digest: i.Manifest.Config.Size}
+		for _, l := range i.Layers {
+			own[l.Digest] = l.Size
+		}
+		sizes[i.Digest] = own
+		for h := range own {
+			in[h]++
+		}
+	}
+	unique := map[v1.Hash]int64{}
+	for h, own := range sizes {
+		unique[h] = 0
+		for blob, size := range own {
+			if in[blob] == 1 {
+				unique[h] += size
+			}
+		}
+	}
+	return unique
+}
+
 func (a *app) printImages(all []listedImage, digests bool) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	head := "DIGEST"
 	if digests {
 		head = "DIGEST\tINDEX"
 	}
-	fmt.Fprintf(w, "NAME\t%s\tCREATED\tSIZE\tUSED BY\n", head)
+	fmt.Fprintf(w, "NAME\t%s\tCREATED\tSIZE\tUNIQUE\tUSED BY\n", head)
 	for _, l := range all {
 		name, digest, by := "-", l.Digest, "-"
 		if l.Name != "" {
@@ -91,7 +128,7 @@ func (a *app) printImages(all []listedImage, digests bool) error {
 		if len(l.UsedBy) > 0 {
 			by = strings.Join(l.UsedBy, ", ")
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, digest, dated(l.Created), size(uint64(l.Size)), by)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", name, digest, dated(l.Created), size(uint64(l.Size)), size(uint64(l.Unique)), by)
 	}
 	return w.Flush()
 }

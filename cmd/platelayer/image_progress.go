@@ -11,7 +11,7 @@ import (
 	"platelayer/containers/image"
 )
 
-// transfers shows what pull and push tell while they work: lines that are
+// transfers shows what commands that move images tell while they work: lines that are
 // redrawn in place on a terminal, plain ones elsewhere. Its methods may be
 // called by several goroutines.
 type transfers struct {
@@ -68,6 +68,18 @@ func (t *transfers) finished(name, short string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.print(t.view.summary(name, short, time.Now()))
+}
+
+// summed tells what was done in all.
+func (t *transfers) summed(what string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var moved int64
+	for _, i := range t.view.images {
+		moved += i.moved
+	}
+	now := time.Now()
+	t.print(harmless(fmt.Sprintf("%s in %s, %s", what, brief(now.Sub(t.view.began)), size(uint64(moved)))))
 }
 
 // print writes a line that stays.

@@ -17,6 +17,8 @@ func (a *app) imagePruneCommand() *cobra.Command {
 		Long: `Remove images without a name that no topology runs, blobs and unpacked layers
 that no image has, and what broken transfers left. It waits for processes that work
 with the images.`,
+		Example: `  platelayer image prune
+  platelayer image prune -a`,
 		Args: atMost(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.images("remove images")

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"platelayer/containers/image"
+	"platelayer/lifecycle"
 )
 
 func (a *app) imagePullCommand() *cobra.Command {
@@ -26,7 +27,8 @@ sudo too. /etc/platelayer/registries.yaml names mirrors, and registries without
 TLS. The digest of each image is printed, alone with --quiet.`,
 		Example: `  platelayer image pull postgres:17
   platelayer image pull registry.example:5000/shop/web@sha256:...`,
-		Args: atLeast(1, "which image? platelayer image pull IMAGE..."),
+		Args:              atLeast(1, "which image? platelayer image pull IMAGE..."),
+		ValidArgsFunction: a.completeImages,
 		RunE: func(c *cobra.Command, args []string) error {
 			p := image.MachinePlatform()
 			if platform != "" {
@@ -73,9 +75,9 @@ func (a *app) imagePull(ctx context.Context, refs []image.Reference, p image.Pla
 		slots <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-slots }()
-			o := image.AddOptions{Progress: view.tell}
-			i, err := registry.Pull(ctx, store, ref, p, o)
+			i, err := a.pullAdmitted(ctx, registry, store, ref, p, view.tell)
 			if err == nil {
+				var o image.AddOptions
 				o.Progress = func(p image.Progress) {
 					p.Image = ref.String()
 					view.tell(p)
@@ -93,7 +95,7 @@ func (a *app) imagePull(ctx context.Context, refs []image.Reference, p image.Pla
 	wait.Wait()
 	view.done()
 	if ctx.Err() != nil {
-		return fmt.Errorf("interrupted: the next pull goes on from there: %w", context.Cause(ctx))
+		return &interruptedError{": the next pull goes on from there"}
 	}
 	results := []transferred{}
 	for n, ref := range refs {
@@ -102,6 +104,19 @@ func (a *app) imagePull(ctx context.Context, refs []image.Reference, p image.Pla
 		}
 	}
 	return errors.Join(a.printTransferred(results), errors.Join(errs...))
+}
+
+// pullAdmitted pulls what the machine's policy allows.
+func (a *app) pullAdmitted(ctx context.Context, r *image.Registry, s *image.Store, ref image.Reference, p image.Platform, tell func(image.Progress)) (*image.Image, error) {
+	check, err := lifecycle.AdmitImage(a.layout(), ref, func() (*image.Registry, error) { return r, nil })
+	if err != nil {
+		return nil, err
+	}
+	i, err := r.Pull(ctx, s, ref, p, image.AddOptions{Progress: tell, Check: check, Unpack: true})
+	if err != nil {
+		return nil, err
+	}
+	return i, check(ctx, i.Digest, i.Index) // one that was here has passed nothing yet
 }
 
 func (a *app) printTransferred(all []transferred) error {

@@ -18,8 +18,9 @@ func (a *app) imagePushCommand() *cobra.Command {
 registry has is not sent again. An image that was pulled keeps its digest; layers
 that are not packed, like those of an image loaded or made here, are packed first,
 which makes another digest. The digest that the registry has is printed.`,
-		Example: `  platelayer image push shop/web registry.example:5000/shop/web:1.2`,
-		Args:    between(1, 2, "platelayer image push IMAGE [DESTINATION]"),
+		Example:           `  platelayer image push shop/web registry.example:5000/shop/web:1.2`,
+		Args:              between(1, 2, "platelayer image push IMAGE [DESTINATION]"),
+		ValidArgsFunction: a.completeImages,
 		RunE: func(c *cobra.Command, args []string) error {
 			ref, err := image.ParseReference(args[len(args)-1])
 			if err != nil {
@@ -65,7 +66,7 @@ func (a *app) imagePush(ctx context.Context, name string, to image.Reference, pl
 	defer registry.Close()
 	sent, err := registry.Push(ctx, store, i, to, image.AddOptions{Progress: view.tell})
 	if ctx.Err() != nil {
-		return fmt.Errorf("interrupted: %w", context.Cause(ctx))
+		return &interruptedError{}
 	}
 	if err != nil {
 		return fmt.Errorf("cannot push %s: %w", to.Short(), err)

@@ -18,7 +18,9 @@ func (a *app) imageRmCommand() *cobra.Command {
 		Long: `Take names of images away, and with its last name the image. A digest means an
 image with all its names. One that a topology runs is refused; with -f it loses
 its names only, and goes with the first image prune after the topology is down.`,
-		Args: atLeast(1, "image rm needs an image"),
+		Example:           `  platelayer image rm shop/web:1.1 9f66d6f44a31`,
+		Args:              atLeast(1, "image rm needs an image"),
+		ValidArgsFunction: a.completeImages,
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := a.images("remove images")
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -26,7 +27,8 @@ adds what docker load wants before Docker 25. An output that ends with / or is a
 folder gets an OCI layout; it must be new or empty.`,
 		Example: `  platelayer image save shop/web shop/db -o shop.tar
   platelayer image save --format docker shop/web | docker load`,
-		Args: atLeast(1, "image save needs an image"),
+		Args:              atLeast(1, "image save needs an image"),
+		ValidArgsFunction: a.completeImages,
 		RunE: func(c *cobra.Command, args []string) error {
 			if format != "oci" && format != "docker" {
 				return &usageError{fmt.Errorf("--format is oci or docker, not %q", format)}
@@ -53,6 +55,9 @@ func (a *app) imageSave(ctx context.Context, refs []string, output string, o ima
 	if err != nil {
 		return err
 	}
+	view := newTransfers(a, "save")
+	defer view.done()
+	o.Progress = view.tell
 	folder := strings.HasSuffix(output, "/")
 	if st, err := os.Stat(output); err == nil && st.IsDir() {
 		folder = true
@@ -73,9 +78,18 @@ func (a *app) imageSave(ctx context.Context, refs []string, output string, o ima
 			err = chownSaved(output)
 		}
 	}
+	view.done()
+	if ctx.Err() != nil {
+		return &interruptedError{}
+	}
 	if err != nil {
 		return fmt.Errorf("cannot save to %s: %w", output, err)
 	}
+	different := map[v1.Hash]bool{}
+	for _, i := range images {
+		different[i.Digest] = true
+	}
+	view.summed(fmt.Sprintf("%s: %s saved", output, plural(len(different), "image")))
 	return nil
 }
 

@@ -12,7 +12,9 @@ func (a *app) imageTagCommand() *cobra.Command {
 		Short: "Give an image more names",
 		Long: `Give an image more names, which others that have them lose. IMAGE is a name, or
 the first 6 or more digits of its digest.`,
-		Args: atLeast(2, "image tag needs an image and a name"),
+		Example:           `  platelayer image tag shop/web registry.example:5000/shop/web:1.2`,
+		Args:              atLeast(2, "image tag needs an image and a name"),
+		ValidArgsFunction: a.completeImages,
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := a.images("name images")
 			if err != nil {

@@ -23,6 +23,9 @@ IMAGE, all that the store has. Damage ends it with code 4.
 
 --repair puts a fresh layer into the place of a damaged one that no topology runs
 on, and takes damaged blobs away, which are then to be pulled or loaded again.`,
+		Example: `  platelayer image verify
+  platelayer image verify --repair shop/web`,
+		ValidArgsFunction: a.completeImages,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.imageVerify(c.Context(), args, o)
 		},
@@ -42,7 +45,14 @@ func (a *app) imageVerify(ctx context.Context, refs []string, o image.VerifyOpti
 			return err
 		}
 	}
+	view := newTransfers(a, "verify")
+	defer view.done()
+	o.Progress = view.tell
 	v, err := s.Verify(ctx, images, o)
+	view.done()
+	if ctx.Err() != nil {
+		return &interruptedError{}
+	}
 	if err != nil {
 		return fmt.Errorf("cannot verify the images: %w", err)
 	}

@@ -49,9 +49,11 @@ func newTransferView(verb string, now time.Time) *transferView {
 	return &transferView{verb: verb, began: now, blobs: map[v1.Hash]*transferBlob{}}
 }
 
-// moving tells whether a stage is the way over the network, and atWork whether
+// moving tells whether a blob's bytes pass in a stage, and atWork whether
 // a blob in it has something done to it.
-func moving(s image.Stage) bool { return s == image.StageFetching || s == image.StageSending }
+func moving(s image.Stage) bool {
+	return slices.Contains([]image.Stage{image.StageFetching, image.StageSending, image.StageReading, image.StageSaving, image.StageChecking}, s)
+}
 func atWork(s image.Stage) bool {
 	return moving(s) || s == image.StageUnpacking || s == image.StagePacking
 }
@@ -87,7 +89,7 @@ func (v *transferView) tell(p image.Progress, now time.Time, verbose bool) strin
 	if p.Stage == image.StageDone && (moving(before) || before == image.StageWaiting) {
 		v.move(i, b, p.Total-max(b.seen, 0), now)
 		if took := now.Sub(b.since); verbose || took >= longWait {
-			return fmt.Sprintf("%s: %s, %s (%s)", printable(p.Image), short(b.digest), size(uint64(b.total)), brief(took))
+			return strings.TrimPrefix(fmt.Sprintf("%s: %s, %s (%s)", printable(p.Image), cmp.Or(short(b.digest), "tar"), size(uint64(b.total)), brief(took)), ": ")
 		}
 	}
 	return ""
@@ -176,7 +178,7 @@ func (v *transferView) lines(width, height int, now time.Time, colour bool) []st
 	room := height - 1 - len(v.images) - 1
 	hidden := 0
 	for _, i := range v.images {
-		if len(v.images) < height-1 {
+		if len(v.images) < height-1 && i.name != "" {
 			c.line("", span{"  " + printable(i.name), ""})
 		}
 		for _, b := range i.own {
@@ -212,18 +214,15 @@ func (c *canvas) blob(b *transferBlob) {
 		bar := strings.Repeat("=", min(full, barWidth))
 		detail = fmt.Sprintf("[%-*s] %s of %s", barWidth, bar, size(uint64(b.done)), detail)
 	}
-	c.line("", span{"    " + short(b.digest) + "  ", ""}, span{fmt.Sprintf("%-9s ", cmp.Or(b.stage, image.StageWaiting)), shade}, span{" " + detail, ""})
+	c.line("", span{fmt.Sprintf("    %-12s  ", cmp.Or(short(b.digest), "tar")), ""}, span{fmt.Sprintf("%-9s ", cmp.Or(b.stage, image.StageWaiting)), shade}, span{" " + detail, ""})
 }
 
 // summary is what is said of an image at the end.
 func (v *transferView) summary(name, shown string, now time.Time) string {
 	i := v.image(name, now)
-	done := "pulled"
-	if v.verb == "push" {
-		done = "pushed"
-	}
+	done := cmp.Or(map[string]string{"push": "pushed", "load": "loaded"}[v.verb], "pulled")
 	if i.moved == 0 {
-		return fmt.Sprintf("%s: %s already", printable(shown), map[string]string{"pulled": "here", "pushed": "there"}[done])
+		return fmt.Sprintf("%s: %s already", printable(shown), cmp.Or(map[string]string{"push": "there"}[v.verb], "here"))
 	}
 	return fmt.Sprintf("%s: %s in %s, %s", printable(shown), done, brief(now.Sub(i.began)), size(uint64(i.moved)))
 }

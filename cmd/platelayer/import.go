@@ -29,6 +29,7 @@ listed on stderr, with what to do instead.
 
 Of several files each is laid over those before it, as docker compose -f does;
 without any the one in this folder is taken, and its override file.`,
+		Example: `  platelayer import compose.yaml compose.override.yaml -o platelayer.yaml`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			paths, err := composeFiles(args)
 			if err != nil {

@@ -10,10 +10,11 @@ import (
 
 func (a *app) inspectCommand() *cobra.Command {
 	c := a.jsonFlag(&cobra.Command{
-		Use:   "inspect [STATION]",
-		Short: "Print all there is to know about a topology or a station, as JSON",
-		Long:  "Print all there is to know about a topology or a station, as JSON." + stationHelp,
-		Args:  atMost(1),
+		Use:     "inspect [STATION]",
+		Short:   "Print all there is to know about a topology or a station, as JSON",
+		Long:    "Print all there is to know about a topology or a station, as JSON." + stationHelp,
+		Example: `  platelayer inspect web/lb`,
+		Args:    atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name, which, err := a.stationsOf(args)
 			if err != nil {

@@ -69,6 +69,8 @@ func (a *app) sealCommand() *cobra.Command {
 		Short: "Write the checksums that sealed files must match",
 		Long: `Write the checksums that sealed files must match, into the manifest of each
 station. No station named means all with a seal.`,
+		Example: `  platelayer seal
+  platelayer seal web/lb`,
 		RunE: func(c *cobra.Command, refs []string) error {
 			t, which, err := a.loadSealed(refs)
 			if err != nil {
@@ -105,6 +107,8 @@ func (a *app) verifyCommand() *cobra.Command {
 		Short: "Check the seals of a running or stopped topology",
 		Long: `Check the seals of stations, inside those that run and on newly assembled roots
 of the others. No station named means all with a seal.`,
+		Example: `  platelayer verify
+  platelayer verify --json web/lb`,
 		RunE: func(c *cobra.Command, refs []string) error {
 			t, which, err := a.recordedSealed(refs)
 			if err != nil {

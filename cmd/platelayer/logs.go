@@ -34,6 +34,8 @@ func (a *app) logsCommand() *cobra.Command {
 On a terminal colours and tabs are shown, and other control sequences are
 written out, so that no station can steer it; elsewhere, and with --raw, all is
 as the station wrote it. No station named means all.` + stationHelp,
+		Example: `  platelayer logs -f --tail 20
+  platelayer logs --since 10m web/lb`,
 		RunE: func(c *cobra.Command, args []string) error {
 			now := time.Now()
 			var err error

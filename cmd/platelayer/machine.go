@@ -20,7 +20,8 @@ func (a *app) doctorCommand() *cobra.Command {
 To bring a topology file up trusts it as one trusts a root script: it can mount
 any folder into a station and run any program. To look at one (check, plan,
 config) never harms.`,
-		Args: atMost(0),
+		Example: `  platelayer doctor`,
+		Args:    atMost(0),
 		RunE: func(*cobra.Command, []string) error {
 			findings := lifecycle.Doctor()
 			lacking := 0
@@ -70,9 +71,10 @@ type versionInfo struct {
 
 func (a *app) versionCommand() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
-		Use:   "version",
-		Short: "Tell the program's version",
-		Args:  atMost(0),
+		Use:     "version",
+		Short:   "Tell the program's version",
+		Example: `  platelayer version`,
+		Args:    atMost(0),
 		RunE: func(*cobra.Command, []string) error {
 			v := versionInfo{Version: "devel", Go: runtime.Version(), Arch: runtime.GOARCH}
 			if info, ok := debug.ReadBuildInfo(); ok {

@@ -40,9 +40,10 @@ func (a *app) unpauseCommand() *cobra.Command {
 func (a *app) operation(op lifecycle.Operation, short, did string) *cobra.Command {
 	var timeout time.Duration
 	c := &cobra.Command{
-		Use:   string(op) + " [STATION...]",
-		Short: short,
-		Long:  short + ".\nNo station named means all." + stationHelp,
+		Use:     string(op) + " [STATION...]",
+		Short:   short,
+		Long:    short + ".\nNo station named means all." + stationHelp,
+		Example: "  platelayer " + string(op) + "\n  platelayer " + string(op) + " web/lb",
 		RunE: func(c *cobra.Command, args []string) error {
 			name, which, err := a.stationsOf(args)
 			if err != nil {
@@ -133,6 +134,7 @@ func (a *app) killCommand() *cobra.Command {
 		Long: `Send a signal to the first process of stations. What becomes of one that ends is
 its restart policy's decision, as after a crash; to keep it down use stop.
 No station named means all.` + stationHelp,
+		Example: `  platelayer kill -s HUP web/lb`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			number, ok := topology.SignalNumber(sig)
 			if !ok {
@@ -156,6 +158,7 @@ func (a *app) rmCommand() *cobra.Command {
 		Short: "Throw away what stopped stations wrote, and their logs; start makes them anew",
 		Long: `Throw away what stopped stations wrote, and their logs; start makes them anew.
 No station named means all that do not run.` + stationHelp,
+		Example: `  platelayer rm --stop web/www3`,
 		RunE: func(c *cobra.Command, args []string) error {
 			name, which, err := a.stationsOf(args)
 			if err != nil {
@@ -204,6 +207,7 @@ func (a *app) scaleCommand() *cobra.Command {
 		Short: "Run another number of a station's replicas, until the next up",
 		Long: `Run another number of a station's replicas than the file says, until the next up.
 No other station is touched, and no address moves.`,
+		Example: `  platelayer scale web/www=3`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return &usageError{errors.New("scale needs STATION=N")}
@@ -252,6 +256,13 @@ func (a *app) rescale(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	// Pending has given them the images that their names mean now.
+	if all, err = a.load(path); err != nil {
+		return err
+	}
+	if t, only, err = a.selected(all, refs); err != nil {
+		return err
+	}
 	var gone []string
 	for _, c := range changes {
 		if c.Object == "station" && c.Action == lifecycle.ActionRemove {
@@ -261,5 +272,5 @@ func (a *app) rescale(ctx context.Context, path string) error {
 	if len(gone) > 0 && !a.quiet {
 		fmt.Fprintf(a.stderr, "platelayer: %s will be gone, with what was written there\n", strings.Join(gone, ", "))
 	}
-	return a.upAs(ctx, t, lifecycle.UpOptions{File: path, Only: only})
+	return a.upAs(ctx, t, lifecycle.UpOptions{File: path, Only: only, SameImages: true})
 }

@@ -26,7 +26,11 @@ func (p *progress) imageMoved(m image.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.images == nil {
-		p.images = newTransferView("pull", time.Now())
+		verb := "pull"
+		if p.view.verb == "bundle" {
+			verb = p.view.verb
+		}
+		p.images = newTransferView(verb, time.Now())
 		if p.area == nil && !p.quiet {
 			p.telling = time.AfterFunc(tellEvery, p.tellImages)
 		}

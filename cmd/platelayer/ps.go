@@ -19,7 +19,9 @@ func (a *app) psCommand() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
 		Use:   "ps [FILE|NAME]",
 		Short: "List a topology's stations, their health and restarts",
-		Args:  atMost(1),
+		Example: `  platelayer ps
+  platelayer ps --json shop`,
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name, err := a.target(args)
 			if err != nil {
@@ -111,9 +113,10 @@ func since(t *time.Time) string {
 
 func (a *app) lsCommand() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
-		Use:   "ls",
-		Short: "List the topologies on this machine",
-		Args:  atMost(0),
+		Use:     "ls",
+		Short:   "List the topologies on this machine",
+		Example: `  platelayer ls`,
+		Args:    atMost(0),
 		RunE: func(*cobra.Command, []string) error {
 			list, err := lifecycle.Ls(a.layout())
 			if err != nil {

@@ -14,7 +14,9 @@ func (a *app) shellCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "shell STATION",
 		Short: "Open a shell in a running station: bash where it has one, sh otherwise",
-		Args:  atMost(1),
+		Example: `  platelayer shell web/lb
+  platelayer shell -u nobody lb`,
+		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return &usageError{errors.New("shell needs a station")}

@@ -23,6 +23,8 @@ func (a *app) statsCommand() *cobra.Command {
 second until Ctrl-C; elsewhere, and with --json, it is printed once.
 THREADS (pids in JSON) are those of all processes together, which pids_limit
 limits; top lists the processes.`,
+		Example: `  platelayer stats
+  platelayer stats --no-stream web/lb`,
 		RunE: func(c *cobra.Command, args []string) error {
 			name, which, err := a.stationsOf(args)
 			if err != nil {

@@ -18,6 +18,7 @@ func (a *app) topCommand() *cobra.Command {
 		Long: `Show the processes that stations run: PID is a process's number on the machine,
 INSIDE the one in its station, CPU its share of one processor since it started,
 MEMORY what of it is in memory. No station named means all.` + stationHelp,
+		Example: `  platelayer top web/lb`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			name, which, err := a.stationsOf(args)
 			if err != nil {

@@ -38,6 +38,9 @@ has a healthcheck. Whatever fails is undone.
 A running topology is changed to what its file says now. Only what differs is
 touched (platelayer plan tells what), and stations keep what they wrote.
 Stations that have stopped are started.`,
+		Example: `  platelayer up
+  platelayer up --attach --pull always shop/platelayer.yaml
+  platelayer up -n copy --scale web/www=3`,
 		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if c.Flags().Changed("at-boot") { // --at-boot=false takes the mark away
@@ -222,6 +225,8 @@ file that has changed since. It works after any crash.
 
 Named volumes stay for the next up, and go with --volumes, also those that an
 earlier down or an edit has left. One that another topology has stays.`,
+		Example: `  platelayer down
+  platelayer down --volumes shop`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if v {

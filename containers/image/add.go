@@ -46,7 +46,29 @@ const (
 	StagePacking Stage = "packing"
 	StageSending Stage = "sending"
 	StageMounted Stage = "mounted" // from another repository of the registry
+
+	StageReading  Stage = "reading" // of a tar that is imported: it has no digest yet
+	StageSaving   Stage = "saving"
+	StageChecking Stage = "checking"
 )
+
+// toldReader tells how far a blob is read.
+type toldReader struct {
+	io.Reader
+	at   Progress
+	told int64
+	tell func(Progress) // may be nil
+}
+
+func (r *toldReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.at.Done += int64(n)
+	if r.tell != nil && r.at.Done-r.told >= 1<<20 {
+		r.told = r.at.Done
+		r.tell(r.at)
+	}
+	return n, err
+}
 
 // AddOptions say how an image is added.
 type AddOptions struct {

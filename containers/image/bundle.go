@@ -50,6 +50,8 @@ type BundleOptions struct {
 	Config []byte   // JSON
 	Skip   []string // names that are left out
 	Notice func(text string)
+
+	Progress func(Progress) // of the images; may be nil
 }
 
 // SaveBundle writes a bundle as Save writes an archive, and gives its digest.
@@ -86,7 +88,7 @@ func (s *Store) SaveBundle(ctx context.Context, w io.Writer, images []Named, par
 		return h, err
 	}
 	index.Manifests = append([]v1.Descriptor{{MediaType: own.MediaType, Digest: own.Digest, Size: own.Size, ArtifactType: bundleType}}, index.Manifests...)
-	if err := s.writeBlobs(ctx, images, to, func() error {
+	if err := s.writeBlobs(ctx, images, to, o.Progress, func() error {
 		for _, d := range append([]v1.Descriptor{own, m.Config}, m.Layers...) {
 			if blobs[d.Digest] == nil {
 				continue // the same twice
@@ -100,7 +102,7 @@ func (s *Store) SaveBundle(ctx context.Context, w io.Writer, images []Named, par
 	}); err != nil {
 		return h, err
 	}
-	if err := writeHeads(index, images, SaveOptions{}, to); err != nil {
+	if err := writeHeads(index, images, SaveOptions{Docker: true}, to); err != nil {
 		return h, err
 	}
 	return own.Digest, t.Close()
@@ -261,12 +263,7 @@ func (b *Bundle) Unpack(ctx context.Context, title string, dir string, owner *Ow
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer u.close()
-	stream := openLayer(m, d.Size, u.limits)
-	defer stream.close()
-	if err := u.unpackTar(ctx, stream); err != nil {
-		return err
-	}
-	sum, err := stream.finish()
+	sum, _, err := u.unpackBlob(ctx, m, d.Size)
 	if err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ func parseManifest(text []byte) (*v1.Manifest, error) {
 		return nil, bad("a manifest of the type %q is not an image's", shorten(string(m.MediaType)))
 	}
 	if !m.Config.MediaType.IsConfig() {
-		return nil, bad("it is not a container image: its configuration is of the type %q", shorten(string(m.Config.MediaType)))
+		return nil, bad("it is not a container image but %s", artifact(m))
 	}
 	if len(m.Layers) > maxLayers {
 		return nil, bad("it has %d layers; overlayfs takes %d", len(m.Layers), maxLayers)
@@ -100,6 +100,17 @@ func parseManifest(text []byte) (*v1.Manifest, error) {
 		return nil, bad("its configuration is said to have %d bytes", m.Config.Size)
 	}
 	return m, nil
+}
+
+// artifact says what a registry keeps that is no image.
+func artifact(m *v1.Manifest) string {
+	switch m.Config.MediaType {
+	case "application/vnd.cncf.helm.config.v1+json":
+		return "a Helm chart"
+	case "application/vnd.oci.empty.v1+json":
+		return fmt.Sprintf("an artifact of the type %q", shorten(m.ArtifactType))
+	}
+	return fmt.Sprintf("an artifact with a configuration of the type %q", shorten(string(m.Config.MediaType)))
 }
 
 // assemble joins a manifest with its configuration.

@@ -43,7 +43,7 @@ func (s *Store) Import(ctx context.Context, r *os.File, o ImportOptions) (_ *Ima
 			s.discard(&b)
 		}
 	}()
-	layer, err := s.importLayer(ctx, r, &b)
+	layer, err := s.importLayer(ctx, r, &b, &o)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (s *Store) Import(ctx context.Context, r *os.File, o ImportOptions) (_ *Ima
 }
 
 // importLayer keeps a tar as a layer.
-func (s *Store) importLayer(ctx context.Context, r *os.File, b *batch) (v1.Descriptor, error) {
+func (s *Store) importLayer(ctx context.Context, r *os.File, b *batch, o *ImportOptions) (v1.Descriptor, error) {
 	d := v1.Descriptor{MediaType: types.OCIUncompressedLayer}
 	f, err := s.plain(ctx, r)
 	if err != nil {
@@ -81,7 +81,18 @@ func (s *Store) importLayer(ctx context.Context, r *os.File, b *batch) (v1.Descr
 	}
 	defer func() { f.Close() }()
 	sum := newSum()
-	whole := io.TeeReader(&untilDone{ctx, io.NewSectionReader(f, 0, 1<<62)}, sum)
+	at := Progress{Image: o.Name, Stage: StageReading}
+	if st, err := f.Stat(); err == nil {
+		at.Total = st.Size()
+	}
+	tell := func(p Progress) {
+		if o.Progress != nil {
+			o.Progress(p)
+		}
+	}
+	tell(Progress{Image: o.Name, Total: at.Total, Stage: StageWaiting})
+	tar := &toldReader{Reader: &untilDone{ctx, io.NewSectionReader(f, 0, 1<<62)}, at: at, tell: tell}
+	whole := io.TeeReader(tar, sum)
 	if f == r { // the user's own file, which may change later
 		spool, err := s.copyOf(ctx, whole)
 		if err != nil {
@@ -97,6 +108,7 @@ func (s *Store) importLayer(ctx context.Context, r *os.File, b *batch) (v1.Descr
 		return d, err
 	}
 	d.Digest, d.Size = sum.hash(), st.Size()
+	tell(Progress{Image: o.Name, Done: d.Size, Total: d.Size, Stage: StageDone})
 	if d.Size == 0 {
 		return d, bad("it is empty")
 	}

@@ -138,7 +138,7 @@ func same(t *testing.T, right, s *Store, i *Image) {
 	}
 	for h := range map[v1.Hash]bool{i.Digest: true, i.Manifest.Config.Digest: true, i.Layers[0].Digest: true, i.Layers[1].Digest: true, i.Layers[2].Digest: true} {
 		missing := new(MissingError)
-		if err := s.checkBlob(ctx, h); err != nil && !errors.As(err, &missing) {
+		if err := s.checkBlob(ctx, h, nil); err != nil && !errors.As(err, &missing) {
 			t.Error(err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -219,15 +220,10 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 		return err
 	}
 	o.tell(Progress{Digest: l.Digest, Total: l.Size, Stage: StageUnpacking})
-	stream := openLayer(blob, l.Size, s.limits)
-	defer stream.close()
-	if err := u.unpackTar(ctx, stream); err != nil {
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-			err = fmt.Errorf("%w in %s", err, s.dir)
-		}
-		return err
+	sum, size, err := u.unpackBlob(ctx, blob, l.Size)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		err = fmt.Errorf("%w in %s", err, s.dir)
 	}
-	sum, err := stream.finish()
 	if err != nil {
 		return err
 	}
@@ -235,17 +231,29 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 		return bad("its content has the digest %s; the image's configuration says %s", sum, l.DiffID)
 	}
 	o.tell(Progress{Digest: l.Digest, Done: l.Size, Total: l.Size, Stage: StageDone})
-	text, err := json.Marshal(unpacked{layerVersion, l.ChainID, l.DiffID, u.entries, stream.size, u.leftOut})
+	text, err := json.Marshal(unpacked{layerVersion, l.ChainID, l.DiffID, u.entries, size, u.leftOut})
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, layerInfo), text, 0o600)
 }
 
+// unpackBlob unpacks a layer's blob of a size in bytes, packed or not, and gives
+// the digest and the size of the tar in it.
+func (u *unpacker) unpackBlob(ctx context.Context, blob io.Reader, size int64) (v1.Hash, int64, error) {
+	stream := openLayer(blob, size, u.limits)
+	defer stream.close()
+	if err := u.unpackTar(ctx, stream); err != nil {
+		return v1.Hash{}, 0, err
+	}
+	sum, err := stream.finish()
+	return sum, stream.size, err
+}
+
 // whoseFault tells an image that was made wrong from one that was damaged in
 // the store.
 func (s *Store) whoseFault(ctx context.Context, l *Layer, err error) error {
-	if damaged := s.checkBlob(ctx, l.Digest); damaged != nil {
+	if damaged := s.checkBlob(ctx, l.Digest, nil); damaged != nil {
 		return damaged
 	}
 	return err

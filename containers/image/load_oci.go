@@ -2,54 +2,19 @@ package image
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// layout is an OCI image layout in an archive (OCI image-layout.md), and a
-// Source of its blobs.
+// layout is an OCI image layout in an archive (OCI image-layout.md).
 type layout struct{ archive }
 
 func blobName(h v1.Hash) string { return "blobs/" + h.Algorithm + "/" + h.Hex }
-
-func (l layout) Blob(_ context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
-	m, err := l.blob(d)
-	if err != nil {
-		return nil, 0, err
-	}
-	if _, err := m.Seek(offset, io.SeekStart); err != nil {
-		m.Close()
-		return nil, 0, err
-	}
-	return m, offset, nil
-}
-
-func (layout) Again(error) bool { return false }
-
-func (l layout) kept(d v1.Descriptor) *os.File {
-	m, err := l.blob(d)
-	if err != nil {
-		return nil
-	}
-	return m.kept(d)
-}
-
-// kept gives the member's own file if it is the blob that is described. It
-// closes the member.
-func (m *member) kept(d v1.Descriptor) *os.File {
-	m.Close()
-	if m.own == nil || m.sum != d.Digest || m.Size() != d.Size {
-		return nil
-	}
-	return m.own
-}
 
 // blob opens a blob that has the size which is said.
 func (l layout) blob(d v1.Descriptor) (*member, error) {
@@ -142,6 +107,17 @@ func (l layout) images() ([]found, error) {
 		}
 		all = append(all, *f)
 	}
+	have := map[string]int{} // how many images have a name
+	for _, f := range all {
+		for _, name := range f.names {
+			have[name]++
+		}
+	}
+	for n, f := range all { // a name that means it alone means it
+		if len(f.names) > 0 && have[f.names[0]] == 1 {
+			all[n].foreign = ""
+		}
+	}
 	return all, nil
 }
 
@@ -161,7 +137,7 @@ func (l layout) resolve(d v1.Descriptor, above map[v1.Hash]bool, depth int) (*fo
 		if err != nil {
 			return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
 		}
-		return &found{manifest: text, digest: d.Digest, config: m.Config.Digest, source: l}, nil
+		return &found{manifest: text, digest: d.Digest, config: m.Config.Digest, source: members(l.blob)}, nil
 	}
 	if above[d.Digest] {
 		return nil, bad("the index %s contains itself", d.Digest)

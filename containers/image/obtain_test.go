@@ -116,6 +116,27 @@ func TestObtain(t *testing.T) {
 	}
 }
 
+// What comes from a registry is unpacked while the layers above still come.
+func TestObtainWhileFetching(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	m := makeImage(t, v1.Config{}, makeTar(t, file("a", "1")), makeTar(t, file("b", "2")))
+	s, r := newStore(t), newTestRegistry(t)
+	r.offer("web", "1", m)
+	last := m.parsed(t).Layers[1].Digest.String()
+	r.on(func(_ http.ResponseWriter, q *http.Request) bool {
+		if strings.HasSuffix(q.URL.Path, last) {
+			_ = untilUnpacked(ctx, s, "a")
+		}
+		return false
+	})
+	client := newTestClient(t, RegistryOptions{PlainHTTP: true})
+	i, err := Obtain(ctx, s, r.host()+"/web:1", ObtainOptions{Platform: amd64, Registry: func() (*Registry, error) { return client.Registry, nil }})
+	if err != nil || !s.Unpacked(&i.Layers[1]) {
+		t.Errorf("got %v, %v", i, err)
+	}
+}
+
 // An image that the store has lost something of is fetched again, unless what is
 // unpacked of it is all there.
 func TestObtainWhatIsLost(t *testing.T) {

@@ -177,7 +177,9 @@ func platformOf(p *v1.Platform) Platform {
 }
 
 // aboutAnother: an attestation lies beside the image that it is about.
-func aboutAnother(d *v1.Descriptor) bool { return d.Annotations["vnd.docker.reference.type"] != "" }
+func aboutAnother(d *v1.Descriptor) bool {
+	return d.Annotations["vnd.docker.reference.type"] != "" || d.Platform != nil && d.Platform.OS == "unknown"
+}
 
 // foreign tells whether a platform that is said, as far as it is, isn't one that
 // a machine runs.

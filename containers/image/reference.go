@@ -1,8 +1,11 @@
 package image
 
 import (
+	"cmp"
 	"fmt"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/google/go-containerregistry/pkg/name"
 )
@@ -22,7 +25,7 @@ func strict(r Reference) bool {
 	alone := func(part string) bool { return part != "" && strings.Trim(part, ".-_") == part }
 	host, port, _ := strings.Cut(r.Registry, ":")
 	if strings.HasPrefix(host, "[") { // IPv6, whose address it has read
-		host, port = "ip", ""
+		host = "ip"
 	}
 	for part := range strings.SplitSeq(host, ".") {
 		if !alone(part) {
@@ -34,7 +37,14 @@ func strict(r Reference) bool {
 			return false
 		}
 	}
-	return strings.Trim(port, "0123456789") == ""
+	if _, after, found := strings.Cut(r.Registry, "]"); found {
+		_, port, _ = strings.Cut(after, ":")
+	}
+	if strings.HasSuffix(r.Registry, ":") || strings.ContainsFunc(r.Registry, func(c rune) bool { return c > unicode.MaxASCII }) {
+		return false
+	}
+	n, err := strconv.Atoi(cmp.Or(port, "443"))
+	return err == nil && n > 0 && n < 1<<16
 }
 
 // dockerHub is how people, and the names of images, call the registry that
@@ -44,16 +54,20 @@ const dockerHub = "docker.io"
 // ParseReference reads an image's name. A tag beside a digest is left out, as
 // the digest says it all.
 func ParseReference(text string) (Reference, error) {
-	r, err := name.ParseReference(text, name.WeakValidation)
-	if err != nil {
-		return Reference{}, fmt.Errorf("%q is not an image's name: %s", shorten(text), shorten(err.Error()))
+	whole := text
+	if host, rest, found := strings.Cut(text, "/"); found && strings.ContainsAny(host, ".:") {
+		whole = strings.ToLower(host) + "/" + rest // one host has one name (RFC 4343)
 	}
-	ref := Reference{Registry: r.Context().RegistryStr(), Repository: r.Context().RepositoryStr()}
+	r, err := name.ParseReference(whole, name.WeakValidation)
+	if err != nil {
+		return Reference{}, fmt.Errorf("%q is not an image's name%s", shorten(text), instead(text))
+	}
+	ref := Reference{Registry: strings.ToLower(r.Context().RegistryStr()), Repository: r.Context().RepositoryStr()}
 	if ref.Registry == name.DefaultRegistry {
 		ref.Registry = dockerHub
 	}
 	if !strict(ref) {
-		return Reference{}, fmt.Errorf("%q is not an image's name", shorten(text))
+		return Reference{}, fmt.Errorf("%q is not an image's name%s", shorten(text), instead(text))
 	}
 	if id := r.Identifier(); strings.Contains(id, ":") {
 		ref.Digest = id
@@ -61,6 +75,18 @@ func ParseReference(text string) (Reference, error) {
 		ref.Tag = id
 	}
 	return ref, nil
+}
+
+// instead says how a name that isn't one is written.
+func instead(text string) string {
+	if scheme, _, found := strings.Cut(text, "://"); found {
+		return ": write it without " + shorten(scheme) + "://"
+	}
+	lower := strings.ToLower(text)
+	if _, err := name.ParseReference(lower, name.WeakValidation); err == nil && lower != text {
+		return ": write it in lower case"
+	}
+	return ""
 }
 
 // String is the whole name.

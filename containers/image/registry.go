@@ -49,10 +49,10 @@ const (
 
 // NewRegistry gives access to registries. Close ends it.
 func NewRegistry(o RegistryOptions) *Registry {
-	return newRegistry(o, certificateDirs())
+	return newRegistry(o, certificateDirs(o.Credentials.User))
 }
 
-func newRegistry(o RegistryOptions, certificates []string) *Registry {
+func newRegistry(o RegistryOptions, certificates []certificateDir) *Registry {
 	o.Credentials.answers = &helperAnswers{known: map[string]*credential{}}
 	return &Registry{
 		o: o,

@@ -99,8 +99,9 @@ func (s *session) signedInBy() string {
 }
 
 type accessToken struct {
-	text string
-	ends time.Time
+	text  string
+	ends  time.Time
+	asked []string // scopes that the registry named itself
 }
 
 // authorization is the header of a request, "" before the registry has asked
@@ -133,20 +134,22 @@ func (r *Registry) authorization(ctx context.Context, s *site, scopes []string, 
 	if c != nil && c.bearer != "" {
 		return "Bearer " + c.bearer, nil
 	}
-	scopes = append([]string{}, scopes...)
-	if asked := session.asked.params["scope"]; asked != "" && headers != nil {
-		scopes = append(scopes, asked)
-	}
-	slices.Sort(scopes)
-	scopes = slices.Compact(scopes)
 	key := strings.Join(scopes, " ")
-	if t, ok := session.tokens[key]; ok && time.Now().Before(t.ends) && "Bearer "+t.text != refused {
+	t := session.tokens[key]
+	if time.Now().Before(t.ends) && "Bearer "+t.text != refused {
 		return "Bearer " + t.text, nil
 	}
-	t, err := r.fetchToken(ctx, s, session.asked, c, scopes)
+	asked := t.asked
+	if headers != nil {
+		asked = strings.Fields(session.asked.params["scope"])
+	}
+	scopes = slices.Concat(scopes, asked)
+	slices.Sort(scopes)
+	t, err := r.fetchToken(ctx, s, session.asked, c, slices.Compact(scopes))
 	if err != nil {
 		return "", err
 	}
+	t.asked = asked
 	session.tokens[key] = t
 	return "Bearer " + t.text, nil
 }
@@ -216,13 +219,13 @@ func (r *Registry) fetchToken(ctx context.Context, s *site, asked *challenge, c 
 		return accessToken{}, err
 	}
 	defer response.Body.Close()
-	const most = 1 << 20
+	const largest = 1 << 20 // bytes
 	var answer struct {
 		Token       string `json:"token"`
 		AccessToken string `json:"access_token"`
-		ExpiresIn   int    `json:"expires_in"` // seconds
+		ExpiresIn   any    `json:"expires_in"` // seconds; some write a text
 	}
-	if err := json.NewDecoder(io.LimitReader(response.Body, most)).Decode(&answer); err != nil {
+	if err := json.NewDecoder(io.LimitReader(response.Body, largest)).Decode(&answer); err != nil {
 		return accessToken{}, fmt.Errorf("the sign-in at %s gave no token: %w", realm.Host, err)
 	}
 	t := accessToken{text: answer.Token}
@@ -232,8 +235,9 @@ func (r *Registry) fetchToken(ctx context.Context, s *site, asked *challenge, c 
 	if t.text == "" || strings.ContainsAny(t.text, "\r\n") {
 		return accessToken{}, bad("the sign-in at %s gave no token", realm.Host)
 	}
-	const least = 60 // what a token lives that doesn't say, by the specification
-	lives := time.Duration(max(answer.ExpiresIn, least)) * time.Second
+	const least, most = 60, 24 * 3600 // seconds; what a token lives that doesn't say, by the specification
+	said, _ := answer.ExpiresIn.(float64)
+	lives := time.Duration(min(max(said, least), most)) * time.Second
 	t.ends = time.Now().Add(lives - lives/4)
 	return t, nil
 }

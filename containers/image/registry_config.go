@@ -83,8 +83,11 @@ func checkRegistryHost(host string) error {
 
 // parseMirror reads a mirror's URL.
 func parseMirror(text string) (*url.URL, error) {
+	if strings.Contains(text, "@") { // not shown: it may hold a password
+		return nil, errors.New("a mirror is written without a user: credentials for it are looked for as for others")
+	}
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("%q is not a mirror: write https://host, with a port or a path where it has one", shorten(text))
 	}
 	if !regexp.MustCompile(`^(/[a-z0-9._-]+)*/?$`).MatchString(u.Path) {

@@ -60,7 +60,7 @@ func (c *Credentials) files() []string {
 	case c.User.Home != "":
 		all = append(all, filepath.Join(c.User.Home, ".docker/config.json"))
 	}
-	all = append(all, filepath.Join(c.runtimeDir(), "containers/auth.json"))
+	all = append(all, filepath.Join(c.runtimeDir(), "containers/auth.json"), fmt.Sprintf("/run/containers/%d/auth.json", c.User.UID))
 	switch dir := c.Getenv("XDG_CONFIG_HOME"); {
 	case dir != "":
 		all = append(all, filepath.Join(dir, "containers/auth.json"))
@@ -116,6 +116,19 @@ func (c *Credentials) find(ctx context.Context, registry, repository string, not
 // read reads a file of credentials. Errors don't show its content: under sudo
 // the user may have made it a link to what is not the user's to see.
 func (c *Credentials) read(path string) (*authFile, error) {
+	text, err := c.User.read(path)
+	if err != nil {
+		return nil, err
+	}
+	f := &authFile{path: path}
+	if err := json.Unmarshal(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), f); err != nil && len(text) > 0 {
+		return nil, errors.New("it is not JSON of the kind that docker login writes")
+	}
+	return f, nil
+}
+
+// read reads a file that the user may read.
+func (u *User) read(path string) ([]byte, error) {
 	const most = 4 << 20 // bytes
 	h, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
@@ -129,8 +142,8 @@ func (c *Credentials) read(path string) (*authFile, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("it is not a file")
 	}
-	if st := info.Sys().(*syscall.Stat_t); int(st.Uid) != c.User.UID && info.Mode().Perm()&0o004 == 0 {
-		return nil, fmt.Errorf("it is not %s's to read", cmp.Or(c.User.Name, "the user"))
+	if st := info.Sys().(*syscall.Stat_t); int(st.Uid) != u.UID && info.Mode().Perm()&0o004 == 0 {
+		return nil, fmt.Errorf("it is not %s's to read", cmp.Or(u.Name, "the user"))
 	}
 	text, err := io.ReadAll(io.LimitReader(h, most+1))
 	if err != nil {
@@ -139,11 +152,7 @@ func (c *Credentials) read(path string) (*authFile, error) {
 	if len(text) > most {
 		return nil, errors.New("it is too large")
 	}
-	f := &authFile{path: path}
-	if err := json.Unmarshal(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), f); err != nil && len(text) > 0 {
-		return nil, errors.New("it is not JSON of the kind that docker login writes")
-	}
-	return f, nil
+	return text, nil
 }
 
 func (c *Credentials) findIn(ctx context.Context, f *authFile, registry, repository string, notice func(string)) *credential {

@@ -73,14 +73,17 @@ func (c *Credentials) ask(ctx context.Context, helper, server string) (*credenti
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) { // an agent that it began may still have its streams
-		// What it says on stdout is told to nobody but for this: it may be a secret.
 		if strings.Contains(string(out), "credentials not found") {
 			return nil, nil
 		}
 		if ctx.Err() == context.DeadlineExceeded {
 			return nil, fmt.Errorf("it did not answer within %s", limit)
 		}
-		if text := strings.TrimSpace(string(errOut)); text != "" {
+		text := strings.TrimSpace(string(errOut))
+		if text == "" && !strings.ContainsAny(string(out), "{}") { // no answer, where a secret would be, but what most print their errors as
+			text = strings.TrimSpace(string(out))
+		}
+		if text != "" {
 			err = fmt.Errorf("%w: %s", err, shorten(text))
 		}
 		return nil, err

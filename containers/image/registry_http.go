@@ -47,6 +47,8 @@ type RegistryError struct {
 	Detail      string // the registry's own words
 	Credentials string // the file or program whose credentials it refuses; may be ""
 	Account     string // what one signs in to
+	Granted     bool   // it took the sign-in, and refuses what was asked for with it
+	Redirected  bool   // it sent on to another host, which is the one that refuses
 
 	challenges []string
 	retryAfter time.Duration
@@ -96,6 +98,11 @@ func isBroken(err error) bool {
 	return errors.As(err, &broken)
 }
 
+func redirected(err error) bool {
+	var told *RegistryError
+	return errors.As(err, &told) && told.Redirected
+}
+
 func unreachable(err error) bool {
 	var e *UnreachableError
 	return errors.As(err, &e)
@@ -129,8 +136,9 @@ func (r *Registry) do(ctx context.Context, q *request) (*http.Response, error) {
 			}
 		}
 		denied.Account = q.site.account
-		if denied.Status == http.StatusUnauthorized || denied.Status == http.StatusForbidden {
+		if !denied.Redirected {
 			denied.Credentials = r.session(q.site).signedInBy()
+			denied.Granted = strings.HasPrefix(header, "Bearer ")
 		}
 		return nil, err
 	}
@@ -145,7 +153,7 @@ func (r *Registry) retried(ctx context.Context, q *request) (*http.Response, err
 	}
 	for try := 1; ; try++ {
 		response, err := r.once(ctx, q)
-		if err == nil || ctx.Err() != nil || !passing(err) || try >= tries || unreachable(err) && try >= connectTry {
+		if err == nil || ctx.Err() != nil || !passing(err) || try >= tries || (unreachable(err) || redirected(err)) && try >= connectTry {
 			return response, err
 		}
 		pause := wait + rand.N(wait/4)
@@ -175,8 +183,15 @@ func pause(ctx context.Context, d time.Duration) error {
 func passing(err error) bool {
 	var told *RegistryError
 	if errors.As(err, &told) {
-		return slices.Contains([]int{http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
-			http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}, told.Status)
+		switch told.Status {
+		case http.StatusRequestTimeout, http.StatusTooManyRequests:
+			return true
+		case http.StatusUnauthorized, http.StatusForbidden:
+			return told.Redirected // the address was good for a time, and the registry gives another
+		case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+			return false
+		}
+		return told.Status >= 500 // some proxies have numbers of their own there
 	}
 	var lost *UnreachableError
 	if !errors.As(err, &lost) {
@@ -276,17 +291,29 @@ func checkRedirect(q *http.Request, via []*http.Request) error {
 	if q.URL.Scheme != "https" && (q.URL.Scheme != "http" || last.Scheme == "https") {
 		return bad("it redirects from https to %s://%s", shorten(q.URL.Scheme), shorten(q.URL.Host))
 	}
-	if q.URL.Scheme != first.Scheme || q.URL.Host != first.Host {
+	if !samePlace(q.URL, first) {
 		q.Header.Del("Authorization")
 	}
 	q.Header.Del("Referer")
 	return nil
 }
 
+// samePlace compares where addresses lead, however they are written.
+func samePlace(a, b *url.URL) bool {
+	port := func(u *url.URL) string {
+		return cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+	}
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
+}
+
 // refusal reads what a registry says instead of what was asked for.
 func refusal(q *request, response *http.Response) error {
 	e := &RegistryError{Registry: q.site.String(), What: q.what, Status: response.StatusCode,
 		challenges: response.Header.Values("WWW-Authenticate"), retryAfter: retryAfter(response.Header.Get("Retry-After"), time.Now())}
+	if asked, err := url.Parse(q.url); err == nil && !samePlace(response.Request.URL, asked) {
+		// How one signs in there is not for what is kept for the registry.
+		e.Registry, e.Redirected, e.challenges = shorten(response.Request.URL.Host)+", where "+e.Registry+" sends on to,", true, nil
+	}
 	const most = 64 << 10
 	text, _ := io.ReadAll(io.LimitReader(response.Body, most)) // what there is of it
 	var told struct {

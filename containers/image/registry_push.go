@@ -129,13 +129,14 @@ func (p *push) request(method, url, what string, ok ...int) *request {
 // blob makes sure that the registry has a blob, and tells how it came to it.
 func (p *push) blob(ctx context.Context, d v1.Descriptor) (Stage, error) {
 	name := d.Digest.String() + " of " + p.site.repository
-	response, err := p.registry.do(ctx, p.request(http.MethodHead, p.site.url("blobs/"+d.Digest.String()), name, http.StatusOK, http.StatusNotFound))
-	if err != nil {
-		return "", err
-	}
-	response.Body.Close()
-	if response.StatusCode == http.StatusOK {
+	response, err := p.registry.do(ctx, p.request(http.MethodHead, p.site.url("blobs/"+d.Digest.String()), name, http.StatusOK))
+	var told *RegistryError
+	switch {
+	case err == nil:
+		response.Body.Close()
 		return StageHere, nil
+	case !errors.As(err, &told): // some say to nobody, or not to this one, what they have
+		return "", err
 	}
 	if !p.store.HasBlob(d.Digest) {
 		return "", &MissingError{d.Digest}
@@ -201,8 +202,9 @@ func (p *push) location(response *http.Response) (*url.URL, error) {
 	if err != nil {
 		return nil, bad("%s doesn't say where to send a blob", p.site)
 	}
-	if u.Host == p.site.host {
-		u.Scheme = p.site.scheme
+	here := &url.URL{Scheme: p.site.scheme, Host: p.site.host}
+	if u.Host == p.site.host || samePlace(u, here) {
+		u.Scheme, u.Host = here.Scheme, here.Host
 	}
 	if u.Scheme != "https" && (u.Scheme != "http" || p.site.scheme != "http") {
 		return nil, bad("%s sends uploads to %s://%s", p.site, shorten(u.Scheme), shorten(u.Host))

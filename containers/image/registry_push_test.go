@@ -310,7 +310,7 @@ func TestParseRegistries(t *testing.T) {
 		"plain_http: [x/y]":                               "write host or host:port",
 		"mirrors: {index.docker.io: []}":                  "is called docker.io",
 		"mirrors: {docker.io: [mirror.example]}":          "is not a mirror",
-		"mirrors: {docker.io: ['https://u:p@m.example']}": "is not a mirror",
+		"mirrors: {docker.io: ['https://u:p@m.example']}": "is written without a user",
 		"mirrors: {docker.io: ['https://m.example/A B']}": "not the beginning of a repository's name",
 		"mirrors: {docker.io: ['ftp://m.example']}":       "is not a mirror",
 	} {
@@ -335,7 +335,7 @@ func TestCertificates(t *testing.T) {
 	dir := t.TempDir()
 	pull := func() error {
 		c := newTestClient(t, RegistryOptions{})
-		c.client.Transport = &hostTransport{dirs: []string{dir}, each: map[string]*http.Transport{}}
+		c.client.Transport = &hostTransport{dirs: []certificateDir{{dir, os.ReadFile}}, each: map[string]*http.Transport{}}
 		_, err := c.pull(t, newStore(t), host+"/a")
 		return err
 	}

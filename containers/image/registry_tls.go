@@ -15,16 +15,29 @@ import (
 	"time"
 )
 
-// certificateDirs are where docker and podman have the certificates of
-// registries, in folders named by host:port (containers-certs.d(5)).
-func certificateDirs() []string { return []string{"/etc/containers/certs.d", "/etc/docker/certs.d"} }
+// certificateDir has the certificates of registries, in folders named by
+// host:port.
+type certificateDir struct {
+	path string
+	read func(path string) ([]byte, error)
+}
+
+// certificateDirs are those of docker and podman, the user's own too
+// (containers-certs.d(5)).
+func certificateDirs(u User) []certificateDir {
+	all := []certificateDir{{"/etc/containers/certs.d", os.ReadFile}, {"/etc/docker/certs.d", os.ReadFile}}
+	if u.Home != "" {
+		all = append(all, certificateDir{filepath.Join(u.Home, ".config/containers/certs.d"), u.read})
+	}
+	return all
+}
 
 var errCertificates = errors.New("the machine's certificates for it cannot be used")
 
 // tlsConfig is what a host is spoken to with: the machine's authorities and
 // those of *.crt in the host's folders, and *.cert with its *.key as the
 // client's certificate.
-func tlsConfig(dirs []string, host string) (*tls.Config, error) {
+func tlsConfig(dirs []certificateDir, host string) (*tls.Config, error) {
 	c := &tls.Config{}
 	names := []string{host}
 	if short, found := strings.CutSuffix(host, ":443"); found {
@@ -32,7 +45,7 @@ func tlsConfig(dirs []string, host string) (*tls.Config, error) {
 	}
 	for _, dir := range dirs {
 		for _, name := range names {
-			if err := addCertificates(c, filepath.Join(dir, name)); err != nil {
+			if err := dir.add(c, name); err != nil {
 				return nil, fmt.Errorf("%w: %w", errCertificates, err)
 			}
 		}
@@ -40,7 +53,8 @@ func tlsConfig(dirs []string, host string) (*tls.Config, error) {
 	return c, nil
 }
 
-func addCertificates(c *tls.Config, dir string) error {
+func (d *certificateDir) add(c *tls.Config, host string) error {
+	dir := filepath.Join(d.path, host)
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -52,9 +66,9 @@ func addCertificates(c *tls.Config, dir string) error {
 		path := filepath.Join(dir, e.Name())
 		switch filepath.Ext(path) {
 		case ".crt":
-			text, err := os.ReadFile(path)
+			text, err := d.read(path)
 			if err != nil {
-				return err
+				return fmt.Errorf("%s: %w", path, err)
 			}
 			if c.RootCAs == nil {
 				if c.RootCAs, err = x509.SystemCertPool(); err != nil {
@@ -65,9 +79,15 @@ func addCertificates(c *tls.Config, dir string) error {
 				return fmt.Errorf("%s holds no certificate", path)
 			}
 		case ".cert":
-			pair, err := tls.LoadX509KeyPair(path, strings.TrimSuffix(path, ".cert")+".key")
+			key := strings.TrimSuffix(path, ".cert") + ".key"
+			text, err := d.read(path)
+			secret, keyErr := d.read(key)
+			if err = errors.Join(err, keyErr); err != nil {
+				return fmt.Errorf("%s and %s: %w", path, filepath.Base(key), err)
+			}
+			pair, err := tls.X509KeyPair(text, secret)
 			if err != nil {
-				return err
+				return fmt.Errorf("%s: %w", path, err)
 			}
 			c.Certificates = append(c.Certificates, pair)
 		}
@@ -78,7 +98,7 @@ func addCertificates(c *tls.Config, dir string) error {
 // hostTransport is an HTTP transport with each host's own certificates: what
 // one is trusted with says nothing of another, to which it may redirect.
 type hostTransport struct {
-	dirs []string
+	dirs []certificateDir
 	mu   sync.Mutex
 	each map[string]*http.Transport
 }
@@ -91,7 +111,17 @@ func (t *hostTransport) RoundTrip(q *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	return transport.RoundTrip(q)
+	response, err := transport.RoundTrip(q)
+	if err != nil {
+		return nil, err
+	}
+	if to := response.Header.Get("Location"); to != "" {
+		if _, err := q.URL.Parse(to); err != nil { // an error about it would show the address, which may hold a secret
+			response.Body.Close()
+			return nil, bad("it sends on to what is no address")
+		}
+	}
+	return response, nil
 }
 
 func (t *hostTransport) of(host string) (*http.Transport, error) {

@@ -22,7 +22,8 @@ import (
 type SaveOptions struct {
 	// Docker adds the manifest.json that `docker load` wants before Docker 25,
 	// as newer ones' own `docker save` does.
-	Docker bool
+	Docker   bool
+	Progress func(Progress) // may be nil
 }
 
 // Save writes images under names to an OCI archive: blobs as they are, and
@@ -117,7 +118,7 @@ func (s *Store) writeLayout(ctx context.Context, images []Named, o SaveOptions, 
 	if err != nil {
 		return err
 	}
-	if err := s.writeBlobs(ctx, images, to, func() error { return nil }); err != nil {
+	if err := s.writeBlobs(ctx, images, to, o.Progress, func() error { return nil }); err != nil {
 		return err
 	}
 	return writeHeads(index, images, o, to)
@@ -138,10 +139,9 @@ func (s *Store) layoutIndex(images []Named, o SaveOptions) (v1.IndexManifest, er
 			d.Annotations[indexAnnotation] = i.Index.String()
 		}
 		if i.Name != "" {
-			_, tag, _ := strings.Cut(i.Name[strings.LastIndexByte(i.Name, '/')+1:], ":")
 			d.Annotations[nameAnnotation], d.Annotations["io.containerd.image.name"] = i.Name, i.Name
-			if o.Docker { // as Docker's own
-				d.Annotations[nameAnnotation] = tag
+			if o.Docker && !strings.Contains(i.Name, "@") { // as Docker's own
+				_, d.Annotations[nameAnnotation], _ = strings.Cut(i.Name[strings.LastIndexByte(i.Name, '/')+1:], ":")
 			}
 		}
 		index.Manifests = append(index.Manifests, d)
@@ -150,15 +150,24 @@ func (s *Store) layoutIndex(images []Named, o SaveOptions) (v1.IndexManifest, er
 }
 
 // writeBlobs writes what images are of, each blob once, after what first writes.
-func (s *Store) writeBlobs(ctx context.Context, images []Named, to layoutWriter, first func() error) error {
-	blobs := map[v1.Hash]bool{}
+func (s *Store) writeBlobs(ctx context.Context, images []Named, to layoutWriter, tell func(Progress), first func() error) error {
+	if tell == nil {
+		tell = func(Progress) {}
+	}
+	blobs := map[v1.Hash]string{} // with the name of an image that has it
 	for _, i := range images {
-		blobs[i.Digest], blobs[i.Manifest.Config.Digest] = true, true
-		for n := range i.Layers {
-			blobs[i.Layers[n].Digest] = true
-		}
+		all := append([]v1.Hash{i.Digest}, hashesOf(i.Image)...)
 		for _, text := range s.indexesOf(i.Image) {
-			blobs[hashOf(text)] = true
+			all = append(all, hashOf(text))
+		}
+		for _, h := range all {
+			if _, twice := blobs[h]; twice {
+				continue
+			}
+			blobs[h] = i.Name
+			if size, err := s.blobSize(h); err == nil {
+				tell(Progress{Image: i.Name, Digest: h, Total: size, Stage: StageWaiting})
+			}
 		}
 	}
 	for _, dir := range []string{"blobs", "blobs/sha256"} {
@@ -175,7 +184,7 @@ func (s *Store) writeBlobs(ctx context.Context, images []Named, to layoutWriter,
 	}
 	slices.SortFunc(names, func(a, b v1.Hash) int { return strings.Compare(a.Hex, b.Hex) })
 	for _, h := range names {
-		if err := s.saveBlob(ctx, h, to); err != nil {
+		if err := s.saveBlob(ctx, h, to, blobs[h], tell); err != nil {
 			return err
 		}
 	}
@@ -226,14 +235,15 @@ func dockerHead(images []Named) []savedImage {
 			}
 			list = append(list, one)
 		}
-		if i.Name != "" { // whole, as Podman takes a short one for its own
+		// Whole, as Podman takes a short one for its own. A digest is no tag.
+		if i.Name != "" && !strings.Contains(i.Name, "@") {
 			list[n].RepoTags = append(list[n].RepoTags, i.Name)
 		}
 	}
 	return list
 }
 
-func (s *Store) saveBlob(ctx context.Context, h v1.Hash, to layoutWriter) error {
+func (s *Store) saveBlob(ctx context.Context, h v1.Hash, to layoutWriter, image string, tell func(Progress)) error {
 	f, err := s.OpenBlob(h)
 	if err != nil {
 		return err
@@ -244,12 +254,15 @@ func (s *Store) saveBlob(ctx context.Context, h v1.Hash, to layoutWriter) error 
 		return err
 	}
 	sum := newSum()
-	if err := to.file(blobName(h), st.Size(), io.TeeReader(&untilDone{ctx, f}, sum)); err != nil {
+	at := Progress{Image: image, Digest: h, Total: st.Size(), Stage: StageSaving}
+	if err := to.file(blobName(h), st.Size(), io.TeeReader(&toldReader{Reader: &untilDone{ctx, f}, at: at, tell: tell}, sum)); err != nil {
 		return fmt.Errorf("cannot save %s: %w", h, err)
 	}
 	if got := sum.hash(); got != h {
 		return &CorruptError{What: "blob", Digest: h, Detail: "it has the digest " + got.String()}
 	}
+	at.Done, at.Stage = st.Size(), StageDone
+	tell(at)
 	return nil
 }
 

@@ -1,7 +1,9 @@
 package image
 
 import (
+	"archive/tar"
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -193,10 +195,17 @@ func (s *Store) plain(ctx context.Context, r *os.File) (_ *os.File, err error) {
 		pipe := r
 		if r, err = patiently(ctx, func() (*os.File, error) {
 			defer pipe.Close()
-			return s.copyOf(ctx, pipe)
+			b := bufio.NewReaderSize(pipe, maxEmptyTar+1)
+			if err := beginsAsTar(b); err != nil {
+				return nil, err
+			}
+			return s.copyOf(ctx, b)
 		}, func(f *os.File) { f.Close() }); err != nil {
 			return nil, err
 		}
+	} else if err := beginsAsTar(bufio.NewReaderSize(io.NewSectionReader(r, 0, st.Size()), maxEmptyTar+1)); err != nil {
+		r.Close()
+		return nil, err
 	}
 	how, err := packingOfFile(r)
 	if err != nil || how == notPacked {
@@ -224,6 +233,30 @@ func (s *Store) plain(ctx context.Context, r *os.File) (_ *os.File, err error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+const maxEmptyTar = 1 << 20 // bytes; tar pads to 10 KiB unless told otherwise
+
+// beginsAsTar refuses what is plainly no tar, which may be large or without an
+// end, before it is copied.
+func beginsAsTar(b *bufio.Reader) error {
+	head, err := b.Peek(512)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	if packingOf(head) != notPacked {
+		return nil
+	}
+	_, err = tar.NewReader(bytes.NewReader(head)).Next()
+	if err == io.EOF && len(head) == 512 { // it begins with its end
+		if long, _ := b.Peek(maxEmptyTar + 1); len(long) > maxEmptyTar {
+			err = tar.ErrHeader
+		}
+	}
+	if errors.Is(err, tar.ErrHeader) {
+		return bad("it is not a tar archive")
+	}
+	return nil
 }
 
 func packingOfFile(f io.ReaderAt) (packing, error) {

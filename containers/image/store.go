@@ -203,17 +203,18 @@ func (e *CorruptError) Error() string {
 	return text
 }
 
-// checkBlob compares a blob with its digest.
-func (s *Store) checkBlob(ctx context.Context, h v1.Hash) error {
+// checkBlob compares a blob with its digest. tell may be nil.
+func (s *Store) checkBlob(ctx context.Context, h v1.Hash, tell func(Progress)) error {
 	f, err := s.OpenBlob(h)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
 		return &CorruptError{What: "blob", Digest: h, Detail: "it is not a file"}
 	}
-	sum, _, err := v1.SHA256(&untilDone{ctx, f})
+	sum, _, err := v1.SHA256(&toldReader{Reader: &untilDone{ctx, f}, at: Progress{Digest: h, Total: st.Size(), Stage: StageChecking}, tell: tell})
 	if err != nil {
 		return fmt.Errorf("cannot read %s: %w", h, err)
 	}

@@ -65,6 +65,9 @@ func (s *Store) Verify(ctx context.Context, images []Named, o VerifyOptions) (*V
 		}
 	}
 	for _, i := range images {
+		v.waiting(append([]v1.Hash{i.Digest}, hashesOf(i.Image)...))
+	}
+	for _, i := range images {
 		if err := v.image(ctx, i); err != nil {
 			return nil, err
 		}
@@ -88,6 +91,28 @@ func (v *verification) close() {
 	}
 }
 
+func hashesOf(i *Image) (all []v1.Hash) {
+	for _, d := range blobsOf(i.Manifest) {
+		all = append(all, d.Digest)
+	}
+	return all
+}
+
+func (v *verification) tell(p Progress) {
+	if v.o.Progress != nil {
+		v.o.Progress(p)
+	}
+}
+
+// waiting tells of blobs that are still to be compared.
+func (v *verification) waiting(all []v1.Hash) {
+	for _, h := range all {
+		if size, err := v.store.blobSize(h); err == nil {
+			v.tell(Progress{Digest: h, Total: size, Stage: StageWaiting})
+		}
+	}
+}
+
 func (v *verification) damage(d Damage) {
 	if len(v.found.Damage) == maxDamage {
 		v.found.More++
@@ -102,6 +127,15 @@ func (v *verification) allBlobs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	entries, err := os.ReadDir(v.store.path("blobs", "sha256"))
+	if err != nil {
+		return err
+	}
+	var all []v1.Hash
+	for _, e := range entries {
+		all = append(all, v1.Hash{Algorithm: "sha256", Hex: e.Name()})
+	}
+	v.waiting(all)
 	names := map[v1.Hash]string{}
 	for _, d := range index.Manifests {
 		name := d.Annotations[nameAnnotation]
@@ -127,14 +161,9 @@ func (v *verification) allBlobs(ctx context.Context) error {
 			}
 		}
 	}
-	entries, err := os.ReadDir(v.store.path("blobs", "sha256"))
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		h := v1.Hash{Algorithm: "sha256", Hex: e.Name()}
+	for _, h := range all {
 		if checkHash(h) != nil {
-			v.damage(Damage{Problem: fmt.Sprintf("blobs/sha256/%s is no blob", shorten(e.Name()))})
+			v.damage(Damage{Problem: fmt.Sprintf("blobs/sha256/%s is no blob", shorten(h.Hex))})
 			continue
 		}
 		if err := v.blob(ctx, names[h], h); err != nil {
@@ -149,7 +178,7 @@ func (v *verification) blob(ctx context.Context, image string, h v1.Hash) error 
 	if _, done := v.blobs[h]; done {
 		return nil
 	}
-	err := v.store.checkBlob(ctx, h)
+	err := v.store.checkBlob(ctx, h, v.tell)
 	var corrupt *CorruptError
 	var missing *MissingError
 	d := Damage{Image: image, Blob: h}
@@ -170,6 +199,9 @@ func (v *verification) blob(ctx context.Context, image string, h v1.Hash) error 
 	}
 	v.found.Blobs++
 	v.blobs[h] = err
+	if size, sizeErr := v.store.blobSize(h); err == nil && sizeErr == nil {
+		v.tell(Progress{Digest: h, Done: size, Total: size, Stage: StageDone})
+	}
 	if err != nil {
 		v.damage(d)
 	}
@@ -228,7 +260,7 @@ func (v *verification) layer(ctx context.Context, i Named, l *Layer, below []str
 	// A name of its own: it is needed longer than the lock is.
 	dir := v.store.path("ingest", fmt.Sprintf("%s.%x.layer", l.Key(), rand.Uint64()))
 	v.fresh = append(v.fresh, dir)
-	if err := v.store.unpackLayer(ctx, l, dir, below, &AddOptions{Name: i.Name, Progress: v.o.Progress}); err != nil {
+	if err := v.store.unpackLayer(ctx, l, dir, below, &AddOptions{Progress: v.o.Progress}); err != nil {
 		return "", err
 	}
 	v.found.Layers++
