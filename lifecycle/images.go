@@ -402,6 +402,41 @@ func releaseImages(l Layout, name string) error {
 	return store.Release(name)
 }
 
+// ReleaseGone lets go of what topologies ran that are gone: a command that was
+// killed at its end, or before it began, has not.
+func ReleaseGone(l Layout) error {
+	store, err := image.OpenStore(l.images())
+	if err != nil {
+		return err
+	}
+	held, err := store.Holders()
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, by := range held {
+		names = append(names, by...)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		unlock, err := lock(l, name)
+		if busy := new(Busy); errors.As(err, &busy) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !exists(l.run(name)) && !exists(l.lib(name)) {
+			err = store.Release(name)
+		}
+		unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // dropStrayHold lets go of what a launch that never began would have run on.
 func dropStrayHold(l Layout, name string) {
 	if !exists(l.intent(name)) {

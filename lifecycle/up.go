@@ -81,12 +81,6 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 		return nil, err
 	}
 	defer unlock()
-	if err := holdImages(ctx, l, t.Name, images, true); err != nil {
-		return nil, err
-	}
-	provided()
-	defer dropStrayHold(l, t.Name)
-
 	intent, err := newIntent(l, t, images, o)
 	if err != nil {
 		return nil, err
@@ -94,9 +88,21 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	result := &UpResult{Stations: len(t.Stations())}
 	awaitKilled(l, t.Name)
 	found, err := look(l, t.Name)
-	if err == nil && found.running {
+	if err == nil && !found.running {
+		err = clearAway(l, t.Name, found, o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// What was cleared away has let go of its images, which may be these.
+	if err := holdImages(ctx, l, t.Name, images, true); err != nil {
+		return nil, err
+	}
+	provided()
+	defer dropStrayHold(l, t.Name)
+	if found.running {
 		err = changeRunning(ctx, l, found, intent, o, result)
-	} else if err == nil {
+	} else {
 		err = launchAnew(ctx, l, found, intent, o)
 	}
 	if err == nil {
@@ -112,13 +118,6 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 // launchAnew starts a keeper that makes everything, and follows it until the
 // topology is up or has failed.
 func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions) error {
-	name := intent.Topology.Name
-	if path := l.elsewhere(name); path != "" {
-		return &Elsewhere{name, path}
-	}
-	if err := clearAway(l, name, found, o); err != nil {
-		return err
-	}
 	if found.asleep {
 		intent.Launched = !o.Recreate
 		if err := errors.Join(outdate(l, found.intent.Topology, intent.Topology), forgetOneOffs(l, found.intent)); err != nil {
@@ -273,6 +272,9 @@ func look(l Layout, name string) (*situation, error) {
 
 // clearAway removes what an earlier life of the topology left in the kernel.
 func clearAway(l Layout, name string, found *situation, o UpOptions) error {
+	if path := l.elsewhere(name); path != "" {
+		return &Elsewhere{name, path}
+	}
 	switch {
 	case found.asleep && !o.Recreate:
 		o.Progress(Progress{Notice: fmt.Sprintf("%q was up before: its stations keep what they wrote", name)})

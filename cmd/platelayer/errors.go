@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"platelayer/containers/image"
 	"platelayer/lifecycle"
@@ -121,6 +122,7 @@ func classify(err error) (code int, hint string) {
 		heldImage  *image.HeldError
 		corrupt    *image.CorruptError
 		lostBlob   *image.MissingError
+		unfitStore *image.UnfitError
 		damage     *image.DamageError
 		change     *image.ChangeError
 		badPolicy  *policy.BadError
@@ -213,6 +215,10 @@ func classify(err error) (code int, hint string) {
 		return exitIntegrity, "platelayer image verify --repair unpacks damaged layers again, and takes damaged blobs away to be pulled or loaded anew"
 	case errors.As(err, &corrupt), errors.As(err, &lostBlob):
 		return exitIntegrity, "platelayer image verify --repair takes damaged blobs away; pull or load the image again then"
+	case errors.As(err, &unfitStore):
+		return exitUnsupported, "keep images elsewhere, on ext4, xfs, btrfs or a tmpfs: platelayer --root DIR"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return exitFailed, "make room there; platelayer image prune takes away what no image has and killed commands left"
 	case errors.As(err, &machine):
 		return exitFailed, "its keeper has ended, and one from here would lead elsewhere: run the command there, or take it down"
 	case errors.As(err, &lost):

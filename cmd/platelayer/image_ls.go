@@ -36,11 +36,16 @@ func (a *app) imageLsCommand() *cobra.Command {
 		Example: `  platelayer image ls
   platelayer image ls --json`,
 		Args: atMost(0),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.images("see the images of this machine")
 			if err != nil {
 				return err
 			}
+			done, err := s.Use(c.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
 			// What is damaged doesn't hide the others.
 			all, damage := s.List()
 			held, err := s.Holders()

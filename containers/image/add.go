@@ -11,6 +11,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 )
 
 // Source is where an image's blobs come from: a registry, an archive.
@@ -286,6 +287,9 @@ func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddO
 				joined, doubted = false, true
 				continue
 			}
+		}
+		if errors.Is(err, unix.ENOSPC) { // what there is would keep the disk full
+			return errors.Join(err, i.Restart())
 		}
 		if i.Have() > before { // what comes at all may take its time
 			try, pause = 1, firstPause

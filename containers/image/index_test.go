@@ -83,6 +83,21 @@ func TestIndexPin(t *testing.T) {
 				t.Fatal(err)
 			}
 			here(t, third, "loaded again")
+			// It had come by itself.
+			fourth := newStore(t)
+			for range 2 {
+				if _, err := fourth.Add(ctx, m.manifest, m, AddOptions{Name: "docker.io/library/x:1"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var unnamed bytes.Buffer
+			if err := s.Save(ctx, &unnamed, []Named{{"", i}}, o); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := fourth.Load(ctx, given(t, unnamed.Bytes()), LoadOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			here(t, fourth, "loaded beside")
 			// It came by itself, too, and is still of the index.
 			if _, err := third.Add(ctx, m.manifest, m, AddOptions{Name: "docker.io/library/x:1"}); err != nil {
 				t.Fatal(err)

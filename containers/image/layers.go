@@ -221,6 +221,9 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 	}
 	o.tell(Progress{Digest: l.Digest, Total: l.Size, Stage: StageUnpacking})
 	sum, size, err := u.unpackBlob(ctx, blob, l.Size)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		err = fmt.Errorf("%w in %s", err, s.dir)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,6 +56,16 @@ func (s *Store) readIndex() (*v1.IndexManifest, error) {
 
 // changeIndex changes the names, one process at a time.
 func (s *Store) changeIndex(ctx context.Context, change func(*v1.IndexManifest) error) error {
+	done, err := s.Use(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return s.rewriteIndex(ctx, change)
+}
+
+// rewriteIndex is for who keeps Prune away, or is Prune.
+func (s *Store) rewriteIndex(ctx context.Context, change func(*v1.IndexManifest) error) error {
 	f, err := s.lockFile(ctx, ".index", unix.LOCK_EX)
 	if err != nil {
 		return err
@@ -102,7 +113,24 @@ func (s *Store) nameAll(ctx context.Context, all []Named) error {
 }
 
 func (s *Store) nameIn(index *v1.IndexManifest, name string, i *Image) error {
-	had := slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == i.Digest })
+	of, had := "", false
+	if i.Index != (v1.Hash{}) {
+		of = i.Index.String()
+	}
+	for _, d := range index.Manifests {
+		if d.Digest == i.Digest {
+			had, of = true, cmp.Or(of, d.Annotations[indexAnnotation])
+		}
+	}
+	// It is of that index under all its names, and when it came by itself, too.
+	for n := range index.Manifests {
+		if d := &index.Manifests[n]; d.Digest == i.Digest && of != "" && d.Annotations[indexAnnotation] == "" {
+			if d.Annotations == nil {
+				d.Annotations = map[string]string{}
+			}
+			d.Annotations[indexAnnotation] = of
+		}
+	}
 	if name == "" && had {
 		return nil
 	}
@@ -114,16 +142,11 @@ func (s *Store) nameIn(index *v1.IndexManifest, name string, i *Image) error {
 	if name != "" {
 		d.Annotations[nameAnnotation] = name
 	}
-	if i.Index != (v1.Hash{}) {
-		d.Annotations[indexAnnotation] = i.Index.String()
+	if of != "" {
+		d.Annotations[indexAnnotation] = of
 	}
 	if !i.Asked.IsZero() {
 		d.Annotations[askedAnnotation] = i.Asked.UTC().Format(time.RFC3339)
-	}
-	for _, had := range index.Manifests { // it is still of that index when it came by itself
-		if of := had.Annotations[indexAnnotation]; of != "" && had.Digest == i.Digest && d.Annotations[indexAnnotation] == "" {
-			d.Annotations[indexAnnotation] = of
-		}
 	}
 	// What loses its last name stays, without one.
 	var lost []v1.Descriptor
@@ -230,9 +253,6 @@ func (s *Store) byDigits(index *v1.IndexManifest, text string) (v1.Descriptor, e
 	}
 	found := map[v1.Hash]v1.Descriptor{}
 	for _, d := range index.Manifests {
-		if had, ok := found[d.Digest]; ok && had.Annotations[indexAnnotation] != "" {
-			continue // under another name
-		}
 		if strings.HasPrefix(d.Digest.Hex, digits) || strings.HasPrefix(d.Annotations[indexAnnotation], "sha256:"+digits) {
 			found[d.Digest] = d
 		} else if i, err := s.open(d.Digest); err == nil && strings.HasPrefix(i.Manifest.Config.Digest.Hex, digits) {

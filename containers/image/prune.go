@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -110,10 +111,14 @@ func (s *Store) Unname(ctx context.Context, name string) error {
 // Forget takes an image with all its names out of the index. Its blobs and
 // layers go with the next Prune.
 func (s *Store) Forget(ctx context.Context, h v1.Hash) error {
-	return s.changeIndex(ctx, func(index *v1.IndexManifest) error {
+	return s.changeIndex(ctx, withoutImage(h))
+}
+
+func withoutImage(h v1.Hash) func(*v1.IndexManifest) error {
+	return func(index *v1.IndexManifest) error {
 		index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == h })
 		return nil
-	})
+	}
 }
 
 // Pruned is what Prune took away.
@@ -157,7 +162,7 @@ func (s *Store) Prune(ctx context.Context, gone func(Named) bool) (Pruned, error
 		}
 	}
 	for _, h := range p.Images {
-		if err := s.Forget(ctx, h); err != nil {
+		if err := s.rewriteIndex(ctx, withoutImage(h)); err != nil {
 			return p, err
 		}
 	}
@@ -175,7 +180,7 @@ func (s *Store) forgetLost(ctx context.Context, held map[v1.Hash][]string) error
 	for _, d := range index.Manifests {
 		_, err := s.described(d)
 		if missing := new(MissingError); errors.As(err, &missing) && held[d.Digest] == nil {
-			if err := s.Forget(ctx, d.Digest); err != nil {
+			if err := s.rewriteIndex(ctx, withoutImage(d.Digest)); err != nil {
 				return err
 			}
 		}
@@ -260,9 +265,6 @@ func (s *Store) discard(b *batch) {
 	s.alone(func(need *needs) {
 		if _, err := s.dropLayers(func(key string) bool { return slices.Contains(b.layers, key) && !need.layers[key] }, nil); err != nil {
 			return
-		}
-		for _, key := range b.layers {
-			os.RemoveAll(s.path("ingest", key+".gone"))
 		}
 		for _, h := range b.blobs {
 			if !need.blobs[h.Hex] {
@@ -353,10 +355,14 @@ func (s *Store) dropLayers(gone func(key string) bool, bytes *int64) (n int, err
 		if text, err := os.ReadFile(s.path("layers", e.Name(), layerInfo)); err == nil && json.Unmarshal(text, &info) == nil && bytes != nil {
 			*bytes += info.Size
 		}
-		if err := os.Rename(s.path("layers", e.Name()), s.path("ingest", e.Name()+".gone")); err != nil {
+		aside := s.path("ingest", fmt.Sprintf("%s.%x.gone", e.Name(), rand.Uint64())) // a killed one may have left another
+		if err := os.Rename(s.path("layers", e.Name()), aside); err != nil {
 			return n, err
 		}
 		n++
+		if err := os.RemoveAll(aside); err != nil {
+			return n, err
+		}
 	}
 	return n, nil
 }

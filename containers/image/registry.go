@@ -81,6 +81,11 @@ func (r *Registry) notice(text string) {
 // which it was asked for. The registry isn't asked for one that is there and
 // pinned by its digest, and only for the digest where the name is known here.
 func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Platform, o AddOptions) (*Image, error) {
+	done, err := store.Use(ctx) // what is found here is to stay
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	if i, err := store.Find(ref.String()); err == nil && store.whole(i) && fits(i, p) {
 		same, err := r.means(ctx, ref, i)
 		if err != nil || same && ref.Digest != "" {
@@ -134,11 +139,8 @@ func (r *Registry) means(ctx context.Context, ref Reference, i *Image) (bool, er
 		return false, nil // to be told when it is asked for
 	}
 	response.Body.Close()
-	digest := i.Digest
-	if i.Index != (v1.Hash{}) {
-		digest = i.Index
-	}
-	return response.Header.Get("Docker-Content-Digest") == digest.String(), nil
+	digest := response.Header.Get("Docker-Content-Digest")
+	return digest == i.Digest.String() || i.Index != (v1.Hash{}) && digest == i.Index.String(), nil
 }
 
 // manifestRequest asks for what a tag or a digest means.
@@ -183,7 +185,7 @@ func (s *Store) room(blobs []v1.Descriptor) error {
 		}
 	}
 	if need > free {
-		return fmt.Errorf("it has %d bytes that are not here, and %s has %d free", need, s.dir, free)
+		return fmt.Errorf("it has %d bytes that are not here, and %s has %d free: %w", need, s.dir, free, unix.ENOSPC)
 	}
 	return nil
 }

@@ -42,15 +42,17 @@ func (s *Store) Save(ctx context.Context, w io.Writer, images []Named, o SaveOpt
 	return t.Close()
 }
 
-// SaveFolder writes them as an OCI layout into a folder, which is new or empty.
-func (s *Store) SaveFolder(ctx context.Context, dir string, images []Named, o SaveOptions) error {
+// SaveFolder writes them as an OCI layout into a folder, which is new or empty,
+// and stays so after an error.
+func (s *Store) SaveFolder(ctx context.Context, dir string, images []Named, o SaveOptions) (err error) {
 	done, err := s.Use(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
+	made := os.Mkdir(dir, 0o755)
+	if made != nil && !errors.Is(made, os.ErrExist) {
+		return made
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
 		return errors.Join(err, fmt.Errorf("the folder %s is not empty", dir))
@@ -60,6 +62,17 @@ func (s *Store) SaveFolder(ctx context.Context, dir string, images []Named, o Sa
 		return err
 	}
 	defer root.Close()
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, name := range []string{"blobs", "index.json", "manifest.json", "oci-layout"} {
+			err = errors.Join(err, root.RemoveAll(name))
+		}
+		if made == nil {
+			err = errors.Join(err, os.Remove(dir))
+		}
+	}()
 	return s.writeLayout(ctx, images, o, folderLayout{root})
 }
 

@@ -391,7 +391,7 @@ func (u *unpacker) folder(dir int, name string, h *tar.Header) error {
 // opaque hides what the layers below have in the folder.
 func opaque(fd int) error {
 	if err := unix.Fsetxattr(fd, "trusted.overlay.opaque", []byte("y"), 0); err != nil {
-		return fmt.Errorf("cannot make the folder opaque: %w", err)
+		return unfit("what layers replace", err)
 	}
 	return nil
 }
@@ -407,7 +407,7 @@ func (u *unpacker) whiteout(dir int, base string) error {
 		return unix.UtimesNanoAt(dir, base, make([]unix.Timespec, 2), unix.AT_SYMLINK_NOFOLLOW)
 	}
 	if err != unix.EEXIST {
-		return err
+		return unfit("what layers delete", err)
 	}
 	fd, err := openat2(dir, base, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC})
 	if err == unix.ENOTDIR || err == unix.ELOOP {
