@@ -37,6 +37,7 @@ func TestWithImage(t *testing.T) {
 		{"entrypoint", "entrypoint: [/mine]", func(s *Station) { s.Entrypoint, s.Command = []string{"/mine"}, nil }},
 		{"no entrypoint", "entrypoint: [], command: [/mine]", func(s *Station) { s.Entrypoint, s.Command = []string{}, []string{"/mine"} }},
 		{"environment", "environment: {A: station, B: x}", func(s *Station) { s.Environment = []string{"A=station", "B=x", "PATH=/bin"} }},
+		{"environment without a value", "environment: [A, C]", func(s *Station) { s.Environment = []string{"PATH=/bin"} }},
 		{"user", "user: root, working_dir: /", func(s *Station) { s.User, s.WorkingDir = "root", "/" }},
 		{"stop signal", "stop_signal: SIGINT", func(s *Station) { s.StopSignal = "SIGINT" }},
 		{"healthcheck off", "healthcheck: {disable: true}", func(s *Station) { s.Healthcheck = nil }},

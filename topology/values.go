@@ -142,8 +142,9 @@ func (l *loader) environment(n *node) []string {
 			v.value, v.given = l.opt.LookupEnv(v.name)
 		}
 		if v.given {
-			out = append(out, v.name+"="+v.value)
+			v.name += "=" + v.value
 		}
+		out = append(out, v.name)
 	}
 	slices.Sort(out)
 	return out
