@@ -34,6 +34,7 @@ func TestWithImage(t *testing.T) {
 	}{
 		{"nothing", "", func(*Station) {}},
 		{"command", "command: [other]", func(s *Station) { s.Command = []string{"other"} }},
+		{"nulls", "entrypoint: , command: null", func(*Station) {}},
 		{"entrypoint", "entrypoint: [/mine]", func(s *Station) { s.Entrypoint, s.Command = []string{"/mine"}, nil }},
 		{"no entrypoint", "entrypoint: [], command: [/mine]", func(s *Station) { s.Entrypoint, s.Command = []string{}, []string{"/mine"} }},
 		{"environment", "environment: {A: station, B: x}", func(s *Station) { s.Environment = []string{"A=station", "B=x", "PATH=/bin"} }},

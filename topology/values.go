@@ -35,7 +35,7 @@ func parseBytes(s string) (int64, bool) {
 // words reads a command: a list as it is, a text split into words. The
 // result is nil only where the file says nothing.
 func (l *loader) words(n *node) []string {
-	if n == nil {
+	if n == nil || n.kind == null {
 		return nil
 	}
 	out := []string{}
