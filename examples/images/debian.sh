@@ -35,8 +35,16 @@ mmdebstrap --variant=minbase --include=curl,usr-is-merged --hook-dir=/usr/share/
 	bookworm "$work/base.tar" "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 platelayer image import "$work/base.tar" example/debian:bookworm -c 'CMD ["sleep", "infinity"]'
 
+add() {
+	platelayer exec --name debian-packages -T "$1" sh -c "apt-get -qq install /packages/$1/*.deb" >"$work/$1.log" 2>&1 || { cat "$work/$1.log" >&2; return 1; }
+}
 PACKAGES=$work/packages platelayer up --quiet debian.yaml
+adding=
 for p in $packages; do
-	platelayer exec --name debian-packages -T "$p" sh -c "apt-get -qq install /packages/$p/*.deb" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+	add "$p" &
+	adding="$adding $!"
+done
+for pid in $adding; do wait "$pid"; done
+for p in $packages; do
 	platelayer commit --name debian-packages "$p" "example/$p:bookworm" -m "with $p"
 done
