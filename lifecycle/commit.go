@@ -41,7 +41,7 @@ func Commit(ctx context.Context, l Layout, name string, s *topology.Station, o C
 	}
 	// What the engine writes at each start is the topology's.
 	c := image.CommitOptions{Name: o.Name, Changes: o.Changes, Comment: o.Comment, Author: o.Author, Created: o.Created, Notice: o.Notice,
-		Skip: []string{"etc/hosts", "etc/hostname", "etc/resolv.conf"}}
+		Skip: []string{"etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"}}
 	if s.Image == "" {
 		c.Config = v1.Config{Entrypoint: s.Entrypoint, Cmd: s.Command, User: s.User, WorkingDir: s.WorkingDir}
 		if len(s.Entrypoint)+len(s.Command) == 0 {

@@ -222,12 +222,16 @@ func (c *ImageConfig) hasZero() bool {
 }
 
 // mergeEnvironment has the later of two values; the result is sorted by name.
-// What has no value, as images may have it, is nothing that a program could read.
+// What has no value is not there, whatever is said of it before.
 func mergeEnvironment(lists ...[]string) []string {
 	values := map[string]string{}
 	for _, list := range lists {
 		for _, v := range list {
-			if name, _, ok := strings.Cut(v, "="); ok && name != "" {
+			name, _, ok := strings.Cut(v, "=")
+			switch {
+			case !ok:
+				delete(values, name)
+			case name != "":
 				values[name] = v
 			}
 		}

@@ -34,9 +34,11 @@ func TestWithImage(t *testing.T) {
 	}{
 		{"nothing", "", func(*Station) {}},
 		{"command", "command: [other]", func(s *Station) { s.Command = []string{"other"} }},
+		{"nulls", "entrypoint: , command: null", func(*Station) {}},
 		{"entrypoint", "entrypoint: [/mine]", func(s *Station) { s.Entrypoint, s.Command = []string{"/mine"}, nil }},
 		{"no entrypoint", "entrypoint: [], command: [/mine]", func(s *Station) { s.Entrypoint, s.Command = []string{}, []string{"/mine"} }},
 		{"environment", "environment: {A: station, B: x}", func(s *Station) { s.Environment = []string{"A=station", "B=x", "PATH=/bin"} }},
+		{"environment without a value", "environment: [A, C]", func(s *Station) { s.Environment = []string{"PATH=/bin"} }},
 		{"user", "user: root, working_dir: /", func(s *Station) { s.User, s.WorkingDir = "root", "/" }},
 		{"stop signal", "stop_signal: SIGINT", func(s *Station) { s.StopSignal = "SIGINT" }},
 		{"healthcheck off", "healthcheck: {disable: true}", func(s *Station) { s.Healthcheck = nil }},

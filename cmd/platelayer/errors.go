@@ -205,6 +205,8 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "if it is meant to be spoken to without TLS: --plain-http, or plain_http in " + image.RegistriesFile
 	case errors.As(err, &unreached) && unreached.Untrusted():
 		return exitFailed, "if it is the right one, put its authority's certificate into /etc/docker/certs.d/" + unreached.Host + "/ca.crt"
+	case errors.As(err, &unreached):
+		return exitFailed, "without a way there images come by image load, image import and bundle load, or from a mirror: " + image.RegistriesFile
 	case errors.As(err, &platform):
 		return exitFailed, "platelayer image pull --platform takes an image of another platform"
 	case errors.As(err, &change):

@@ -184,3 +184,15 @@ func TestObtainWhatIsLost(t *testing.T) {
 		}
 	}
 }
+
+// An image that doesn't say what it is made for runs, as Docker has it.
+func TestFits(t *testing.T) {
+	for platform, want := range map[[2]string]bool{
+		{"linux", "amd64"}: true, {}: true, {"linux", ""}: true, {"windows", ""}: false, {"linux", "arm64"}: false,
+	} {
+		i := &Image{Config: &v1.ConfigFile{OS: platform[0], Architecture: platform[1]}}
+		if got := i.Fits(Platform{Architecture: "amd64"}); got != want {
+			t.Errorf("%q: %v", i.MadeFor(), got)
+		}
+	}
+}

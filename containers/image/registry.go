@@ -156,8 +156,8 @@ func manifestRequest(s *site, wanted string) *request {
 // fits tells whether a machine of a platform runs the image, for all that the image
 // says.
 func fits(i *Image, p Platform) bool {
-	if i.Config.OS == "" && i.Config.Architecture == "" {
-		return true
+	if i.Config.Architecture == "" && (i.Config.OS == "" || i.Config.OS == "linux") {
+		return true // nobody said
 	}
 	have := Platform{Architecture: i.Config.Architecture, Variant: i.Config.Variant}.normal()
 	return i.Config.OS == "linux" && slices.Contains(p.runs(), have)

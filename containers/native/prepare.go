@@ -144,6 +144,13 @@ func (c *container) writeFiles() error {
 			return fmt.Errorf("cannot write /etc/%s: %w", f.name, err)
 		}
 	}
+	if len(c.spec.Root.Layers) == 0 {
+		return nil
+	}
+	// Images lack it: Docker makes it.
+	if err := unix.Symlinkat("/proc/mounts", etc, "mtab"); err != nil && err != unix.EEXIST {
+		return fmt.Errorf("cannot make /etc/mtab: %w", err)
+	}
 	return nil
 }
 
