@@ -161,6 +161,9 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	case tar.TypeReg, tar.TypeGNUSparse:
 		return u.file(dir, base, h, content)
 	case tar.TypeSymlink:
+		if h.Linkname == "" {
+			return bad("it is a link to nothing")
+		}
 		err = place(dir, base, func() error { return unix.Symlinkat(h.Linkname, dir, base) })
 	case tar.TypeFifo:
 		err = place(dir, base, func() error { return unix.Mknodat(dir, base, unix.S_IFIFO|0o600, 0) })
