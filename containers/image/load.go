@@ -66,7 +66,7 @@ func imagesOf(ctx context.Context, a archive) ([]found, error) {
 		}
 	case has(a, "manifest.json"):
 		var err error
-		if all, err = (saved{a}).images(ctx); err != nil {
+		if all, err = (saved{archive: a}).images(ctx); err != nil {
 			return nil, err
 		}
 	case has(a, "repositories"):
@@ -93,7 +93,7 @@ func addTags(a archive, all []found) error {
 	if !has(a, "manifest.json") {
 		return nil
 	}
-	list, err := (saved{a}).list()
+	list, err := (saved{archive: a}).list()
 	if err != nil {
 		return err
 	}
@@ -106,6 +106,7 @@ func addTags(a archive, all []found) error {
 				if all[n].names, err = wholeNames(one.RepoTags); err != nil {
 					return err
 				}
+				break
 			}
 		}
 	}
@@ -166,6 +167,12 @@ func list(all []found) string {
 
 // bringAll brings images and then names them all.
 func (s *Store) bringAll(ctx context.Context, all []found, o LoadOptions) (loaded []Loaded, err error) {
+	names := 0
+	for _, f := range all {
+		if names += len(f.names); names > maxNames {
+			return nil, bad("it gives its images more than %d names", maxNames)
+		}
+	}
 	done, err := s.Use(ctx)
 	if err != nil {
 		return nil, err
