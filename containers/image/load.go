@@ -18,6 +18,7 @@ type LoadOptions struct {
 	Name     string // for the one image, instead of the archive's names
 	Progress func(Progress)
 	Parallel int
+	Check    func(ctx context.Context, digest, index v1.Hash) error // AddOptions.Check
 }
 
 // Loaded is an image that was loaded, with the names it got.
@@ -117,7 +118,7 @@ func addTags(a archive, all []found) error {
 func choose(all []found, o LoadOptions) ([]found, error) {
 	if o.Only != "" {
 		want := ""
-		if ref, err := ParseReference(o.Only); err == nil {
+		if ref, err := ParseReference(o.Only); err == nil && !isDigest(o.Only) {
 			want = ref.String()
 		}
 		digits := strings.TrimPrefix(o.Only, "sha256:")
@@ -190,7 +191,7 @@ func (s *Store) bringAll(ctx context.Context, all []found, o LoadOptions) (loade
 		if len(f.names) > 0 {
 			name = f.names[0]
 		}
-		i, err := s.bring(ctx, f.manifest, f.source, &AddOptions{Name: name, Index: f.index, Progress: o.Progress, Parallel: o.Parallel, Unpack: true}, &b)
+		i, err := s.bring(ctx, f.manifest, f.source, &AddOptions{Name: name, Index: f.index, Progress: o.Progress, Parallel: o.Parallel, Unpack: true, Check: o.Check}, &b)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", shorten(name), err)
 		}

@@ -195,7 +195,7 @@ func (s *Store) Find(name string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if ref, err := ParseReference(name); err == nil {
+	if ref, err := ParseReference(name); err == nil && !isDigest(name) {
 		for _, d := range index.Manifests {
 			if matches(d, ref) {
 				return s.described(d)
@@ -208,6 +208,10 @@ func (s *Store) Find(name string) (*Image, error) {
 	}
 	return s.described(d)
 }
+
+// isDigest tells a digest from a name, though an image might be called so:
+// docker.io/library/sha256:HEX.
+func isDigest(text string) bool { return strings.HasPrefix(text, "sha256:") }
 
 // byDigits finds an entry by the beginning of a digest. One that is damaged is
 // found by its own.
@@ -247,7 +251,7 @@ func (s *Store) NamesOf(text string) (Names, error) {
 		return Names{}, err
 	}
 	n, name := Names{}, ""
-	if ref, err := ParseReference(text); err == nil {
+	if ref, err := ParseReference(text); err == nil && !isDigest(text) {
 		for _, d := range index.Manifests {
 			if matches(d, ref) {
 				n.Digest, name = d.Digest, d.Annotations[nameAnnotation]
