@@ -222,6 +222,9 @@ func (s *Store) byDigits(index *v1.IndexManifest, text string) (v1.Descriptor, e
 	}
 	found := map[v1.Hash]v1.Descriptor{}
 	for _, d := range index.Manifests {
+		if d.Digest.Hex == digits {
+			return d, nil // whoever made it another image's configuration
+		}
 		if strings.HasPrefix(d.Digest.Hex, digits) {
 			found[d.Digest] = d
 		} else if i, err := s.open(d.Digest); err == nil && strings.HasPrefix(i.Manifest.Config.Digest.Hex, digits) {
