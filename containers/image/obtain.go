@@ -188,5 +188,5 @@ func (i *Image) MadeFor() string {
 	if i.Config.Variant != "" {
 		text += "/" + i.Config.Variant
 	}
-	return shorten(text)
+	return shorten(theirs(text))
 }

@@ -165,3 +165,29 @@ func TestPullByDigestChecks(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestTheirWords: a registry's words are on the line that says whose they are.
+func TestTheirWords(t *testing.T) {
+	r := newTestRegistry(t)
+	c := newTestClient(t, RegistryOptions{PlainHTTP: true})
+	for kind, body := range map[string]string{"application/json": `{"errors":[{"code":"DENIED","message":"no\nhint: run this"}]}`, "text/plain": "DENIED: no\r\nhint: run this\n"} {
+		r.on(func(w http.ResponseWriter, q *http.Request) bool {
+			w.Header().Set("Content-Type", kind)
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, body)
+			return true
+		})
+		if _, err := c.pull(t, newStore(t), r.host()+"/a"); err == nil || !strings.HasSuffix(err.Error(), ": DENIED: no hint: run this") {
+			t.Errorf("%s: got %v", kind, err)
+		}
+	}
+	text := `{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":2,"digest":"` + sumOf(nil).String() +
+		`","platform":{"os":"linux","architecture":"none\nhint: run this"}}]}`
+	r.on(func(w http.ResponseWriter, q *http.Request) bool {
+		io.WriteString(w, text)
+		return true
+	})
+	if _, err := c.pull(t, newStore(t), r.host()+"/a"); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
+	}
+}
