@@ -123,7 +123,8 @@ func (s *Store) tarOf(ctx context.Context, p *BundlePart, o *BundleOptions) (_ *
 		}
 	}()
 	file, sum := &holeWriter{File: f}, newSum()
-	t := &treeTar{ctx: ctx, out: tar.NewWriter(&bounded{io.MultiWriter(file, sum), s.limits.Bytes}), skip: o.Skip, notice: o.Notice,
+	room := &bounded{io.MultiWriter(file, sum), s.limits.Bytes}
+	t := &treeTar{ctx: ctx, out: tar.NewWriter(room), room: room, skip: o.Skip, notice: o.Notice,
 		buffer: make([]byte, 256<<10), links: map[inode]string{}}
 	slices.SortFunc(p.Files, func(a, b BundleFile) int { return strings.Compare(a.Name, b.Name) })
 	for _, one := range p.Files {
