@@ -241,7 +241,7 @@ func (p *push) send(ctx context.Context, session *url.URL, d v1.Descriptor) erro
 	if to.Host != p.site.host { // which is not to know how one signs in here
 		send = p.registry.once
 	}
-	response, err := send(ctx, q)
+	response, err := send(p.site.sentBy(ctx, to.Host), q)
 	if err != nil {
 		if read != nil && read.damaged() {
 			return &CorruptError{What: "blob", Digest: d.Digest}
