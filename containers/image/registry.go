@@ -34,6 +34,7 @@ type Registry struct {
 	client *http.Client
 	slots  chan struct{} // one for each transfer
 	stall  time.Duration // in which nothing comes or goes
+	piece  int64         // of an upload, in bytes, where one is too large
 	pause  func(ctx context.Context, d time.Duration) error
 
 	mu       sync.Mutex
@@ -62,6 +63,7 @@ func newRegistry(o RegistryOptions, certificates []certificateDir) *Registry {
 		},
 		slots:    make(chan struct{}, maxTransfers),
 		stall:    stallTime,
+		piece:    pieceSize,
 		pause:    pause,
 		sessions: map[string]*session{},
 		failed:   map[*site]bool{},

@@ -29,6 +29,7 @@ type request struct {
 	accept         string
 	contentType    string
 	bytes          string // Range
+	piece          string // Content-Range
 	body           func() (io.ReadCloser, error)
 	size           int64 // of the body
 	ok             []int // the answers that are good
@@ -249,7 +250,7 @@ func (r *Registry) send(ctx context.Context, q *request, w *watch) (*http.Respon
 		}
 		h.ContentLength = q.size
 	}
-	for key, value := range map[string]string{"Accept": q.accept, "Content-Type": q.contentType, "Range": q.bytes,
+	for key, value := range map[string]string{"Accept": q.accept, "Content-Type": q.contentType, "Range": q.bytes, "Content-Range": q.piece,
 		"Authorization": q.authorization, "User-Agent": r.o.Agent} {
 		if value != "" {
 			h.Header.Set(key, value)
