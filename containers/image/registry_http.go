@@ -78,10 +78,11 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 // NotTLS tells that the other side speaks HTTP without TLS.
 func (e *UnreachableError) NotTLS() bool { return errors.Is(e.Err, http.ErrSchemeMismatch) }
 
-// Untrusted tells that the other side's certificate isn't good here.
+// Untrusted tells that nobody who is trusted here has signed the other side's
+// certificate.
 func (e *UnreachableError) Untrusted() bool {
-	var verification *tls.CertificateVerificationError
-	return errors.As(e.Err, &verification)
+	var unknown x509.UnknownAuthorityError
+	return errors.As(e.Err, &unknown)
 }
 
 // brokenError is a transfer that ended before its end.
