@@ -34,7 +34,7 @@ type request struct {
 	size           int64 // of the body
 	ok             []int // the answers that are good
 	user, password string
-	secret         bool          // the body is nobody else's to see
+	secret         string        // in the body, which is nobody else's to see
 	patience       time.Duration // in which nothing may move; 0 is the usual
 
 	authorization string
@@ -261,7 +261,7 @@ func (r *Registry) send(ctx context.Context, q *request, w *watch) (*http.Respon
 		h.SetBasicAuth(q.user, q.password)
 	}
 	client := *r.client
-	if q.secret {
+	if q.secret != "" {
 		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	}
 	response, err := client.Do(h)
@@ -326,6 +326,12 @@ func refusal(q *request, response *http.Response) error {
 		e.Detail = shorten(strings.Trim(told.Errors[0].Code+": "+told.Errors[0].Message, ": "))
 	} else if kind == "text/plain" {
 		e.Detail = shorten(strings.TrimSpace(string(text)))
+	}
+	_, sent, _ := strings.Cut(q.authorization, " ")
+	for _, secret := range []string{sent, q.password, q.secret} { // some show what they were sent
+		if secret != "" && strings.Contains(string(text), secret) {
+			e.Detail = ""
+		}
 	}
 	return e
 }
