@@ -45,6 +45,7 @@ func LoadBundle(ctx context.Context, l Layout, r *os.File, o BundleLoadOptions) 
 		return nil, "", err
 	}
 	defer b.Close()
+	b.Progress = o.Progress
 	if o.Digest != "" && o.Digest != b.Digest.String() {
 		return nil, "", &image.BadImageError{Problem: fmt.Sprintf("the bundle is %s, not %s", b.Digest, o.Digest)}
 	}
