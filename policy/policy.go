@@ -276,10 +276,11 @@ func patterns(value *yaml.Node) ([]string, error) {
 	if err := value.Decode(&list); err != nil {
 		return nil, err
 	}
-	for _, text := range list {
+	for n, text := range list {
 		if !regexp.MustCompile(`^[a-zA-Z0-9*.\[\]:-]+(/[a-z0-9._*-]+)*$`).MatchString(text) {
 			return nil, fmt.Errorf("%q is not a pattern of images: REGISTRY[/REPOSITORY], with * for a part and ** for the rest", text)
 		}
+		list[n] = strings.ToLower(text) // as names of registries are
 	}
 	return list, nil
 }

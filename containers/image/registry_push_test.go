@@ -311,6 +311,10 @@ func TestMirrors(t *testing.T) {
 }
 
 func TestParseRegistries(t *testing.T) {
+	r, err := parseRegistries(strings.NewReader("plain_http: ['R.Example']\nmirrors: {R.Example: [https://m.example]}"))
+	if sites, _ := r.sites(mustReference(t, "R.Example/a"), false); err != nil || len(sites) != 2 || sites[1].scheme != "http" {
+		t.Errorf("got %v, %v", sites, err)
+	}
 	for text, problem := range map[string]string{
 		"": "",
 		"plain_http: [registry.example:5000]\nmirrors: {docker.io: [https://mirror.example, https://h.example/hub/]}": "",
