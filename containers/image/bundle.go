@@ -199,7 +199,7 @@ type Bundle struct {
 
 // OpenBundle opens a bundle; packed ones and pipes too. It closes r.
 func (s *Store) OpenBundle(ctx context.Context, r *os.File) (_ *Bundle, err error) {
-	a, err := s.openArchive(ctx, r)
+	a, err := s.openArchive(ctx, r, nil)
 	if err != nil {
 		return nil, err
 	}
