@@ -54,6 +54,7 @@ func LoadBundle(ctx context.Context, l Layout, r *os.File, o BundleLoadOptions) 
 		return nil, "", err
 	}
 	defer b.Close()
+	b.Progress = o.Progress
 	if o.Digest != "" && o.Digest != b.Digest.String() {
 		return nil, "", &OtherBundle{b.Digest.String(), o.Digest}
 	}

@@ -106,6 +106,7 @@ func TestImages(t *testing.T) {
 	for _, c := range []struct{ policy, registry, repository, want string }{
 		{"registries: [docker.io]", "docker.io", "library/nginx", ""},
 		{"registries: [docker.io/library/*]", "docker.io", "library/nginx", ""},
+		{"registries: [R.Example/shop/*]", "r.example", "shop/web", ""},
 		{"registries: [docker.io/library/*]", "docker.io", "library/nginx/x", "registries"},
 		{"registries: [docker.io/library/*]", "docker.io", "other/nginx", "registries"},
 		{"registries: ['*.example:5000/shop/**']", "r.example:5000", "shop/a/b", ""},

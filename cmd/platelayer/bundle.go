@@ -171,9 +171,6 @@ anything that a topology file can: look at it before up, or have a policy
 			o.Progress = view.tell
 			done, dir, err := lifecycle.LoadBundle(c.Context(), a.layout(), f, o)
 			view.done()
-			if c.Context().Err() != nil {
-				return &interruptedError{}
-			}
 			if err != nil {
 				return fmt.Errorf("cannot load the bundle %s: %w", f.Name(), err)
 			}

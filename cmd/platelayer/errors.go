@@ -23,7 +23,7 @@ const (
 	exitIntegrity   = 4
 	exitStation     = 5
 	exitUnsupported = 6
-	exitInterrupted = 130 // as shells have it
+	exitInterrupted = 130 // by Ctrl-C, as shells have it
 )
 
 // usageError is a command line that can't be understood.
@@ -47,11 +47,6 @@ func (e *fileError) Error() string {
 	return fmt.Sprintf("cannot read the %s file %s: %v", what, e.path, e.err)
 }
 func (e *fileError) Unwrap() error { return e.err }
-
-// interruptedError is work that Ctrl-C ended.
-type interruptedError struct{ then string }
-
-func (e *interruptedError) Error() string { return "interrupted" + e.then }
 
 // exitCode is a command's own code that the program passes on.
 type exitCode struct {
@@ -132,11 +127,8 @@ func classify(err error) (code int, hint string) {
 		bundle     *lifecycle.OtherBundle
 		machine    *lifecycle.OtherMachine
 		taken      *lifecycle.Taken
-		interrupt  *interruptedError
 	)
 	switch {
-	case errors.As(err, &interrupt):
-		return exitInterrupted, ""
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
 		return exitUsage, "platelayer COMMAND --help says how it is used"
 	case strings.HasPrefix(err.Error(), "unknown command"):

@@ -48,9 +48,6 @@ gives the same digest.`,
 			o.Progress = view.tell
 			i, err := s.Import(c.Context(), f, o)
 			view.done()
-			if c.Context().Err() != nil {
-				return &interruptedError{}
-			}
 			if err != nil {
 				return fmt.Errorf("cannot import %s: %w", f.Name(), err)
 			}

@@ -58,9 +58,6 @@ func (a *app) imageLoad(ctx context.Context, input string, o image.LoadOptions) 
 	o.Progress = view.tell
 	loaded, err := s.Load(ctx, f, o)
 	view.done()
-	if ctx.Err() != nil {
-		return &interruptedError{}
-	}
 	if err != nil {
 		return fmt.Errorf("cannot load images from %s: %w", f.Name(), err)
 	}

@@ -76,7 +76,9 @@ func (t *transfers) summed(what string) {
 	defer t.mu.Unlock()
 	var moved int64
 	for _, i := range t.view.images {
-		moved += i.moved
+		if i.name != "" { // what was read before it was known what it is
+			moved += i.moved
+		}
 	}
 	now := time.Now()
 	t.print(harmless(fmt.Sprintf("%s in %s, %s", what, brief(now.Sub(t.view.began)), size(uint64(moved)))))

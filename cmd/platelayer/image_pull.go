@@ -95,7 +95,7 @@ func (a *app) imagePull(ctx context.Context, refs []image.Reference, p image.Pla
 	wait.Wait()
 	view.done()
 	if ctx.Err() != nil {
-		return &interruptedError{": the next pull goes on from there"}
+		return fmt.Errorf("interrupted: the next pull goes on from there: %w", context.Cause(ctx))
 	}
 	results := []transferred{}
 	for n, ref := range refs {

@@ -66,7 +66,7 @@ func (a *app) imagePush(ctx context.Context, name string, to image.Reference, pl
 	defer registry.Close()
 	sent, err := registry.Push(ctx, store, i, to, image.AddOptions{Progress: view.tell})
 	if ctx.Err() != nil {
-		return &interruptedError{}
+		return fmt.Errorf("interrupted: %w", context.Cause(ctx))
 	}
 	if err != nil {
 		return fmt.Errorf("cannot push %s: %w", to.Short(), err)

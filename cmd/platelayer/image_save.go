@@ -79,9 +79,6 @@ func (a *app) imageSave(ctx context.Context, refs []string, output string, o ima
 		}
 	}
 	view.done()
-	if ctx.Err() != nil {
-		return &interruptedError{}
-	}
 	if err != nil {
 		return fmt.Errorf("cannot save to %s: %w", output, err)
 	}

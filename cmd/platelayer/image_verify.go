@@ -50,9 +50,6 @@ func (a *app) imageVerify(ctx context.Context, refs []string, o image.VerifyOpti
 	o.Progress = view.tell
 	v, err := s.Verify(ctx, images, o)
 	view.done()
-	if ctx.Err() != nil {
-		return &interruptedError{}
-	}
 	if err != nil {
 		return fmt.Errorf("cannot verify the images: %w", err)
 	}

@@ -208,8 +208,8 @@ func (c *canvas) blob(b *transferBlob) {
 	case image.StageWaiting:
 		shade = faint
 	}
-	detail := size(uint64(b.total))
-	if moving(b.stage) || b.stage == image.StagePacking {
+	detail := size(uint64(max(b.total, b.done)))
+	if b.total > 0 && (moving(b.stage) || b.stage == image.StagePacking) {
 		full := int(b.done * barWidth / max(b.total, 1))
 		bar := strings.Repeat("=", min(full, barWidth))
 		detail = fmt.Sprintf("[%-*s] %s of %s", barWidth, bar, size(uint64(b.done)), detail)

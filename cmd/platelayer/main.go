@@ -27,5 +27,9 @@ func Main(args []string, stdin, stdout, stderr *os.File) int {
 	root := a.command()
 	root.SetArgs(args[1:])
 	err := root.ExecuteContext(ctx)
-	return a.finish(err)
+	code := a.finish(err)
+	if code == exitFailed && ctx.Err() != nil {
+		return exitInterrupted
+	}
+	return code
 }

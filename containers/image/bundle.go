@@ -79,6 +79,10 @@ func (s *Store) SaveBundle(ctx context.Context, w io.Writer, images []Named, par
 	if err != nil {
 		return h, err
 	}
+	tell := o.Progress
+	if tell == nil {
+		tell = func(Progress) {}
+	}
 	own := memory(string(types.OCIManifestSchema1), text)
 	blobs[own.Digest], sizes[own.Digest] = bytes.NewReader(text), own.Size
 	t := tar.NewWriter(w)
@@ -89,13 +93,21 @@ func (s *Store) SaveBundle(ctx context.Context, w io.Writer, images []Named, par
 	}
 	index.Manifests = append([]v1.Descriptor{{MediaType: own.MediaType, Digest: own.Digest, Size: own.Size, ArtifactType: bundleType}}, index.Manifests...)
 	if err := s.writeBlobs(ctx, images, to, o.Progress, func() error {
-		for _, d := range append([]v1.Descriptor{own, m.Config}, m.Layers...) {
+		all := append([]v1.Descriptor{own, m.Config}, m.Layers...)
+		for _, d := range all {
+			tell(Progress{Image: d.Annotations[partTitle], Digest: d.Digest, Total: d.Size, Stage: StageWaiting})
+		}
+		for _, d := range all {
 			if blobs[d.Digest] == nil {
 				continue // the same twice
 			}
-			if err := to.file(blobName(d.Digest), d.Size, io.NewSectionReader(blobs[d.Digest], 0, d.Size)); err != nil {
+			at := Progress{Image: d.Annotations[partTitle], Digest: d.Digest, Total: d.Size, Stage: StageSaving}
+			from := &toldReader{Reader: &untilDone{ctx, io.NewSectionReader(blobs[d.Digest], 0, d.Size)}, at: at, tell: tell}
+			if err := to.file(blobName(d.Digest), d.Size, from); err != nil {
 				return err
 			}
+			at.Done, at.Stage = d.Size, StageDone
+			tell(at)
 			delete(blobs, d.Digest)
 		}
 		return nil
@@ -177,8 +189,9 @@ func (t *treeTar) bundleFile(f *BundleFile, plain bool) error {
 
 // Bundle is an opened bundle. Nobody says that it is well-meant.
 type Bundle struct {
-	Digest v1.Hash
-	Config []byte
+	Digest   v1.Hash
+	Config   []byte
+	Progress func(Progress) // may be nil; how far trees are unpacked
 
 	store    *Store
 	archive  archive
@@ -187,7 +200,7 @@ type Bundle struct {
 
 // OpenBundle opens a bundle; packed ones and pipes too. It closes r.
 func (s *Store) OpenBundle(ctx context.Context, r *os.File) (_ *Bundle, err error) {
-	a, err := s.openArchive(ctx, r)
+	a, err := s.openArchive(ctx, r, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -264,13 +277,20 @@ func (b *Bundle) Unpack(ctx context.Context, title string, dir string, owner *Ow
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer u.close()
-	sum, _, err := u.unpackBlob(ctx, m, d.Size)
+	tell := b.Progress
+	if tell == nil {
+		tell = func(Progress) {}
+	}
+	tell(Progress{Image: title, Digest: d.Digest, Total: d.Size, Stage: StageWaiting})
+	reading := Progress{Image: title, Digest: d.Digest, Total: d.Size, Stage: StageReading}
+	sum, _, err := u.unpackBlob(ctx, &toldReader{Reader: m, at: reading, tell: tell}, d.Size)
 	if err != nil {
 		return err
 	}
 	if sum != d.Digest {
 		return bad("the files of %q have the digest %s instead of %s", shorten(title), sum, d.Digest)
 	}
+	tell(Progress{Image: title, Digest: d.Digest, Done: d.Size, Total: d.Size, Stage: StageDone})
 	return nil
 }
 

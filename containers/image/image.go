@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -79,7 +80,7 @@ func parseManifest(text []byte) (*v1.Manifest, error) {
 	if m.MediaType != "" && !m.MediaType.IsImage() {
 		return nil, bad("a manifest of the type %q is not an image's", shorten(string(m.MediaType)))
 	}
-	if !m.Config.MediaType.IsConfig() {
+	if !isConfig(m.Config.MediaType) {
 		return nil, bad("it is not a container image but %s", artifact(m))
 	}
 	if len(m.Layers) > maxLayers {
@@ -100,6 +101,12 @@ func parseManifest(text []byte) (*v1.Manifest, error) {
 		return nil, bad("its configuration is said to have %d bytes", m.Config.Size)
 	}
 	return m, nil
+}
+
+// isConfig: old registries gave configurations no type, or one of their own, and
+// Docker takes those too (moby's distribution/registry.go).
+func isConfig(t types.MediaType) bool {
+	return t.IsConfig() || slices.Contains([]types.MediaType{"", "application/octet-stream", "application/json", "text/html"}, t)
 }
 
 // artifact says what a registry keeps that is no image.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -32,9 +33,17 @@ type Loaded struct {
 // bzip2 or not, a pipe too. It closes r. All images are there, unpacked, and get
 // their names, or nothing is.
 func (s *Store) Load(ctx context.Context, r *os.File, o LoadOptions) ([]Loaded, error) {
-	a, err := s.openArchive(ctx, r)
+	var read atomic.Int64 // bytes
+	a, err := s.openArchive(ctx, r, func(p Progress) {
+		if read.Store(p.Done); o.Progress != nil {
+			o.Progress(p)
+		}
+	})
 	if err != nil {
 		return nil, err
+	}
+	if n := read.Load(); n > 0 && o.Progress != nil {
+		o.Progress(Progress{Done: n, Total: n, Stage: StageDone})
 	}
 	return s.loadArchive(ctx, a, o)
 }

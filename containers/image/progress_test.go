@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"os"
@@ -22,6 +23,10 @@ func TestProgress(t *testing.T) {
 	if err := os.WriteFile(tar, makeTar(t, file("big", string(make([]byte, 3<<20)))), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	var archive bytes.Buffer
+	if err := s.Save(t.Context(), &archive, images, SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	for name, test := range map[string]struct {
 		stage Stage
 		blobs int
@@ -32,6 +37,10 @@ func TestProgress(t *testing.T) {
 		}},
 		"verify": {StageChecking, 4, func(ctx context.Context, tell func(Progress)) error {
 			_, err := s.Verify(ctx, images, VerifyOptions{Progress: tell})
+			return err
+		}},
+		"load from a pipe": {StageReading, 4, func(ctx context.Context, tell func(Progress)) error {
+			_, err := newStore(t).Load(ctx, piped(t, archive.Bytes()), LoadOptions{Progress: tell})
 			return err
 		}},
 		"import": {StageReading, 3, func(ctx context.Context, tell func(Progress)) error {
@@ -49,7 +58,7 @@ func TestProgress(t *testing.T) {
 			if all := stages[p.Digest]; len(all) == 0 || all[len(all)-1] != p.Stage {
 				stages[p.Digest] = append(all, p.Stage)
 			}
-			partly = partly || p.Stage == test.stage && p.Done > 0 && p.Done < p.Total
+			partly = partly || p.Stage == test.stage && p.Done > 0 && (p.Done < p.Total || p.Total == 0)
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -58,7 +67,7 @@ func TestProgress(t *testing.T) {
 			t.Errorf("%s: told %v", name, stages)
 		}
 		for h, all := range stages {
-			if last := all[len(all)-1]; all[0] != StageWaiting || last != StageDone && last != StageHere {
+			if last := all[len(all)-1]; all[0] != StageWaiting && all[0] != StageReading || last != StageDone && last != StageHere {
 				t.Errorf("%s: %s was %v", name, h, all)
 			}
 		}

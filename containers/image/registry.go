@@ -34,6 +34,7 @@ type Registry struct {
 	client *http.Client
 	slots  chan struct{} // one for each transfer
 	stall  time.Duration // in which nothing comes or goes
+	piece  int64         // of an upload, in bytes, where one is too large
 	pause  func(ctx context.Context, d time.Duration) error
 
 	mu       sync.Mutex
@@ -62,6 +63,7 @@ func newRegistry(o RegistryOptions, certificates []certificateDir) *Registry {
 		},
 		slots:    make(chan struct{}, maxTransfers),
 		stall:    stallTime,
+		piece:    pieceSize,
 		pause:    pause,
 		sessions: map[string]*session{},
 		failed:   map[*site]bool{},
@@ -350,7 +352,7 @@ func (m *Remote) manifestFrom(ctx context.Context, s *site, d v1.Descriptor) ([]
 			return nil, bad("%s gave a manifest with the digest %s for %s", s, sum, d.Digest)
 		case d.Size >= 0 && int64(len(text)) != d.Size:
 			return nil, bad("the manifest %s has %d bytes, and %d by the index", sum, len(text), d.Size)
-		case strings.HasPrefix(said, "sha256:") && said != sum.String():
+		case d.Digest == (v1.Hash{}) && strings.HasPrefix(said, "sha256:") && said != sum.String():
 			return nil, bad("%s gave a manifest with the digest %s and calls it %s", s, sum, shorten(said))
 		}
 		return text, nil

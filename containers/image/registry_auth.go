@@ -194,7 +194,7 @@ func (r *Registry) fetchToken(ctx context.Context, s *site, asked *challenge, c 
 		values.Set("client_id", "platelayer")
 		values.Set("refresh_token", c.refresh)
 		text := values.Encode()
-		q.secret = true
+		q.secret = c.refresh
 		q.method, q.contentType, q.size = http.MethodPost, "application/x-www-form-urlencoded", int64(len(text))
 		q.body = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
 	} else {

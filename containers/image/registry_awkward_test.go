@@ -3,6 +3,7 @@ package image
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -210,6 +211,68 @@ func TestPushAwkward(t *testing.T) {
 				if got, err := c.pull(t, newStore(t), r.host()+name); err != nil || got.Digest != i.Digest {
 					t.Errorf("%s: got %v, %v", name, got, err)
 				}
+			}
+		})
+	}
+}
+
+// TestPushPieces pushes through a proxy that takes small requests only, and
+// loses one of them.
+func TestPushPieces(t *testing.T) {
+	m := bigImage(t, 1)
+	for _, lost := range []string{"nothing", "a piece", "an answer", "a place"} {
+		t.Run(lost, func(t *testing.T) {
+			r := newTestRegistry(t)
+			var mu sync.Mutex
+			var came int64 // of the one upload that is in pieces
+			n := 0
+			r.on(func(w http.ResponseWriter, q *http.Request) bool {
+				if q.ContentLength > 1<<20 {
+					w.WriteHeader(http.StatusRequestEntityTooLarge)
+					return true
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case q.Method == http.MethodPatch:
+					n++
+					switch {
+					case n == 2 && lost == "a piece":
+						panic(http.ErrAbortHandler)
+					case n == 2 && lost == "a place":
+						w.WriteHeader(http.StatusNotFound)
+						came = 0
+						return true
+					}
+					came += q.ContentLength
+					if n == 2 && lost == "an answer" {
+						r.inner.ServeHTTP(httptest.NewRecorder(), q)
+						panic(http.ErrAbortHandler)
+					}
+				case q.Method == http.MethodGet && strings.Contains(q.URL.Path, "/uploads/"):
+					w.Header().Set("Range", fmt.Sprintf("0-%d", came-1))
+					w.WriteHeader(http.StatusNoContent)
+					return true
+				}
+				return false
+			})
+			s, c := newStore(t), newTestClient(t, RegistryOptions{PlainHTTP: true})
+			c.piece = 1 << 20
+			i, err := s.Add(t.Context(), m.manifest, m, AddOptions{Name: "a"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Push(t.Context(), s, i, mustReference(t, r.host()+"/a:1"), AddOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			big := m.parsed(t).Layers[1]
+			pieces := int((big.Size + c.piece - 1) / c.piece)
+			if want := pieces + map[string]int{"a piece": 1, "a place": 2}[lost]; n != want || pieces < 3 {
+				t.Errorf("sent %d pieces of %d", n, pieces)
+			}
+			r.on(nil)
+			if got, err := c.pull(t, newStore(t), r.host()+"/a:1"); err != nil || got.Digest != i.Digest {
+				t.Errorf("got %v, %v", got, err)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"regexp"
@@ -53,15 +54,17 @@ func parseRegistries(from io.Reader) (Registries, error) {
 	if err := d.Decode(&r); err != nil && err != io.EOF {
 		return r, err
 	}
-	for _, host := range r.PlainHTTP {
+	for n, host := range r.PlainHTTP {
+		r.PlainHTTP[n] = strings.ToLower(host)
 		if err := checkRegistryHost(host); err != nil {
 			return r, fmt.Errorf("plain_http: %w", err)
 		}
 	}
-	for host, mirrors := range r.Mirrors {
+	for host, mirrors := range maps.Clone(r.Mirrors) {
 		if err := checkRegistryHost(host); err != nil {
 			return r, fmt.Errorf("mirrors: %w", err)
 		}
+		r.Mirrors[strings.ToLower(host)] = mirrors
 		for _, m := range mirrors {
 			if _, err := parseMirror(m); err != nil {
 				return r, fmt.Errorf("mirrors: %s: %w", host, err)

@@ -250,7 +250,7 @@ func normalKey(key string) string {
 	if path = strings.Trim(path, "/"); schemed || path == "v1" || path == "v2" {
 		path = "" // docker's form
 	}
-	switch host {
+	switch host = strings.ToLower(host); host {
 	case "index.docker.io", "registry.hub.docker.com", hubAddress:
 		host = dockerHub
 	}

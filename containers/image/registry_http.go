@@ -29,11 +29,12 @@ type request struct {
 	accept         string
 	contentType    string
 	bytes          string // Range
+	piece          string // Content-Range
 	body           func() (io.ReadCloser, error)
 	size           int64 // of the body
 	ok             []int // the answers that are good
 	user, password string
-	secret         bool          // the body is nobody else's to see
+	secret         string        // in the body, which is nobody else's to see
 	patience       time.Duration // in which nothing may move; 0 is the usual
 
 	authorization string
@@ -77,10 +78,11 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 // NotTLS tells that the other side speaks HTTP without TLS.
 func (e *UnreachableError) NotTLS() bool { return errors.Is(e.Err, http.ErrSchemeMismatch) }
 
-// Untrusted tells that the other side's certificate isn't good here.
+// Untrusted tells that nobody who is trusted here has signed the other side's
+// certificate.
 func (e *UnreachableError) Untrusted() bool {
-	var verification *tls.CertificateVerificationError
-	return errors.As(e.Err, &verification)
+	var unknown x509.UnknownAuthorityError
+	return errors.As(e.Err, &unknown)
 }
 
 // brokenError is a transfer that ended before its end.
@@ -249,7 +251,7 @@ func (r *Registry) send(ctx context.Context, q *request, w *watch) (*http.Respon
 		}
 		h.ContentLength = q.size
 	}
-	for key, value := range map[string]string{"Accept": q.accept, "Content-Type": q.contentType, "Range": q.bytes,
+	for key, value := range map[string]string{"Accept": q.accept, "Content-Type": q.contentType, "Range": q.bytes, "Content-Range": q.piece,
 		"Authorization": q.authorization, "User-Agent": r.o.Agent} {
 		if value != "" {
 			h.Header.Set(key, value)
@@ -259,7 +261,7 @@ func (r *Registry) send(ctx context.Context, q *request, w *watch) (*http.Respon
 		h.SetBasicAuth(q.user, q.password)
 	}
 	client := *r.client
-	if q.secret {
+	if q.secret != "" {
 		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	}
 	response, err := client.Do(h)
@@ -324,6 +326,12 @@ func refusal(q *request, response *http.Response) error {
 		e.Detail = shorten(theirs(strings.Trim(told.Errors[0].Code+": "+told.Errors[0].Message, ": ")))
 	} else if kind == "text/plain" {
 		e.Detail = shorten(theirs(string(text)))
+	}
+	_, sent, _ := strings.Cut(q.authorization, " ")
+	for _, secret := range []string{sent, q.password, q.secret} { // some show what they were sent
+		if secret != "" && strings.Contains(string(text), secret) {
+			e.Detail = ""
+		}
 	}
 	return e
 }

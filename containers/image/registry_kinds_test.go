@@ -14,6 +14,7 @@ import (
 func TestPullKinds(t *testing.T) {
 	layers := [][]byte{makeTar(t, file("a", "x")), makeTar(t), {}}
 	m := makeImage(t, v1.Config{}, layers...) // packed by turns: not, gzip, zstd
+	empty := makeImage(t, v1.Config{}, []byte{}, []byte{})
 	as := func(manifest, layer types.MediaType, change func(*v1.Manifest)) []byte {
 		p := m.parsed(t)
 		p.MediaType = manifest
@@ -47,6 +48,7 @@ func TestPullKinds(t *testing.T) {
 		all[sumOf(text).String()] = text
 		return v1.Descriptor{MediaType: kind, Size: int64(len(text)), Digest: sumOf(text), Platform: p}
 	}
+	untyped := as(types.DockerManifestSchema2, types.DockerLayer, func(p *v1.Manifest) { p.Config.MediaType = "application/octet-stream" })
 	inner := index(types.OCIImageIndex, of(types.OCIManifestSchema1, oci, linux))
 	for _, test := range []struct {
 		name    string
@@ -57,6 +59,8 @@ func TestPullKinds(t *testing.T) {
 		{"docker", docker, docker, ""},
 		{"oci", oci, oci, ""},
 		{"no media type", as("", types.OCILayer, nothing), as("", types.OCILayer, nothing), ""},
+		{"no type of configuration", untyped, untyped, ""},
+		{"empty layers", empty.manifest, empty.manifest, ""},
 		{"manifest list", index(types.DockerManifestList, of(types.DockerManifestSchema2, docker, linux)), docker, ""},
 		{"buildx", index(types.OCIImageIndex, of(types.OCIManifestSchema1, attestation, unknown), of(types.OCIManifestSchema1, oci, linux)), oci, ""},
 		{"attested, without a platform", index(types.OCIImageIndex, of(types.OCIManifestSchema1, attestation, unknown), of(types.OCIManifestSchema1, oci, nil)), oci, ""},
@@ -78,6 +82,7 @@ func TestPullKinds(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := newTestRegistry(t)
 			r.offer("a", "latest", m)
+			r.offer("a", "latest", empty)
 			r.on(func(w http.ResponseWriter, q *http.Request) bool {
 				_, wanted, found := strings.Cut(q.URL.Path, "/manifests/")
 				text := all[wanted]

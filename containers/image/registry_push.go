@@ -142,6 +142,7 @@ func (p *push) blob(ctx context.Context, d v1.Descriptor) (Stage, error) {
 		return "", &MissingError{d.Digest}
 	}
 	const tries = 4
+	inPieces := false
 	for try := 1; ; try++ {
 		session, mounted, err := p.begin(ctx, d)
 		if err != nil {
@@ -150,8 +151,13 @@ func (p *push) blob(ctx context.Context, d v1.Descriptor) (Stage, error) {
 		if mounted {
 			return StageMounted, nil
 		}
-		err = p.send(ctx, session, d)
-		if err == nil || ctx.Err() != nil || try == tries || !passing(err) && !unauthorized(err) {
+		if inPieces {
+			err = p.pieces(ctx, session, d)
+		} else if err = p.send(ctx, session, d); tooLarge(err) && d.Size > p.registry.piece {
+			inPieces = true
+			continue
+		}
+		if err == nil || ctx.Err() != nil || try == tries || !passing(err) && !unauthorized(err) && !forgotten(err) {
 			return StageDone, err
 		}
 		if err := p.registry.pause(ctx, firstPause<<try); err != nil {
@@ -163,6 +169,13 @@ func (p *push) blob(ctx context.Context, d v1.Descriptor) (Stage, error) {
 func unauthorized(err error) bool {
 	var told *RegistryError
 	return errors.As(err, &told) && told.Status == http.StatusUnauthorized
+}
+
+// forgotten tells that an upload's place is gone, as where one of several
+// servers answers that doesn't know of it.
+func forgotten(err error) bool {
+	var told *RegistryError
+	return errors.As(err, &told) && told.Status == http.StatusNotFound
 }
 
 // begin opens an upload, or has the registry take the blob from another of its
@@ -214,11 +227,7 @@ func (p *push) location(response *http.Response) (*url.URL, error) {
 
 // send sends a blob whole.
 func (p *push) send(ctx context.Context, session *url.URL, d v1.Descriptor) error {
-	to := *session
-	query := to.Query()
-	query.Set("digest", d.Digest.String())
-	to.RawQuery = query.Encode()
-	q := p.request(http.MethodPut, to.String(), "taking "+d.Digest.String()+" into "+p.site.repository, http.StatusCreated, http.StatusNoContent)
+	q := p.last(session, d)
 	q.contentType, q.size, q.patience = "application/octet-stream", d.Size, storeTime
 	var read *sendingBlob
 	q.body = func() (io.ReadCloser, error) {
@@ -237,11 +246,7 @@ func (p *push) send(ctx context.Context, session *url.URL, d v1.Descriptor) erro
 		read = &sendingBlob{ReadCloser: f, digest: d, sum: sha256.New(), tell: p.options.tell}
 		return read, nil
 	}
-	send := p.registry.signedOnce
-	if to.Host != p.site.host { // which is not to know how one signs in here
-		send = p.registry.once
-	}
-	response, err := send(p.site.sentBy(ctx, to.Host), q)
+	response, err := p.put(ctx, session, q)
 	if err != nil {
 		if read != nil && read.damaged() {
 			return &CorruptError{What: "blob", Digest: d.Digest}
@@ -249,6 +254,24 @@ func (p *push) send(ctx context.Context, session *url.URL, d v1.Descriptor) erro
 		return err
 	}
 	return response.Body.Close()
+}
+
+// last is the request that ends an upload.
+func (p *push) last(session *url.URL, d v1.Descriptor) *request {
+	to := *session
+	query := to.Query()
+	query.Set("digest", d.Digest.String())
+	to.RawQuery = query.Encode()
+	return p.request(http.MethodPut, to.String(), "taking "+d.Digest.String()+" into "+p.site.repository, http.StatusCreated, http.StatusNoContent)
+}
+
+// put sends a request of an upload to where the registry has it go.
+func (p *push) put(ctx context.Context, session *url.URL, q *request) (*http.Response, error) {
+	ctx = p.site.sentBy(ctx, session.Host)
+	if session.Host != p.site.host { // which is not to know how one signs in here
+		return p.registry.once(ctx, q)
+	}
+	return p.registry.signedOnce(ctx, q)
 }
 
 // signedOnce sends a request that can't be sent again as it is.

@@ -53,6 +53,15 @@ func TestPush(t *testing.T) {
 	if asked := r.asked("blobs/uploads"); len(asked) > 0 {
 		t.Errorf("sent again: %q", asked)
 	}
+	if _, err := c.Push(t.Context(), s, i, mustReference(t, r.host()+"/shop/web@"+i.Digest.String()), AddOptions{}); err != nil {
+		t.Error(err)
+	}
+	if asked := r.asked("PUT"); len(asked) != 1 || asked[0] != "PUT shop/web/manifests/"+i.Digest.String() {
+		t.Errorf("sent %q", asked)
+	}
+	if _, err := c.Push(t.Context(), s, i, mustReference(t, r.host()+"/shop/web@"+sumOf(nil).String()), AddOptions{}); err == nil || !strings.Contains(err.Error(), "push it to a tag") {
+		t.Errorf("got %v", err)
+	}
 	other := newStore(t)
 	for _, name := range []string{"/shop/web:1", "/shop/web:2"} {
 		if got, err := c.pull(t, other, r.host()+name); err != nil || got.Digest != i.Digest {
@@ -302,6 +311,10 @@ func TestMirrors(t *testing.T) {
 }
 
 func TestParseRegistries(t *testing.T) {
+	r, err := parseRegistries(strings.NewReader("plain_http: ['R.Example']\nmirrors: {R.Example: [https://m.example]}"))
+	if sites, _ := r.sites(mustReference(t, "R.Example/a"), false); err != nil || len(sites) != 2 || sites[1].scheme != "http" {
+		t.Errorf("got %v, %v", sites, err)
+	}
 	for text, problem := range map[string]string{
 		"": "",
 		"plain_http: [registry.example:5000]\nmirrors: {docker.io: [https://mirror.example, https://h.example/hub/]}": "",
@@ -355,6 +368,13 @@ func TestCertificates(t *testing.T) {
 	}
 	pair := r.TLS.Certificates[0]
 	write("ca.crt", "CERTIFICATE", pair.Certificate[0])
+	right := host
+	host = strings.Replace(host, "127.0.0.1", "localhost", 1) // which the certificate isn't for
+	write("ca.crt", "CERTIFICATE", pair.Certificate[0])
+	if err := pull(); !errors.As(err, &lost) || lost.Untrusted() || !strings.Contains(err.Error(), "not localhost") {
+		t.Errorf("got %v", err)
+	}
+	host = right
 	if err := pull(); err == nil || !strings.Contains(err.Error(), "certificate required") {
 		t.Errorf("got %v", err)
 	}

@@ -134,6 +134,38 @@ func blobRequest(q *http.Request, h v1.Hash) *http.Request {
 	return c
 }
 
+// TestEcho shows nothing of an answer that shows what was sent.
+func TestEcho(t *testing.T) {
+	r, s := newTestRegistry(t), newTokens(t)
+	guard(r, fmt.Sprintf(`Bearer realm="%s/token"`, s.URL), s.good)
+	deny := r.hook
+	r.on(func(w http.ResponseWriter, q *http.Request) bool {
+		if deny(w, q) {
+			return true
+		}
+		w.Header().Set("Content-Type", "text/plain")
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, "blocked: %q", q.Header)
+		return true
+	})
+	if _, err := signedIn(t, r).pull(t, newStore(t), r.host()+"/a"); err == nil || strings.Contains(err.Error(), "Bearer") {
+		t.Errorf("got %v", err)
+	}
+	guard(r, `Basic realm="x"`, func(string) bool { return false })
+	deny = r.hook
+	r.on(func(w http.ResponseWriter, q *http.Request) bool {
+		if q.Header.Get("Authorization") == "" {
+			return deny(w, q)
+		}
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, `{"errors":[{"code":"DENIED","message":"not with %s"}]}`, q.Header.Get("Authorization"))
+		return true
+	})
+	if _, err := signedIn(t, r).pull(t, newStore(t), r.host()+"/a"); err == nil || strings.Contains(err.Error(), "Basic") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestSamePlace(t *testing.T) {
 	for _, c := range []struct {
 		a, b string

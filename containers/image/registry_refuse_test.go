@@ -151,6 +151,27 @@ func TestPullWrongPieces(t *testing.T) {
 	}
 }
 
+// TestPinnedSaysItAll takes what a digest is of, whatever a proxy calls it.
+func TestPinnedSaysItAll(t *testing.T) {
+	r, m := newTestRegistry(t), bigImage(t, 1)
+	r.offer("a", "latest", m)
+	r.on(func(w http.ResponseWriter, q *http.Request) bool {
+		if !strings.Contains(q.URL.Path, "/manifests/") {
+			return false
+		}
+		w.Header().Set("Docker-Content-Digest", sumOf(nil).String())
+		w.Write(m.manifest)
+		return true
+	})
+	c := newTestClient(t, RegistryOptions{PlainHTTP: true})
+	if _, err := c.pull(t, newStore(t), r.host()+"/a@"+sumOf(m.manifest).String()); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.pull(t, newStore(t), r.host()+"/a"); err == nil {
+		t.Error("a tag is taken for what it is not")
+	}
+}
+
 func TestPullByDigestChecks(t *testing.T) {
 	r, one, two := newTestRegistry(t), bigImage(t, 1), bigImage(t, 2)
 	r.offer("a", "latest", one)

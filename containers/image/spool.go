@@ -36,8 +36,9 @@ func (s *Store) spool() (*os.File, error) {
 }
 
 // openArchive opens an archive of images: a file, a folder, or what r gives.
-// It closes what it is given.
-func (s *Store) openArchive(ctx context.Context, r *os.File) (archive, error) {
+// It closes what it is given. tell, which may be nil, is told how far one is read
+// that has to be kept first: a pipe, or one that is packed.
+func (s *Store) openArchive(ctx context.Context, r *os.File, tell func(Progress)) (archive, error) {
 	st, err := r.Stat()
 	if err != nil {
 		r.Close()
@@ -47,12 +48,12 @@ func (s *Store) openArchive(ctx context.Context, r *os.File) (archive, error) {
 		return folderArchive{r}, nil
 	}
 	if !st.Mode().IsRegular() {
-		return s.pipedArchive(ctx, r)
+		return s.pipedArchive(ctx, r, tell)
 	}
-	return s.fileArchive(ctx, r, st.Size())
+	return s.fileArchive(ctx, r, st.Size(), tell)
 }
 
-func (s *Store) fileArchive(ctx context.Context, r *os.File, size int64) (archive, error) {
+func (s *Store) fileArchive(ctx context.Context, r *os.File, size int64, tell func(Progress)) (archive, error) {
 	how, err := packingOfFile(r)
 	if err != nil {
 		r.Close()
@@ -60,7 +61,8 @@ func (s *Store) fileArchive(ctx context.Context, r *os.File, size int64) (archiv
 	}
 	if how != notPacked {
 		defer r.Close()
-		stream := openLayer(io.NewSectionReader(r, 0, size), size, s.limits)
+		packed := &toldReader{Reader: io.NewSectionReader(r, 0, size), at: Progress{Total: size, Stage: StageReading}, tell: tell}
+		stream := openLayer(packed, size, s.limits)
 		defer stream.close()
 		return s.streamedArchive(ctx, stream)
 	}
@@ -73,10 +75,10 @@ func (s *Store) fileArchive(ctx context.Context, r *os.File, size int64) (archiv
 }
 
 // pipedArchive reads one from what may come slowly or never, and closes it.
-func (s *Store) pipedArchive(ctx context.Context, r *os.File) (archive, error) {
+func (s *Store) pipedArchive(ctx context.Context, r *os.File, tell func(Progress)) (archive, error) {
 	return patiently(ctx, func() (archive, error) {
 		defer r.Close()
-		b := bufio.NewReaderSize(r, chunkSize)
+		b := bufio.NewReaderSize(&toldReader{Reader: r, at: Progress{Stage: StageReading}, tell: tell}, chunkSize)
 		head, err := b.Peek(6)
 		if err != nil && err != io.EOF {
 			return nil, err
@@ -94,7 +96,7 @@ func (s *Store) pipedArchive(ctx context.Context, r *os.File) (archive, error) {
 			f.Close()
 			return nil, err
 		}
-		return s.fileArchive(ctx, f, st.Size())
+		return s.fileArchive(ctx, f, st.Size(), nil)
 	}, func(a archive) { a.close() })
 }
 
