@@ -78,8 +78,9 @@ func TestLooseImage(t *testing.T) {
 	if err != nil || len(s.Entrypoint) > 0 || s.WorkingDir != "/srv" || !cmp.Equal(s.Volumes, []Volume{{Target: "/cache"}, {Target: "/data"}}) {
 		t.Errorf("got %v, entrypoint %q, working folder %q, volumes %v", err, s.Entrypoint, s.WorkingDir, s.Volumes)
 	}
-	if s := loaded(t, `image: x, working_dir: /srv/, entrypoint: [""], command: [y]`); s.WithImage(&ImageConfig{Entrypoint: []string{"x"}}) != nil || len(s.Entrypoint) > 0 || s.WorkingDir != "/srv" {
-		t.Errorf("of its own: entrypoint %q, working folder %q", s.Entrypoint, s.WorkingDir)
+	if s := loaded(t, `image: x, working_dir: /srv/, entrypoint: [""], command: [y], volumes: ["/srv:/data/"]`); s.WithImage(&ImageConfig{Entrypoint: []string{"x"}, Volumes: []string{"/data"}}) != nil ||
+		len(s.Entrypoint) > 0 || s.WorkingDir != "/srv" || len(s.Volumes) != 1 {
+		t.Errorf("of its own: entrypoint %q, working folder %q, volumes %v", s.Entrypoint, s.WorkingDir, s.Volumes)
 	}
 }
 

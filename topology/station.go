@@ -38,9 +38,7 @@ func (l *loader) station(s *stationDraft) {
 		}
 	}
 	if w := n.get("working_dir"); w != nil {
-		if out.WorkingDir = path.Clean(w.text); !path.IsAbs(w.text) {
-			l.spoil(w, fmt.Sprintf("%s is not an absolute path", quoted(w.text)), "a path in the station starts with /")
-		}
+		out.WorkingDir, _ = l.absolute(w)
 	}
 	if u := n.get("user"); u != nil {
 		out.User = u.text
@@ -141,7 +139,7 @@ func (l *loader) absolute(n *node) (string, bool) {
 	switch {
 	case !path.IsAbs(n.text):
 		l.spoil(n, fmt.Sprintf("%s is not an absolute path", quoted(n.text)), "a path in the station starts with /")
-	case clean != n.text:
+	case clean != n.text && clean+"/" != n.text: // a folder's slash, as compose files have it
 		l.spoil(n, fmt.Sprintf("%s is not the shortest way to write the path", quoted(n.text)), "write "+clean)
 	default:
 		return clean, true
