@@ -79,18 +79,18 @@ sed -i 's/mem_limit: 32m/mem_limit: 48m/; s/subnet: .*/&\n    mtu: 1400/' /tmp/l
 platelayer plan /tmp/life/platelayer.yaml
 platelayer up /tmp/life/platelayer.yaml
 grep -qx 50331648 /sys/fs/cgroup/platelayer/life/life.lan.db/memory.max
-ip netns exec life.lan.app ip link show eth0 | grep -q 'mtu 1400'
+ip netns exec life.lan.app ip link show eth0 | grep 'mtu 1400' >/tmp/found
 platelayer pause --name life app
 grep -qx 'frozen 1' /sys/fs/cgroup/platelayer/life/life.lan.app/cgroup.events
 platelayer unpause --name life app
 kill -9 "$(cat /sys/fs/cgroup/platelayer/life/keeper/cgroup.procs)"
 platelayer kill --name life db # adopted first, or taken for a death without a keeper
 for _ in $(seq 100); do
-	if platelayer ps life | grep -q 'db .*running (healthy, 1 restart)'; then break; fi
+	if platelayer ps life | grep 'db .*running (healthy, 1 restart)' >/tmp/found; then break; fi
 	sleep 0.1
 done
 platelayer ps life
-platelayer ps life | grep -q 'db .*running (healthy, 1 restart)'
+platelayer ps life | grep 'db .*running (healthy, 1 restart)' >/tmp/found
 platelayer events --name life
 platelayer down life
 

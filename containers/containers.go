@@ -80,7 +80,8 @@ type Root struct {
 	// Host asks for the composite of the machine's own /usr and /etc.
 	Host bool `json:"host,omitempty"`
 	// Lower is the read-only folder below the writable layer; unused with Host.
-	Lower string `json:"lower,omitempty"`
+	Lower   string `json:"lower,omitempty"`
+	NoLinks bool   `json:"no_links,omitempty"` // refuses a link anywhere in Lower
 	// Layers are folders below Lower that together are what lies there, the topmost
 	// first; without any it is Lower itself.
 	Layers []string `json:"layers,omitempty"`
@@ -98,8 +99,12 @@ type Mount struct {
 	Propagation string `json:"propagation,omitempty"`
 	Subpath     string `json:"subpath,omitempty"` // a folder below Source, never left through links
 	// Fill copies what the root has at Target into an empty Source first.
-	Fill    bool   `json:"fill,omitempty"`
+	Fill bool `json:"fill,omitempty"`
+	// Yield leaves it out where links of the root lead Target to another mount.
+	Yield   bool   `json:"yield,omitempty"`
 	SELinux string `json:"selinux,omitempty"` // z or Z: relabel where SELinux is on
+	// NoLinks refuses a link anywhere in Source.
+	NoLinks bool `json:"no_links,omitempty"`
 }
 
 // Resources are limits beside memory and processes; zero values are none.

@@ -116,6 +116,9 @@ func (k *keeper) takeOver(m *member, process containers.Process) error {
 	if m.state.Made == "" { // format 1 did not say
 		m.state.Made = madeFrom(m.station)
 	}
+	if m.state.State == Paused && m.state.Held { // who held it is not known here
+		m.state.State, m.state.Held = Running, false
+	}
 	c := *m.state
 	k.mu.Unlock()
 	if c.State != Paused { // the earlier keeper may have ended within a pause

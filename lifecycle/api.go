@@ -33,6 +33,7 @@ const (
 	opRestart   = "restart" // stations, with their restart dependents
 	opPause     = "pause"
 	opUnpause   = "unpause"
+	opHold      = "hold"      // pause stations that run, until the caller goes
 	opRemove    = "remove"    // what stopped stations wrote, and their logs
 	opRun       = "run"       // make a station for one command
 	opEndRun    = "end-run"   // remove such stations
@@ -140,6 +141,15 @@ func hear(ctx context.Context, conn net.Conn, name string, r request, heard func
 	}
 	// A keeper that has ended says why in what can still be read.
 	_, writeErr := conn.Write(append(line, '\n'))
+	err = hearOut(ctx, conn, name, heard)
+	if ended := new(KeeperEnded); errors.As(err, &ended) {
+		ended.Err = writeErr
+	}
+	return err
+}
+
+// hearOut hands on what the keeper says from now on.
+func hearOut(ctx context.Context, conn net.Conn, name string, heard func(*reply) (all bool, err error)) error {
 	lines := bufio.NewReader(conn)
 	for {
 		line, err := lines.ReadBytes('\n')
@@ -147,7 +157,7 @@ func hear(ctx context.Context, conn net.Conn, name string, r request, heard func
 		case ctx.Err() != nil:
 			return fmt.Errorf("interrupted: %w", context.Cause(ctx))
 		case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET):
-			return &KeeperEnded{Name: name, Err: writeErr}
+			return &KeeperEnded{Name: name}
 		case err != nil:
 			return fmt.Errorf("cannot hear the keeper of %q: %w", name, err)
 		}

@@ -71,12 +71,11 @@ func (e *OutsideError) Error() string {
 
 // SaveBundle writes a topology with all that it needs to be brought up elsewhere:
 // its files, what its stations have of the project's folder, their images.
-func SaveBundle(ctx context.Context, l Layout, t *topology.Topology, w io.Writer, o BundleSaveOptions) (*Bundled, error) {
+func SaveBundle(ctx context.Context, l Layout, t *topology.Topology, w io.Writer, o BundleSaveOptions) (_ *Bundled, err error) {
 	if err := needRoot("bundle a topology"); err != nil {
 		return nil, err
 	}
 	which := t.Stations()
-	var err error
 	if o.Images.gate, err = newGate(l, t, t.File(), o.Images.Registry); err != nil {
 		return nil, err
 	}
@@ -87,6 +86,7 @@ func SaveBundle(ctx context.Context, l Layout, t *topology.Topology, w io.Writer
 	if err != nil {
 		return nil, err
 	}
+	o.Images.carried = true
 	_, provided, err := provideImages(ctx, l, which, o.Images)
 	if err != nil {
 		return nil, err
@@ -101,10 +101,10 @@ func SaveBundle(ctx context.Context, l Layout, t *topology.Topology, w io.Writer
 		return nil, err
 	}
 	parts, keys, goOn, err := p.parts(ctx)
-	defer goOn()
 	if err != nil {
 		return nil, err
 	}
+	defer func() { err = errors.Join(err, goOn()) }()
 	config := bundleConfig{Version: bundleVersion, Name: t.Name, File: filepath.Base(t.File()), Images: []bundleImage{}, Volumes: keys}
 	for _, n := range named {
 		config.Images = append(config.Images, bundleImage{n.Name, n.Digest.String()})
@@ -163,14 +163,11 @@ func (p *packer) images(store *image.Store, which []*topology.Station) ([]image.
 		if err != nil {
 			return nil, nil, err
 		}
-		locked := LockedImage{Digest: i.Digest.String()}
+		locked := newLocked(i.Digest, i.Index)
 		if ref.Digest != "" && ref.Digest != locked.Digest {
 			locked.Index = ref.Digest
 		}
-		if lock.Images[ref.String()] == nil {
-			lock.Images[ref.String()] = map[string]LockedImage{}
-		}
-		lock.Images[ref.String()][platform.String()] = locked
+		lock.set(ref.String(), platform.String(), locked)
 		n := image.Named{Name: ref.String(), Image: i}
 		if ref.Digest != "" || slices.ContainsFunc(all, func(o image.Named) bool { return o.Name == n.Name && o.Digest != i.Digest }) {
 			ref.Tag, ref.Digest = "", locked.Digest // one name of several platforms
@@ -285,8 +282,8 @@ func (p *packer) within(path, place string, may bool) (f image.BundleFile, ok bo
 
 // parts are the trees of the bundle. What is in a folder that comes as a whole
 // comes with it. goOn lets stations go on that were paused for their volumes.
-func (p *packer) parts(ctx context.Context) (parts []image.BundlePart, keys []string, goOn func(), err error) {
-	goOn = func() {}
+func (p *packer) parts(ctx context.Context) (parts []image.BundlePart, keys []string, goOn func() error, err error) {
+	goOn = func() error { return nil }
 	covered := func(name string) bool {
 		for other := range p.folders {
 			if other != name && (other == "." || strings.HasPrefix(name, other+"/")) {
@@ -330,8 +327,8 @@ func (p *packer) parts(ctx context.Context) (parts []image.BundlePart, keys []st
 }
 
 // pauseAll pauses the stations of a topology that run.
-func pauseAll(ctx context.Context, l Layout, name string) (goOn func(), err error) {
-	goOn = func() {}
+func pauseAll(ctx context.Context, l Layout, name string) (goOn func() error, err error) {
+	goOn = func() error { return nil }
 	state, err := readState(l, name)
 	if unknown := new(NotKnown); errors.As(err, &unknown) {
 		return goOn, nil
@@ -348,8 +345,5 @@ func pauseAll(ctx context.Context, l Layout, name string) (goOn func(), err erro
 	if len(ids) == 0 {
 		return goOn, nil
 	}
-	if err := Control(ctx, l, name, Pause, ControlOptions{Stations: ids}); err != nil {
-		return goOn, err
-	}
-	return func() { _ = Control(context.WithoutCancel(ctx), l, name, Unpause, ControlOptions{Stations: ids}) }, nil
+	return hold(ctx, l, name, ids)
 }

@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"platelayer/containers/image"
 	"platelayer/containers/native"
+	"platelayer/policy"
 	"platelayer/topology"
 )
 
@@ -23,8 +25,15 @@ type BundleLoadOptions struct {
 	Dir      string // the project's folder; "" is the topology's name
 	Digest   string // that the bundle must have; "" is any
 	Progress func(image.Progress)
-	// Load reads the topology file when it is there.
-	Load func(file string) (*topology.Topology, error)
+	// Load reads the topology file when it is there, and lists what else it read.
+	Load func(file string) (t *topology.Topology, read []string, err error)
+}
+
+// OtherBundle is not the bundle that was asked for.
+type OtherBundle struct{ Got, Wanted string }
+
+func (e *OtherBundle) Error() string {
+	return fmt.Sprintf("the bundle is %s, not %s", e.Got, e.Wanted)
 }
 
 // LoadBundle makes a project's folder of a bundle, and brings its images and
@@ -47,7 +56,7 @@ func LoadBundle(ctx context.Context, l Layout, r *os.File, o BundleLoadOptions) 
 	defer b.Close()
 	b.Progress = o.Progress
 	if o.Digest != "" && o.Digest != b.Digest.String() {
-		return nil, "", &image.BadImageError{Problem: fmt.Sprintf("the bundle is %s, not %s", b.Digest, o.Digest)}
+		return nil, "", &OtherBundle{b.Digest.String(), o.Digest}
 	}
 	c, images, err := readBundleConfig(b)
 	if err != nil {
@@ -65,32 +74,47 @@ func LoadBundle(ctx context.Context, l Layout, r *os.File, o BundleLoadOptions) 
 		return nil, "", err
 	}
 	// Beside its place, under the same name: that may become the topology's.
-	temp, err := os.MkdirTemp(filepath.Dir(dir), ".platelayer-bundle-")
+	temp, drop, err := newTemp(filepath.Dir(dir), ".platelayer-bundle-")
 	if err != nil {
 		return nil, "", err
 	}
-	defer native.RemoveAll(temp)
+	defer drop()
 	project := filepath.Join(temp, filepath.Base(dir))
 	if err := fillProject(ctx, b, c, project); err != nil {
 		return nil, "", err
 	}
-	t, err := o.Load(filepath.Join(project, c.File))
+	t, read, err := o.Load(filepath.Join(project, c.File))
 	if err != nil {
 		return nil, "", err
 	}
-	volumes, drop, err := fillVolumes(ctx, l, b, c, t)
-	defer drop()
+	if err := staysInside(t, project, read); err != nil {
+		return nil, "", err
+	}
+	volumes, dropVolumes, err := fillVolumes(ctx, l, b, c, t)
+	defer dropVolumes()
 	if err != nil {
 		return nil, "", err
 	}
 	if err := b.LoadImages(ctx, images, o.Progress); err != nil {
 		return nil, "", err
 	}
+	if len(volumes) > 0 { // which another load of it may have made meanwhile
+		unlock, err := lockSoon(ctx, l, t.Name)
+		if err != nil {
+			return nil, "", err
+		}
+		defer unlock()
+	}
+	for _, v := range volumes {
+		if err := v.free(); err != nil {
+			return nil, "", err
+		}
+	}
 	if err := place(project); err != nil {
 		return nil, "", err
 	}
-	for _, give := range volumes {
-		if err := give(); err != nil {
+	for _, v := range volumes {
+		if err := os.Rename(v.from, v.to); err != nil {
 			return nil, "", err
 		}
 	}
@@ -190,13 +214,52 @@ func fillProject(ctx context.Context, b *image.Bundle, c *bundleConfig, dir stri
 	return nil
 }
 
-// fillVolumes unpacks volumes, each under a name that nobody looks for yet; what
-// it gives puts them in their places, and drop removes those that are in none.
-func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig, t *topology.Topology) (give []func() error, drop func(), err error) {
-	var temps []string
+// filledVolume is a volume of a bundle's under a name that nobody looks for yet.
+type filledVolume struct{ from, to string }
+
+func (v filledVolume) free() error {
+	if exists(v.to) {
+		return fmt.Errorf("there is a volume %q already: down --volumes removes a topology's", filepath.Base(v.to))
+	}
+	return nil
+}
+
+// staysInside refuses what looks like a part of the project and is, through a link
+// of the bundle's, the machine's: nobody who reads the topology file sees that.
+// Links that only stations come upon lead to files of their own.
+func staysInside(t *topology.Topology, project string, read []string) error {
+	paths := append(read, filepath.Join(project, ".env"), LockOf(t.File()))
+	for _, s := range t.Stations() {
+		paths = append(paths, s.Rootfs, s.Security.Seccomp, s.Integrity.Manifest)
+		for _, v := range s.Volumes {
+			paths = append(paths, v.Source)
+		}
+		for _, f := range s.Files {
+			paths = append(paths, f.Source)
+		}
+	}
+	top := realFolder(project)
+	for _, path := range paths {
+		rel, err := filepath.Rel(project, path)
+		if err != nil || !filepath.IsLocal(rel) {
+			continue // it says so itself
+		}
+		real, err := policy.Resolve(path)
+		if err != nil || real != top && !strings.HasPrefix(real, top+"/") {
+			return &image.BadImageError{Problem: fmt.Sprintf("the bundle's %.200q is a link that leads out of it, or behind one", rel)}
+		}
+	}
+	return nil
+}
+
+// fillVolumes unpacks volumes; drop removes those that are not put into their
+// places.
+func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig, t *topology.Topology) (filled []filledVolume, drop func(), err error) {
+	var drops []func()
+	var places []string
 	drop = func() {
-		for _, dir := range temps {
-			_ = native.RemoveAll(dir) // it only takes room
+		for _, one := range drops {
+			one()
 		}
 	}
 	for _, key := range c.Volumes {
@@ -208,17 +271,22 @@ func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig
 		if name == "" || strings.ContainsRune(name, '/') || strings.HasPrefix(name, ".") {
 			return nil, drop, &image.BadImageError{Problem: fmt.Sprintf("%.60q is not a volume's name", name)}
 		}
-		if exists(to) {
-			return nil, drop, fmt.Errorf("there is a volume %q already: down --volumes removes a topology's", name)
+		if slices.Contains(places, to) {
+			return nil, drop, &image.BadImageError{Problem: fmt.Sprintf("the volume %.60q is in it twice", name)}
+		}
+		places = append(places, to)
+		v := filledVolume{to: to}
+		if err := v.free(); err != nil {
+			return nil, drop, err
 		}
 		if err := os.MkdirAll(l.volumes(), 0o700); err != nil {
 			return nil, drop, err
 		}
-		temp, err := os.MkdirTemp(l.volumes(), ".bundle-")
+		temp, dropOne, err := newTemp(l.volumes(), ".bundle-")
 		if err != nil {
 			return nil, drop, err
 		}
-		temps = append(temps, temp)
+		drops = append(drops, dropOne)
 		data := filepath.Join(temp, volumeData)
 		if err := os.Mkdir(data, 0o755); err != nil {
 			return nil, drop, err
@@ -229,7 +297,55 @@ func fillVolumes(ctx context.Context, l Layout, b *image.Bundle, c *bundleConfig
 		if err := os.WriteFile(filepath.Join(temp, volumeOwner), []byte(t.Name), 0o600); err != nil {
 			return nil, drop, err
 		}
-		give = append(give, func() error { return os.Rename(temp, to) })
+		v.from = temp
+		filled = append(filled, v)
 	}
-	return give, drop, nil
+	return filled, drop, nil
+}
+
+// newTemp makes a folder in another until drop removes it, and removes those of
+// processes that were killed: the lock of its maker is on each.
+func newTemp(in, prefix string) (dir string, drop func(), err error) {
+	entries, err := os.ReadDir(in)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, e := range entries {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), prefix) {
+			continue
+		}
+		old := filepath.Join(in, e.Name())
+		// The folder may be one that others may write to.
+		if f, err := os.OpenFile(old, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0); err == nil {
+			info, err := f.Stat()
+			own := err == nil && info.Sys().(*syscall.Stat_t).Uid == uint32(os.Geteuid())
+			if own && syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+				_ = native.RemoveAll(old) // it only takes room
+			}
+			f.Close()
+		}
+	}
+	for {
+		if dir, err = os.MkdirTemp(in, prefix); err != nil {
+			return "", nil, err
+		}
+		f, err := os.Open(dir)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // another has taken it for a dead one's
+		}
+		if err == nil {
+			err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		if !exists(dir) {
+			f.Close()
+			continue
+		}
+		return dir, func() {
+			_ = native.RemoveAll(dir)
+			f.Close()
+		}, nil
+	}
 }

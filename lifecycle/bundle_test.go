@@ -93,6 +93,9 @@ func TestHostileBundles(t *testing.T) {
 	with := func(entries ...tar.Header) map[string][]byte {
 		return map[string][]byte{"files": tarOf(topologyFile), "folders": tarOf(entries...)}
 	}
+	bound := func(station string, entries ...tar.Header) map[string][]byte {
+		return map[string][]byte{"files": tarOf(file("p.yaml", "name: t\nclusters: {c: {stations: {a: {"+station+"}}}}\n")), "folders": tarOf(entries...)}
+	}
 	said := func(more string) string { return strings.Replace(config, `"images":[]`, more, 1) }
 	other := `"digest":"sha256:` + strings.Repeat("0", 64) + `"`
 	for _, c := range []struct {
@@ -109,6 +112,13 @@ func TestHostileBundles(t *testing.T) {
 		{"topology file that is a link", "twice", crafted{config, with(link("p.yaml", "/etc/passwd")), nil}},
 		{"through a link out", "leads out of", crafted{config, with(link("out", "../../.."), file("out/escaped", "x")), nil}},
 		{"file through another part's link", "leads out of", crafted{config, map[string][]byte{"files": tarOf(topologyFile, file("out/escaped", "x")), "folders": tarOf(link("out", "../.."))}, nil}},
+		{"volume through a link", `"out/x" is a link that leads out`, crafted{config, bound("volumes: ['./out/x:/x']", link("out", "/etc")), nil}},
+		{"volume through a link, made later", `"out" is a link that leads out`, crafted{config, bound("volumes: ['./out:/x']", link("out", "/var/not-yet")), nil}},
+		{"root through a link", `"out" is a link that leads out`, crafted{config, bound("command: x, rootfs: ./out", link("out", "/")), nil}},
+		{"variables through a link", `"out/os-release" is a link that leads out`, crafted{config, bound("env_file: [{path: ./out/os-release, format: raw}]", link("out", "/etc")), nil}},
+		{".env through a link", `".env" is a link that leads out`, crafted{config, with(link(".env", "/etc/hosts")), nil}},
+		{"good, with folders behind links", "", crafted{config, bound("volumes: ['./in:/x']", link("in", "d"), file("d/x", "x")), nil}},
+		{"volume twice", "twice", crafted{said(`"images":[],"volumes":["data","data"]`), map[string][]byte{"files": tarOf(topologyFile), "volume:data#1": tarOf(), "volume:data#2": tarOf()}, nil}},
 		{"hard link out", "", crafted{config, with(hard("x", "../../escaped")), nil}},
 		{"hard link to nothing", "not there", crafted{config, with(hard("x", "etc/passwd")), nil}},
 		{"device", "device node", crafted{config, with(dev(tar.TypeBlock)), nil}},
@@ -163,12 +173,16 @@ func TestHostileBundles(t *testing.T) {
 				t.Fatal(err)
 			}
 			l := NewLayout(work + "/state")
-			load := func(path string) (*topology.Topology, error) {
+			load := func(path string) (t *topology.Topology, read []string, err error) {
 				text, err := os.ReadFile(path)
 				if err != nil {
-					return nil, err
+					return nil, nil, err
 				}
-				return topology.Load(path, text, topology.Options{})
+				t, err = topology.Load(path, text, topology.Options{ReadFile: func(path string) ([]byte, error) {
+					read = append(read, path)
+					return os.ReadFile(path)
+				}})
+				return t, read, err
 			}
 			_, _, err = LoadBundle(context.Background(), l, f, BundleLoadOptions{Dir: work + "/in/project", Load: load})
 			if strings.HasPrefix(c.what, "good") {

@@ -41,7 +41,7 @@ func Commit(ctx context.Context, l Layout, name string, s *topology.Station, o C
 	}
 	// What the engine writes at each start is the topology's.
 	c := image.CommitOptions{Name: o.Name, Changes: o.Changes, Comment: o.Comment, Author: o.Author, Created: o.Created, Notice: o.Notice,
-		Skip: []string{"etc/hosts", "etc/hostname", "etc/resolv.conf"}}
+		Skip: []string{"etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"}}
 	if s.Image == "" {
 		c.Config = v1.Config{Entrypoint: s.Entrypoint, Cmd: s.Command, User: s.User, WorkingDir: s.WorkingDir}
 		if len(s.Entrypoint)+len(s.Command) == 0 {
@@ -61,21 +61,15 @@ func Commit(ctx context.Context, l Layout, name string, s *topology.Station, o C
 // commitRunning pauses a station, unless somebody has, for as long as its layer
 // is read.
 func commitRunning(ctx context.Context, l Layout, name string, c *ContainerState, root *containers.Root, store *image.Store, o image.CommitOptions) (_ *image.Image, err error) {
-	if c.State == Running {
-		only := ControlOptions{Stations: []string{c.Station}}
-		if err := Control(ctx, l, name, Pause, only); err != nil {
-			return nil, err
-		}
-		defer func() {
-			// Also when ctx has ended: nobody else lets it go on.
-			if !stillPaused(l, name, c) {
-				return
-			}
-			if goOn := Control(context.WithoutCancel(ctx), l, name, Unpause, only); goOn != nil {
-				err = errors.Join(err, fmt.Errorf("station %q stays paused: %w", c.Station, goOn))
-			}
-		}()
+	letGo, err := hold(ctx, l, name, []string{c.Station})
+	if err != nil {
+		return nil, err
 	}
+	defer func() {
+		if goOn := letGo(); goOn != nil {
+			err = errors.Join(err, fmt.Errorf("station %q may stay paused: %w", c.Station, goOn))
+		}
+	}()
 	w, err := native.OpenWritten(c.Process, root)
 	if err != nil {
 		return nil, err

@@ -130,7 +130,9 @@ func (o *objects) compareStation(old, new *topology.Station) *Change {
 		c.Action = ActionRecreate
 		c.Restarts = o.dependents(new.ID())
 	}
-	if rootOf(old) != rootOf(new) {
+	if old.Digest != "" && new.Image != "" && new.Digest == "" {
+		c.Reasons = withoutImage(c.Reasons)
+	} else if rootOf(old) != rootOf(new) {
 		c.Reasons = append(c.Reasons, layerLost)
 	}
 	moved := !slices.Equal(addresses(old), addresses(new))
@@ -138,6 +140,16 @@ func (o *objects) compareStation(old, new *topology.Station) *Change {
 		return s != new && (slices.Contains(c.Restarts, s.ID()) || (replaced || moved) && o.leavesThrough(s, new))
 	})
 	return c
+}
+
+// withoutImage leaves out what an image says that isn't here, so that it is not
+// known yet.
+func withoutImage(reasons []string) []string {
+	reasons = slices.DeleteFunc(reasons, func(r string) bool {
+		field, _, _ := strings.Cut(r, ":")
+		return slices.Contains([]string{"image's digest", "entrypoint", "command", "environment", "user", "working_dir", "stop_signal", "healthcheck", "labels", "volumes"}, field)
+	})
+	return append(reasons, "its image is not here: what it says is known when up has it; another digest means another root, without what it wrote")
 }
 
 // madeFrom is a hash over what a station's process is made of: 16 hexadecimal

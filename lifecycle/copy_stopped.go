@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"platelayer/containers/native"
@@ -55,7 +56,14 @@ func openStopped(ctx context.Context, l Layout, s CopySide, beside *copySide, no
 	if _, err := layer(l, s.Topology, name, rootOf(s.Station)); err != nil {
 		return nil, err
 	}
-	if err := furnish(r); err != nil {
+	for i, v := range s.Station.Volumes {
+		if v.Source == "" && v.Name == "" { // gone with what it wrote, after rm
+			if err := os.MkdirAll(r.spec.Mounts[i].Source, 0o755); err != nil {
+				return nil, fmt.Errorf("cannot make a volume of %q: %w", name, err)
+			}
+		}
+	}
+	if err := errors.Join(confine(l, intent.project(), r), furnish(r)); err != nil {
 		return nil, err
 	}
 	// Only the root is wanted: what is for its command alone may be missing.

@@ -59,7 +59,7 @@ func Down(ctx context.Context, l Layout, name string, volumes bool, progress fun
 		}
 	}
 	if !result.Found {
-		return result, nil
+		return result, releaseImages(l, name) // of one that was killed at its end
 	}
 	var routes []netip.Prefix
 	if state, err := readState(l, name); err == nil && state.Uplink != nil {

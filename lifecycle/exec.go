@@ -89,7 +89,7 @@ func execSpec(group string, c *ContainerState, t *topology.Topology, s *topology
 		return nil, err
 	}
 	return &containers.ExecSpec{
-		Container: c.Process, Cgroup: group + "/" + c.Container, Env: slices.Clone(environment(s)), User: s.User,
+		Container: c.Process, Cgroup: group + "/" + c.Container, Env: slices.Clone(environment(s)), User: s.User, WorkingDir: s.WorkingDir,
 		SharedPIDs: sharesPIDs(t, s),
 		Groups:     own.Groups, Ulimits: own.Ulimits, OOMScoreAdj: own.OOMScoreAdj, CapAdd: own.CapAdd, CapDrop: own.CapDrop,
 		Privileged: own.Privileged, Seccomp: own.Seccomp, NewPrivileges: own.NewPrivileges, AppArmor: own.AppArmor, Label: own.Label,

@@ -2,12 +2,8 @@ package lifecycle
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -23,6 +19,7 @@ import (
 type gate struct {
 	layout   Layout
 	topology *topology.Topology
+	project  string // the topology file's folder, without links
 	policies []*policy.Policy
 	lock     *Lock // nil is none
 	registry func() (*image.Registry, error)
@@ -31,22 +28,26 @@ type gate struct {
 // newGate reads the policies, and the lock beside a topology file; file may be
 // "". registry, which may be nil, is asked for signatures.
 func newGate(l Layout, t *topology.Topology, file string, registry func() (*image.Registry, error)) (*gate, error) {
-	g := &gate{layout: l, topology: t, registry: registry}
+	g := &gate{layout: l, topology: t, project: realFolder(t.Dir), registry: registry}
+	var err error
+	if g.policies, err = policies(l); err != nil || file == "" {
+		return g, err
+	}
+	g.lock, err = ReadLock(LockOf(file))
+	return g, err
+}
+
+func policies(l Layout) (all []*policy.Policy, err error) {
 	for _, path := range l.Policies {
 		p, err := policy.Read(path)
 		if err != nil {
 			return nil, err
 		}
 		if p != nil {
-			g.policies = append(g.policies, p)
+			all = append(all, p)
 		}
 	}
-	if file == "" {
-		return g, nil
-	}
-	var err error
-	g.lock, err = ReadLock(LockOf(file))
-	return g, err
+	return all, nil
 }
 
 // admit refuses stations that a policy doesn't allow or whose image the lock
@@ -54,7 +55,7 @@ func newGate(l Layout, t *topology.Topology, file string, registry func() (*imag
 func (g *gate) admit(which []*topology.Station) error {
 	var refused []policy.Refusal
 	for _, p := range g.policies {
-		refused = append(refused, p.Stations(g.topology, which)...)
+		refused = append(refused, p.Stations(g.topology, g.project, which)...)
 		for _, s := range which {
 			if s.Image == "" {
 				continue
@@ -73,55 +74,6 @@ func (g *gate) admit(which []*topology.Station) error {
 		return &policy.RefusedError{Refusals: refused}
 	}
 	return g.covered(which)
-}
-
-// refusalOf tells what a policy says against an image's name; nil is nothing.
-func refusalOf(p *policy.Policy, ref image.Reference) *policy.Refusal {
-	problem, rule, line := p.Named(policy.Image{Registry: ref.Registry, Repository: ref.Repository})
-	if problem == "" {
-		return nil
-	}
-	return &policy.Refusal{Rule: rule, Line: line, Problem: problem}
-}
-
-// AdmitImage refuses an image by its name that a policy doesn't allow, and gives
-// what looks at it when its digest is known.
-func AdmitImage(l Layout, ref image.Reference, registry func() (*image.Registry, error)) (func(ctx context.Context, digest, index v1.Hash) error, error) {
-	g, err := newGate(l, nil, "", registry)
-	if err != nil {
-		return nil, err
-	}
-	var refused []policy.Refusal
-	for _, p := range g.policies {
-		if r := refusalOf(p, ref); r != nil {
-			refused = append(refused, *r)
-		}
-	}
-	if len(refused) > 0 {
-		return nil, &policy.RefusedError{Refusals: refused}
-	}
-	return func(ctx context.Context, digest, index v1.Hash) error {
-		if refused := g.digested(ctx, ref, digest, index); len(refused) > 0 {
-			return &policy.RefusedError{Refusals: refused}
-		}
-		return nil
-	}, nil
-}
-
-// digested tells what policies say against an image with a digest.
-func (g *gate) digested(ctx context.Context, ref image.Reference, digest, index v1.Hash) []policy.Refusal {
-	i := policy.Image{Registry: ref.Registry, Repository: ref.Repository, Digests: []string{digest.String()}}
-	if index != (v1.Hash{}) {
-		i.Digests = append(i.Digests, index.String())
-	}
-	var refused []policy.Refusal
-	for _, p := range g.policies {
-		problem, rule, line := p.Digested(i, func() ([]policy.Signature, error) { return g.signatures(ctx, p, ref, i.Digests) })
-		if problem != "" {
-			refused = append(refused, policy.Refusal{Rule: rule, Line: line, Problem: problem})
-		}
-	}
-	return refused
 }
 
 // covered finds images that the lock doesn't have.
@@ -225,81 +177,6 @@ func (g *gate) pass(ctx context.Context, w wantedImage, digest, index v1.Hash) e
 	return nil
 }
 
-// signatures gathers those of an image: the administrator's, the project's,
-// those that a registry gave earlier, and what it gives now. It needs no trust to
-// keep them anywhere: who signed is what counts.
-func (g *gate) signatures(ctx context.Context, p *policy.Policy, ref image.Reference, digests []string) ([]policy.Signature, error) {
-	dirs := []string{p.SignaturesDir()}
-	if g.topology != nil {
-		dirs = append(dirs, filepath.Join(g.topology.Dir, "signatures"))
-	}
-	dirs = append(dirs, g.layout.signatures())
-	var all []policy.Signature
-	var errs []error
-	for _, d := range digests {
-		var files []string
-		for _, dir := range dirs {
-			path := filepath.Join(dir, strings.Replace(d, ":", "-", 1))
-			files = append(files, path+".minisig", path+".json")
-		}
-		for _, file := range files {
-			data, err := ReadSource(file)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			var found []policy.Signature
-			if err == nil {
-				found, err = policy.ReadSignatures(data)
-			}
-			if err != nil {
-				errs = append(errs, fmt.Errorf("cannot read the signature %s: %w", file, err))
-			}
-			all = append(all, found...)
-		}
-	}
-	if len(all) > 0 || g.registry == nil {
-		return all, errors.Join(errs...)
-	}
-	for _, d := range digests {
-		found, err := g.ask(ctx, ref, d)
-		all, errs = append(all, found...), append(errs, err)
-	}
-	return all, errors.Join(errs...)
-}
-
-// ask asks an image's registry for signatures and keeps them.
-func (g *gate) ask(ctx context.Context, ref image.Reference, digest string) ([]policy.Signature, error) {
-	h, err := v1.NewHash(digest)
-	if err != nil {
-		return nil, err
-	}
-	registry, err := g.registry()
-	if err != nil {
-		return nil, err
-	}
-	given, err := registry.Signatures(ctx, ref, h)
-	if err != nil {
-		return nil, fmt.Errorf("cannot ask for signatures: %w", err)
-	}
-	var all []policy.Signature
-	for _, s := range given {
-		if one, err := policy.CosignSignature(s.Payload, s.Signature); err == nil {
-			all = append(all, one)
-		}
-	}
-	if len(all) == 0 {
-		return nil, nil
-	}
-	if err := os.MkdirAll(g.layout.signatures(), 0o700); err != nil {
-		return all, err
-	}
-	text, err := json.Marshal(all)
-	if err == nil {
-		err = writeData(filepath.Join(g.layout.signatures(), strings.Replace(digest, ":", "-", 1)+".json"), text, false)
-	}
-	return all, err
-}
-
 // admitRecorded checks a topology that is up, or was, against the policies as
 // they are now.
 func admitRecorded(ctx context.Context, l Layout, i *Intent) error {
@@ -307,11 +184,12 @@ func admitRecorded(ctx context.Context, l Layout, i *Intent) error {
 	if err != nil || len(g.policies) == 0 {
 		return err
 	}
+	g.project = i.project()
 	which := i.Topology.Stations()
 	if err := g.admit(which); err != nil {
 		return err
 	}
-	list := slices.DeleteFunc(wanted(which), func(w wantedImage) bool { return w.digest == "" })
+	list := slices.DeleteFunc(wanted(which, wantedBy), func(w wantedImage) bool { return w.digest == "" })
 	if len(list) == 0 {
 		return nil
 	}

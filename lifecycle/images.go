@@ -29,11 +29,16 @@ func wantedBy(s *topology.Station) wantedImage {
 	return wantedImage{s.Image, s.Platform, s.PullPolicy, s.Digest}
 }
 
+// asked tells whether a registry is asked although the image is here.
+func (w wantedImage) asked(pull string) bool {
+	return !slices.Contains([]string{"", topology.PullMissing, topology.PullNever}, cmp.Or(pull, w.policy))
+}
+
 // wanted lists the images of stations, each once.
-func wanted(which []*topology.Station) []wantedImage {
+func wanted(which []*topology.Station, by func(*topology.Station) wantedImage) []wantedImage {
 	var all []wantedImage
 	for _, s := range which {
-		w := wantedBy(s)
+		w := by(s)
 		if s.Image != "" && !slices.Contains(all, w) {
 			all = append(all, w)
 		}
@@ -50,7 +55,49 @@ type ImageOptions struct {
 	Finished func(name string, err error) // an image is there, or isn't; the same
 	Notice   func(string)                 // the same
 
-	gate *gate // what images must pass; nil is none
+	carried bool // they are to run elsewhere: what a platform is asked for may be another's
+
+	gate *gate             // what images must pass; nil is none
+	stay map[string]string // the digests that stations have and keep, by their ids
+}
+
+// wantedBy is what a station's image must be.
+func (o *ImageOptions) wantedBy(s *topology.Station) wantedImage {
+	w := wantedBy(s)
+	w.digest = cmp.Or(w.digest, o.stay[s.ID()])
+	return w
+}
+
+// staying gives the digests that stations of a topology which is up keep, though
+// the names of their images mean others by now, where only some are to be touched.
+func staying(l Layout, t *topology.Topology, o UpOptions) map[string]string {
+	if o.Only == nil {
+		return nil
+	}
+	found, err := look(l, t.Name)
+	if err != nil || !found.running {
+		return nil // up tells what it finds
+	}
+	family := func(s *topology.Station) string { return s.Cluster + "/" + cmp.Or(s.Group, s.Name) }
+	stay := map[string]string{}
+	for _, s := range t.Stations() {
+		if !o.SameImages && slices.Contains(o.Only, s.ID()) {
+			continue
+		}
+		for _, have := range found.intent.Topology.Stations() {
+			if have.Image != s.Image || have.Platform != s.Platform {
+				continue
+			}
+			if have.ID() == s.ID() {
+				stay[s.ID()] = have.Digest
+				break
+			}
+			if o.SameImages && family(have) == family(s) {
+				stay[s.ID()] = have.Digest
+			}
+		}
+	}
+	return stay
 }
 
 // ForeignImage is an image for machines of another kind.
@@ -65,7 +112,7 @@ func (e *ForeignImage) Error() string {
 // them is pruned until done is called; by then they are to be held.
 func provideImages(ctx context.Context, l Layout, which []*topology.Station, o ImageOptions) (images Images, done func(), err error) {
 	done = func() {}
-	if len(wanted(which)) == 0 {
+	if len(wanted(which, wantedBy)) == 0 {
 		return nil, done, nil
 	}
 	store, err := image.OpenStore(l.images())
@@ -95,7 +142,7 @@ func noteImages(l Layout, t *topology.Topology) error {
 			return err
 		}
 	}
-	if len(wanted(which)) == 0 || !exists(l.images()) {
+	if len(wanted(which, wantedBy)) == 0 || !exists(l.images()) {
 		return nil
 	}
 	store, err := image.OpenStore(l.images())
@@ -164,14 +211,14 @@ func PlannedImages(l Layout, t *topology.Topology) ([]PlannedImage, error) {
 // settleImages finds out which image each station runs on, and gives it what the
 // image says.
 func settleImages(ctx context.Context, store *image.Store, which []*topology.Station, o ImageOptions) (Images, error) {
-	found, err := obtainAll(ctx, store, wanted(which), o)
+	found, err := obtainAll(ctx, store, wanted(which, o.wantedBy), o)
 	if err != nil {
 		return nil, err
 	}
 	images := Images{}
 	var errs []error
 	for _, s := range which {
-		i := found[wantedBy(s)]
+		i := found[o.wantedBy(s)]
 		if i == nil {
 			continue
 		}
@@ -195,24 +242,31 @@ func obtainAll(ctx context.Context, store *image.Store, list []wantedImage, o Im
 	var wait sync.WaitGroup
 	const atOnce = 4
 	slots := make(chan struct{}, atOnce)
-	for n, w := range list {
-		slots <- struct{}{}
-		wait.Go(func() {
-			defer func() { <-slots }()
-			i, err := obtain(ctx, store, w, o)
-			if o.Finished != nil {
-				o.Finished(w.name, err)
+	// What registries are asked for comes first, so that a name means one image for
+	// those that take what is here.
+	for _, asked := range []bool{true, false} {
+		for n, w := range list {
+			if w.asked(o.Pull) != asked {
+				continue
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			found[w], failed[n] = i, err
-		})
+			slots <- struct{}{}
+			wait.Go(func() {
+				defer func() { <-slots }()
+				i, err := obtain(ctx, store, w, o)
+				if o.Finished != nil {
+					o.Finished(w.name, err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				found[w], failed[n] = i, err
+			})
+		}
+		wait.Wait()
 	}
-	wait.Wait()
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("interrupted while images came, and nothing was touched: the next one goes on from there: %w", context.Cause(ctx))
 	}
-	return found, errors.Join(failed...)
+	return found, errors.Join(slices.CompactFunc(failed, func(a, b error) bool { return a != nil && b != nil && a.Error() == b.Error() })...)
 }
 
 // obtain finds an image, or fetches it as its policy says, and unpacks it.
@@ -226,7 +280,7 @@ func obtain(ctx context.Context, store *image.Store, w wantedImage, o ImageOptio
 		return nil, fmt.Errorf("cannot provide the image %s: %w", w.name, err)
 	}
 	machine := image.MachinePlatform()
-	if !i.Fits(machine) && !native.Emulates(i.Config.Architecture) {
+	if !i.Fits(machine) && !native.Emulates(i.Config.Architecture) && (!o.carried || w.platform == "") {
 		return nil, &ForeignImage{w.name, i.MadeFor(), machine.String()}
 	}
 	return i, nil
@@ -346,6 +400,41 @@ func releaseImages(l Layout, name string) error {
 		return err
 	}
 	return store.Release(name)
+}
+
+// ReleaseGone lets go of what topologies ran that are gone: a command that was
+// killed at its end, or before it began, has not.
+func ReleaseGone(l Layout) error {
+	store, err := image.OpenStore(l.images())
+	if err != nil {
+		return err
+	}
+	held, err := store.Holders()
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, by := range held {
+		names = append(names, by...)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		unlock, err := lock(l, name)
+		if busy := new(Busy); errors.As(err, &busy) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !exists(l.run(name)) && !exists(l.lib(name)) {
+			err = store.Release(name)
+		}
+		unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dropStrayHold lets go of what a launch that never began would have run on.

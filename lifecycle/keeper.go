@@ -36,6 +36,7 @@ type keeper struct {
 
 	operating sync.Mutex // held by the one operation under way
 	naming    sync.Mutex // held while the backbone is configured
+	freezing  sync.Mutex // held while stations are paused or let go on; guards their holds
 	tidying   sync.Mutex // held while the keeper itself waits for operating, or has it
 
 	mu       sync.Mutex // guards all below, and the members' fields
@@ -88,7 +89,7 @@ func startKeeper(l Layout, i *Intent) (net.Conn, error) {
 	}
 	defer logFile.Close()
 
-	cmd := exec.Command(i.Binary, "keeper", "--run", l.Run, "--lib", l.Lib, "--name", name)
+	cmd := exec.Command(i.Binary, "keeper", "--root", l.Root, "--run", l.Run, "--lib", l.Lib, "--name", name)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.Stderr = logFile
@@ -454,6 +455,8 @@ func (k *keeper) answer(c *caller) {
 	case r.Op == opQuestions:
 		k.tellQuestions(c, gone)
 		close(c.queue)
+	case r.Op == opHold:
+		c.finish(k.hold(c, r.Stations, gone))
 	case r.Op == opRetire:
 		c.finish(k.retire())
 	case r.Op == opDrain:

@@ -73,6 +73,9 @@ type root struct {
 	spec      *containers.Spec
 	station   *topology.Station
 	container containers.Container // nil once it has started or was given back
+	// real is where paths of the machine's lead, as a policy has allowed it: what is
+	// opened there has no links any more. nil: none limits them.
+	real map[string]string
 }
 
 func (k *keeper) newRoot(m *member) *root {

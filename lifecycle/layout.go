@@ -16,6 +16,7 @@ import (
 
 // Layout says where state lies on the machine.
 type Layout struct {
+	Root  string // the folder that Run and Lib were moved to, or ""
 	Run   string // what a reboot may take: /run/platelayer
 	Lib   string // what it may not: /var/lib/platelayer
 	NetNS string // where ip(8) looks namespaces up: /run/netns
@@ -39,6 +40,7 @@ func NewLayout(root string) Layout {
 	if root != "" {
 		// Another place for the state is no way around the machine's policy.
 		l.Policies = append(l.Policies, filepath.Join(root, "policy.yaml"))
+		l.Root = root
 		l.Run, l.Lib = filepath.Join(root, "run"), filepath.Join(root, "lib")
 	}
 	return l

@@ -6,12 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"platelayer/containers/image"
 	"platelayer/topology"
@@ -30,6 +33,22 @@ type Lock struct {
 type LockedImage struct {
 	Digest string `json:"digest"`
 	Index  string `json:"index,omitempty"` // that it is of
+}
+
+// newLocked: index may be none.
+func newLocked(digest, index v1.Hash) LockedImage {
+	l := LockedImage{Digest: digest.String()}
+	if index != (v1.Hash{}) {
+		l.Index = index.String()
+	}
+	return l
+}
+
+func (l *Lock) set(name, platform string, locked LockedImage) {
+	if l.Images[name] == nil {
+		l.Images[name] = map[string]LockedImage{}
+	}
+	l.Images[name][platform] = locked
 }
 
 const lockVersion = 1
@@ -55,22 +74,43 @@ func (e *LockError) Error() string {
 // nothing, and is refused.
 func ReadLock(path string) (*Lock, error) {
 	text, err := ReadSource(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if _, none := os.Lstat(path); errors.Is(err, fs.ErrNotExist) && none != nil {
+		return nil, nil // and no link to a lock that is gone
 	}
 	l := &Lock{path: path}
 	if err == nil {
 		d := json.NewDecoder(bytes.NewReader(text))
 		d.DisallowUnknownFields()
-		err = d.Decode(l)
+		if err = d.Decode(l); err == nil && d.Decode(new(any)) != io.EOF {
+			err = errors.New("there is more after its end")
+		}
 	}
 	if err == nil && l.Version != lockVersion {
 		err = fmt.Errorf("it has version %d, this program knows %d", l.Version, lockVersion)
+	}
+	if err == nil {
+		err = l.valid()
 	}
 	if err != nil {
 		return nil, &LockError{Path: path, Problems: []string{"it cannot be read: " + err.Error()}}
 	}
 	return l, nil
+}
+
+// valid finds what is no digest.
+func (l *Lock) valid() error {
+	for name, platforms := range l.Images {
+		for platform, locked := range platforms {
+			_, err := v1.NewHash(locked.Digest)
+			if err == nil && locked.Index != "" {
+				_, err = v1.NewHash(locked.Index)
+			}
+			if err != nil {
+				return fmt.Errorf("%s for %s: %w", name, platform, err)
+			}
+		}
+	}
+	return nil
 }
 
 // find gives what is locked for an image's name; nil is nothing.
@@ -136,10 +176,7 @@ func MakeLock(ctx context.Context, l Layout, t *topology.Topology, o LockOptions
 		if err != nil {
 			return nil, fmt.Errorf("cannot lock the image %s: %w", k.name, err)
 		}
-		if lock.Images[k.name] == nil {
-			lock.Images[k.name] = map[string]LockedImage{}
-		}
-		lock.Images[k.name][k.platform] = *found
+		lock.set(k.name, k.platform, found)
 	}
 	text, err := json.MarshalIndent(lock, "", "  ")
 	if err != nil {
@@ -179,45 +216,37 @@ func lockKeys(which []*topology.Station, had *Lock, platforms []string) ([]lockK
 }
 
 // resolveLocked finds out what an image's name means: here, or in its registry.
-func resolveLocked(ctx context.Context, l Layout, k lockKey, o LockOptions) (*LockedImage, error) {
+func resolveLocked(ctx context.Context, l Layout, k lockKey, o LockOptions) (locked LockedImage, err error) {
 	p, err := image.ParsePlatform(k.platform)
 	if err != nil {
-		return nil, err
+		return locked, err
 	}
 	if !o.Remote && os.Geteuid() == 0 && exists(l.images()) {
 		store, err := image.OpenStore(l.images())
 		if err != nil {
-			return nil, err
+			return locked, err
 		}
 		have, err := store.Here(k.name, p)
 		if err != nil {
-			return nil, err
+			return locked, err
 		}
 		if have != nil && have.Fits(p) {
-			found := &LockedImage{Digest: have.Digest.String()}
-			if have.Index.Hex != "" {
-				found.Index = have.Index.String()
-			}
-			return found, nil
+			return newLocked(have.Digest, have.Index), nil
 		}
 	}
 	ref, err := image.ParseReference(k.name)
 	if err != nil {
-		return nil, err
+		return locked, err
 	}
 	registry, err := o.Registry()
 	if err != nil {
-		return nil, err
+		return locked, err
 	}
 	m, err := registry.Resolve(ctx, ref, p)
 	if err != nil {
-		return nil, err
+		return locked, err
 	}
-	found := &LockedImage{Digest: m.Digest.String()}
-	if m.Index.Hex != "" {
-		found.Index = m.Index.String()
-	}
-	return found, nil
+	return newLocked(m.Digest, m.Index), nil
 }
 
 // checkLock lists where a lock differs.

@@ -160,43 +160,6 @@ func (k *keeper) again(ctx context.Context, members []*member) error {
 	return k.comeUp(ctx, members)
 }
 
-func (k *keeper) freeze(members []*member, frozen bool) error {
-	from, to, kind := Running, Paused, EventPaused
-	if !frozen {
-		from, to, kind = Paused, Running, EventUnpaused
-	}
-	var errs []error
-	for _, m := range members {
-		c, _, _ := m.now()
-		if c.State != from || !c.alive() {
-			if c.State != to {
-				errs = append(errs, fmt.Errorf("station %q is not running", c.Container))
-			}
-			continue
-		}
-		// It may end at any time, and what it has come to then stays.
-		become := func(state string) {
-			m.set(func(c *ContainerState) {
-				if c.started() {
-					c.State = state
-				}
-			})
-		}
-		// Noted first: a check that fails meanwhile does not count.
-		if frozen {
-			become(to)
-		}
-		if err := native.Freeze(k.cgroup(c.Container), frozen); err != nil {
-			become(from)
-			errs = append(errs, fmt.Errorf("cannot %s %q: %w", map[bool]string{true: "pause", false: "unpause"}[frozen], c.Container, err))
-			continue
-		}
-		become(to)
-		m.event(Event{Kind: kind})
-	}
-	return errors.Join(errs...)
-}
-
 // remove throws away what stopped members wrote, and their logs.
 func (k *keeper) remove(members []*member) error {
 	for _, m := range members {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"platelayer/containers"
@@ -52,6 +53,11 @@ func (k *keeper) logTail(container string) []string {
 // prepare assembles a container's root and tells its notices.
 func (k *keeper) prepare(ctx context.Context, r *root) error {
 	layered := false
+	if r.station != nil {
+		if err := confine(k.layout, k.project(), r); err != nil {
+			return err
+		}
+	}
 	if r.spec.Root.WritableDir != "" {
 		var err error
 		if layered, err = layer(k.layout, k.name, r.spec.Name, rootOf(r.station)); err != nil {
@@ -82,12 +88,22 @@ func (k *keeper) prepare(ctx context.Context, r *root) error {
 	return nil
 }
 
+func (k *keeper) project() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.intent.project()
+}
+
 // rehearse assembles a station's root as it would be had the station never
 // written anything, checks its seal, and gives it back.
 func (k *keeper) rehearse(ctx context.Context, r *root) error {
 	spec := *r.spec
 	spec.Root.WritableDir, spec.Stdout, spec.Stderr = "", "", ""
+	spec.Mounts = slices.Clone(spec.Mounts)
 	scratch := &root{spec: &spec, station: r.station}
+	if err := confine(k.layout, k.project(), scratch); err != nil {
+		return err
+	}
 	if err := errors.Join(k.makeVolumes(scratch), furnish(scratch), k.certify(scratch)); err != nil {
 		return err
 	}

@@ -23,8 +23,9 @@ type Station struct {
 	Addresses []netip.Addr `json:"addresses"`
 	NetNS     string       `json:"netns"` // path
 	Image     string       `json:"image"`
-	Digest    string       `json:"digest,omitempty"` // of the image that its name meant
-	ExitCode  *int         `json:"exit_code"`        // null while running, or where nobody knows
+	Digest    string       `json:"digest,omitempty"`  // of the image that its name meant
+	Exposed   []string     `json:"exposed,omitempty"` // ports that the image says it listens on, "80/tcp"
+	ExitCode  *int         `json:"exit_code"`         // null while running, or where nobody knows
 	StartedAt *time.Time   `json:"started_at"`
 	Restarts  int          `json:"restarts"`
 	OOM       bool         `json:"oom,omitempty"`       // ended for lack of memory
@@ -61,7 +62,7 @@ func Ps(l Layout, name string) ([]Station, error) {
 		}
 		p := Station{
 			Name: s.Name, Cluster: s.Cluster, Container: container, State: c.State,
-			Addresses: addresses(s), NetNS: filepath.Join(l.NetNS, container), Image: imageOf(s), Digest: s.Digest,
+			Addresses: addresses(s), NetNS: filepath.Join(l.NetNS, container), Image: imageOf(s), Digest: s.Digest, Exposed: s.Exposed,
 			Restarts: c.Restarts, Reason: c.Reason, OOMKills: c.OOMKills,
 		}
 		if !c.StartedAt.IsZero() {

@@ -22,6 +22,7 @@ func (w site) mounts(t *topology.Topology, s *topology.Station) []containers.Mou
 		if v.Source == "" {
 			m.Fill = !v.NoCopy
 			m.Source = w.layout.anonymous(t.Name, t.ContainerName(s), v.Target)
+			m.Yield = v.Name == ""
 			if v.Name != "" {
 				m.Source = w.layout.volume(volumeName(t, v.Name))
 			}
@@ -147,7 +148,7 @@ func furnish(r *root) error {
 		content := []byte(f.Content)
 		if f.Source != "" {
 			var err error
-			if content, err = ReadSource(f.Source); err != nil {
+			if content, err = r.read(f.Source); err != nil {
 				return fmt.Errorf("cannot read a config or secret of %q: %w", r.spec.Name, err)
 			}
 		}

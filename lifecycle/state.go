@@ -46,6 +46,9 @@ type Intent struct {
 	Builtin     string             `json:"builtin"`
 	Images      Images             `json:"images,omitempty"`
 	Topology    *topology.Topology `json:"topology"`
+	// Project is the topology file's folder without links, as it was looked at by
+	// the policy; "" is not known.
+	Project string `json:"project,omitempty"`
 	// Launched tells that it has been up: its layers hold what stations wrote.
 	Launched bool `json:"launched,omitempty"`
 	// AtBoot asks `up --marked`, at the machine's start, to bring it up.
@@ -118,7 +121,9 @@ type ContainerState struct {
 	OOMKills   int    `json:"oom_kills,omitempty"`   // processes killed for lack of memory since it was started
 	OOMCount   uint64 `json:"oom_count,omitempty"`   // the kernel's own count when it was last looked at
 	// Owed: what it asks to be restarted with was, and it has not been yet.
-	Owed        bool   `json:"owed,omitempty"`
+	Owed bool `json:"owed,omitempty"`
+	// Held: it is paused for as long as a command reads it, and by no user.
+	Held        bool   `json:"held,omitempty"`
 	Made        string `json:"made,omitempty"` // what it was started from: madeFrom
 	MemoryBytes int64  `json:"memory_bytes,omitempty"`
 }

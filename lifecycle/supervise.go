@@ -32,6 +32,7 @@ type member struct {
 	oom     *native.OOMWatch // nil where nothing counts
 	running bool             // between mindOOM and dropOOM
 	redo    chan struct{}    // its definition has changed
+	holds   int              // callers for whom it is paused; k.freezing guards it
 	asked   time.Time        // until when it may end because a `down` that was killed has asked it to
 }
 

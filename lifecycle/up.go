@@ -19,14 +19,17 @@ import (
 
 // UpOptions are the choices of `up`.
 type UpOptions struct {
-	File     string        // the topology file, absolute
-	Keep     bool          // leave what a failed launch made
-	Hosts    bool          // put the stations into the machine's hosts file
-	Recreate bool          // start stations anew, without what they wrote
-	Only     []string      // of a topology that is up, touch these ("cluster/station") and what they need; nil is all
-	AtBoot   *bool         // bring it up at the machine's start too; nil leaves it as it is
-	Timeout  time.Duration // for all stations to be ready; 0 is none
-	Images   ImageOptions
+	File     string   // the topology file, absolute
+	Keep     bool     // leave what a failed launch made
+	Hosts    bool     // put the stations into the machine's hosts file
+	Recreate bool     // start stations anew, without what they wrote
+	Only     []string // of a topology that is up, touch these ("cluster/station") and what they need; nil is all
+	// SameImages keeps what Only names, and more of the same, on the images that it
+	// is up with, too.
+	SameImages bool
+	AtBoot     *bool         // bring it up at the machine's start too; nil leaves it as it is
+	Timeout    time.Duration // for all stations to be ready; 0 is none
+	Images     ImageOptions
 	// Progress is told each finished step and each notice.
 	Progress func(Progress)
 }
@@ -65,6 +68,9 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	if err := o.Images.gate.admit(t.Stations()); err != nil {
 		return nil, err
 	}
+	if o.Images.gate.lock == nil {
+		o.Images.stay = staying(l, t, o)
+	}
 	images, provided, err := provideImages(ctx, l, t.Stations(), o.Images)
 	if err != nil {
 		return nil, err
@@ -75,12 +81,6 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 		return nil, err
 	}
 	defer unlock()
-	if err := holdImages(ctx, l, t.Name, images, true); err != nil {
-		return nil, err
-	}
-	provided()
-	defer dropStrayHold(l, t.Name)
-
 	intent, err := newIntent(l, t, images, o)
 	if err != nil {
 		return nil, err
@@ -88,9 +88,21 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	result := &UpResult{Stations: len(t.Stations())}
 	awaitKilled(l, t.Name)
 	found, err := look(l, t.Name)
-	if err == nil && found.running {
+	if err == nil && !found.running {
+		err = clearAway(l, t.Name, found, o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// What was cleared away has let go of its images, which may be these.
+	if err := holdImages(ctx, l, t.Name, images, true); err != nil {
+		return nil, err
+	}
+	provided()
+	defer dropStrayHold(l, t.Name)
+	if found.running {
 		err = changeRunning(ctx, l, found, intent, o, result)
-	} else if err == nil {
+	} else {
 		err = launchAnew(ctx, l, found, intent, o)
 	}
 	if err == nil {
@@ -106,13 +118,6 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 // launchAnew starts a keeper that makes everything, and follows it until the
 // topology is up or has failed.
 func launchAnew(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions) error {
-	name := intent.Topology.Name
-	if path := l.elsewhere(name); path != "" {
-		return &Elsewhere{name, path}
-	}
-	if err := clearAway(l, name, found, o); err != nil {
-		return err
-	}
 	if found.asleep {
 		intent.Launched = !o.Recreate
 		if err := errors.Join(outdate(l, found.intent.Topology, intent.Topology), forgetOneOffs(l, found.intent)); err != nil {
@@ -267,6 +272,9 @@ func look(l Layout, name string) (*situation, error) {
 
 // clearAway removes what an earlier life of the topology left in the kernel.
 func clearAway(l Layout, name string, found *situation, o UpOptions) error {
+	if path := l.elsewhere(name); path != "" {
+		return &Elsewhere{name, path}
+	}
 	switch {
 	case found.asleep && !o.Recreate:
 		o.Progress(Progress{Notice: fmt.Sprintf("%q was up before: its stations keep what they wrote", name)})
@@ -295,7 +303,7 @@ func newIntent(l Layout, t *topology.Topology, images Images, o UpOptions) (*Int
 	if err != nil {
 		return nil, err
 	}
-	i := &Intent{Version: formatVersion, File: o.File, Fingerprint: print, Binary: binary, Builtin: builtin, Images: images, Topology: t}
+	i := &Intent{Version: formatVersion, File: o.File, Fingerprint: print, Binary: binary, Builtin: builtin, Images: images, Topology: t, Project: o.Images.gate.project}
 	i.UID, i.GID = Invoker()
 	if before, err := readIntent(l, t.Name); err == nil {
 		i.AtBoot = before.AtBoot

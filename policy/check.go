@@ -48,8 +48,8 @@ type Image struct {
 }
 
 // Stations tells what of the stations is not allowed, as far as that can be told
-// without their images.
-func (p *Policy) Stations(t *topology.Topology, which []*topology.Station) []Refusal {
+// without their images. project is the topology file's folder, without links.
+func (p *Policy) Stations(t *topology.Topology, project string, which []*topology.Station) []Refusal {
 	var all []Refusal
 	for _, s := range which {
 		refuse := func(rule, key, value, problem string) {
@@ -65,7 +65,7 @@ func (p *Policy) Stations(t *topology.Topology, which []*topology.Station) []Ref
 		}
 		if p.limited {
 			for _, o := range outside(s) {
-				if problem := p.bound(t.Dir, o.path); problem != "" {
+				if _, problem := p.Source(project, o.path); problem != "" {
 					refuse("binds", o.key, o.value, problem)
 				}
 			}
@@ -91,8 +91,12 @@ func powers(s *topology.Station) []use {
 	for _, d := range s.Devices {
 		all = append(all, use{key: "devices", value: d.Source, is: "it has the machine's device " + d.Source})
 	}
-	if s.Security.Seccomp == "unconfined" {
+	switch profile := s.Security.Seccomp; profile {
+	case "":
+	case "unconfined":
 		all = append(all, use{key: "security_opt", value: "seccomp", is: "it runs without a system call filter"})
+	default: // which may allow everything
+		all = append(all, use{key: "security_opt", value: "seccomp", is: "it has a system call filter of its own, " + profile})
 	}
 	return all
 }
@@ -130,16 +134,33 @@ func outside(s *topology.Station) []use {
 	return all
 }
 
-// bound tells why a path of the machine's is not allowed; "" is allowed. Links
-// are followed first.
-func (p *Policy) bound(project, path string) string {
-	real, err := resolve(path)
+// Sources looks at all that a station has of the machine's files by their paths,
+// and tells where each leads.
+func (p *Policy) Sources(project string, s *topology.Station) (real map[string]string, refused []Refusal) {
+	real = map[string]string{}
+	for _, o := range outside(s) {
+		to, problem := p.Source(project, o.path)
+		if problem != "" {
+			refused = append(refused, Refusal{Rule: "binds", Line: p.line("binds"), Station: s.ID(), Problem: problem})
+		}
+		real[o.path] = to
+	}
+	return real, refused
+}
+
+// LimitsSources tells whether Source allows less than all.
+func (p *Policy) LimitsSources() bool { return p.limited }
+
+// Source follows the links of a path of the machine's, and tells why what it leads
+// to is not allowed; "" is allowed. Whoever opens it then must follow none.
+func (p *Policy) Source(project, path string) (real, problem string) {
+	real, err := Resolve(path)
 	if err != nil {
-		return fmt.Sprintf("%s can't be looked at: %v", path, err)
+		return "", fmt.Sprintf("%s can't be looked at: %v", path, err)
 	}
 	for _, dir := range p.binds {
-		if dir, err = resolve(dir); err == nil && below(real, dir) {
-			return ""
+		if dir, err = Resolve(dir); err == nil && below(real, dir) {
+			return real, ""
 		}
 	}
 	shown := path
@@ -147,18 +168,18 @@ func (p *Policy) bound(project, path string) string {
 		shown += " (" + real + ")"
 	}
 	if !p.project {
-		return shown + " is of the machine's files"
+		return real, shown + " is of the machine's files"
 	}
-	if project, err = resolve(project); err != nil {
-		return fmt.Sprintf("the project's folder can't be looked at: %v", err)
+	if now, err := Resolve(project); err != nil || now != project {
+		return real, fmt.Sprintf("the project's folder %s is gone, or has become a link", project)
 	}
 	if dir := systems(project); dir != "" {
-		return fmt.Sprintf("the project's folder %s is not one, but holds or is part of %s", project, dir)
+		return real, fmt.Sprintf("the project's folder %s is not one, but holds or is part of %s", project, dir)
 	}
 	if !below(real, project) {
-		return fmt.Sprintf("%s is outside the project's folder %s", shown, project)
+		return real, fmt.Sprintf("%s is outside the project's folder %s", shown, project)
 	}
-	return ""
+	return real, ""
 }
 
 // systems tells which of the system's own folders a project holds or is in: a
@@ -169,6 +190,10 @@ func systems(project string) string {
 		if below(dir, project) {
 			return dir
 		}
+	}
+	// In what is everybody's, others' files are not the project's.
+	if project == "/tmp" || project == "/var/tmp" {
+		return project
 	}
 	for _, dir := range []string{"/dev", "/proc", "/sys"} {
 		if below(project, dir) {
@@ -182,8 +207,8 @@ func below(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// resolve follows the links of as much of a path as there is.
-func resolve(path string) (string, error) {
+// Resolve follows the links of as much of a path as there is.
+func Resolve(path string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return real, err
@@ -191,7 +216,7 @@ func resolve(path string) (string, error) {
 	if _, err := os.Lstat(path); err == nil {
 		return "", errors.New("it is a link that leads nowhere")
 	}
-	parent, err := resolve(filepath.Dir(path))
+	parent, err := Resolve(filepath.Dir(path))
 	return filepath.Join(parent, filepath.Base(path)), err
 }
 
@@ -226,13 +251,16 @@ func (p *Policy) Digested(i Image, signatures func() ([]Signature, error)) (prob
 }
 
 func signedBy(all []Signature, keys []Key, digests []string) bool {
-	for n := range all[:min(len(all), maxSignatures)] {
+	for n := range all {
 		if slices.ContainsFunc(keys, func(k Key) bool { return k.verifies(&all[n], digests) }) {
 			return true
 		}
 	}
 	return false
 }
+
+// WantsSignatures tells whether a rule asks for some.
+func (p *Policy) WantsSignatures() bool { return len(p.signed) > 0 }
 
 // SignaturesDir is where the administrator keeps signatures, each in a file
 // sha256-HEX.minisig or sha256-HEX.json.

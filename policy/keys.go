@@ -39,8 +39,8 @@ type Signature struct {
 
 // readKeys reads keys: minisign's as text, or files.
 func readKeys(value *yaml.Node) ([]Key, error) {
-	var list []string
-	if err := value.Decode(&list); err != nil {
+	list, err := words(value)
+	if err != nil {
 		return nil, err
 	}
 	var keys []Key

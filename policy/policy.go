@@ -66,12 +66,26 @@ func (e *BadError) Unwrap() error { return e.Err }
 func Read(path string) (*Policy, error) {
 	text, err := readOwn(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		if err = lost(path); err == nil {
+			return nil, nil
+		}
 	}
 	if err != nil {
 		return nil, &BadError{Path: path, Err: err}
 	}
 	return parse(path, text)
+}
+
+// lost tells of a link that leads nowhere, the file itself or a folder of it: there
+// was to be a policy, which isn't that all is allowed.
+func lost(file string) error {
+	for ; file != "/" && file != "."; file = filepath.Dir(file) {
+		if _, err := os.Lstat(file); err == nil {
+			_, err = os.Stat(file)
+			return err
+		}
+	}
+	return nil
 }
 
 const maxSize = 1 << 20 // bytes
@@ -174,12 +188,8 @@ func (p *Policy) rule(key string, value *yaml.Node) (err error) {
 	switch key {
 	case "registries":
 		p.registries, err = patterns(value)
-		if p.registries == nil {
-			p.registries = []string{}
-		}
 	case "digests":
-		p.digests = []string{}
-		if err = value.Decode(&p.digests); err == nil {
+		if p.digests, err = words(value); err == nil {
 			for _, d := range p.digests {
 				if !regexp.MustCompile(`^sha256:[0-9a-f]{64}$`).MatchString(d) {
 					return fmt.Errorf("%q is not a digest, sha256: and 64 hexadecimal digits", d)
@@ -193,9 +203,9 @@ func (p *Policy) rule(key string, value *yaml.Node) (err error) {
 			err = errors.New("it is not an absolute folder")
 		}
 	case "privileged":
-		err = value.Decode(&p.privileged)
+		p.privileged, err = yes(value)
 	case "unsealed":
-		err = value.Decode(&p.unsealed)
+		p.unsealed, err = yes(value)
 	case "binds":
 		return p.bindRule(value)
 	default:
@@ -220,8 +230,11 @@ func (p *Policy) bindRule(value *yaml.Node) error {
 		if value.Value != "project" {
 			return fmt.Errorf("it is any, project, none or a list of folders, not %q", value.Value)
 		}
-	} else if err := value.Decode(&list); err != nil {
-		return err
+	} else {
+		var err error
+		if list, err = words(value); err != nil {
+			return err
+		}
 	}
 	for _, dir := range list {
 		switch {
@@ -270,26 +283,54 @@ func (p *Policy) signedRules(value *yaml.Node) error {
 	return nil
 }
 
+// words reads a list; an empty one is not nil.
+func words(value *yaml.Node) ([]string, error) {
+	list := []string{}
+	if value.Decode(&list) != nil {
+		return nil, errors.New("it is a list: [...]")
+	}
+	return list, nil
+}
+
+func yes(value *yaml.Node) (bool, error) {
+	var b bool
+	if value.Decode(&b) != nil {
+		return false, fmt.Errorf("it is true or false, not %q", value.Value)
+	}
+	return b, nil
+}
+
 // patterns reads patterns of REGISTRY/REPOSITORY.
 func patterns(value *yaml.Node) ([]string, error) {
-	var list []string
-	if err := value.Decode(&list); err != nil {
+	list, err := words(value)
+	if err != nil {
 		return nil, err
 	}
-	for n, text := range list {
+	for _, text := range list {
 		if !regexp.MustCompile(`^[a-zA-Z0-9*.\[\]:-]+(/[a-z0-9._*-]+)*$`).MatchString(text) {
 			return nil, fmt.Errorf("%q is not a pattern of images: REGISTRY[/REPOSITORY], with * for a part and ** for the rest", text)
 		}
-		list[n] = strings.ToLower(text) // as names of registries are
+		// What matches nothing would not restrict anything either.
+		switch host, _, _ := strings.Cut(text, "/"); {
+		case strings.EqualFold(host, "index.docker.io"):
+			return nil, fmt.Errorf("%q matches nothing: write docker.io", text)
+		case !strings.ContainsAny(host, ".:*") && !strings.EqualFold(host, "localhost"):
+			return nil, fmt.Errorf("%q begins with no registry: Docker's own images are docker.io/library/NAME", text)
+		}
+	}
+	for n, text := range list {
+		list[n] = strings.ToLower(text) // hosts; repositories are in any case
 	}
 	return list, nil
 }
 
 // matches tells whether a pattern means a repository: * stands for anything but
-// a slash, ** at the end for the rest; a registry alone means all of it.
+// a slash, ** at the end for the rest; a registry alone means all of it. Hosts'
+// names are the same in capitals.
 func matches(pattern, registry, repository string) bool {
 	var re strings.Builder
 	host, rest, found := strings.Cut(pattern, "/")
+	host, registry = strings.ToLower(host), strings.ToLower(registry)
 	wild := func(text string) {
 		for n, part := range strings.Split(text, "*") {
 			if n > 0 {

@@ -42,6 +42,8 @@ func TestStations(t *testing.T) {
 		{"privileged: false", "{cap_add: [ALL]}", "f.yaml:4:19: the capability ALL makes it as mighty as the machine's root (policy.yaml:1)"},
 		{"privileged: false", "{devices: [/dev/null]}", "f.yaml:4:19: it has the machine's device /dev/null (policy.yaml:1)"},
 		{"privileged: false", "{security_opt: [seccomp=unconfined]}", "f.yaml:4:24: it runs without a system call filter (policy.yaml:1)"},
+		{"privileged: false", "{security_opt: [seccomp=./secret]}", "f.yaml:4:24: it has a system call filter of its own, PROJECT/secret (policy.yaml:1)"},
+		{"privileged: false", "{security_opt: ['no-new-privileges:false'], sysctls: {net.core.somaxconn: 1}}", ""},
 		{"binds: any", "{volumes: [/etc:/x]}", ""},
 		{"binds: project", "{volumes: [./conf:/x, data:/y, /z]}", ""},
 		{"binds: project", "{volumes: [./not-there:/x]}", ""},
@@ -76,7 +78,7 @@ func TestStations(t *testing.T) {
 			t.Fatalf("%s: %v", c.station, err)
 		}
 		got := ""
-		for _, r := range p.Stations(top, top.Stations()) {
+		for _, r := range p.Stations(top, project, top.Stations()) {
 			got += fmt.Sprintf("%s: %s (%s)", r.Place, r.Problem, r.Line)
 		}
 		if got != names.Replace(c.refused) {
@@ -91,8 +93,9 @@ func TestNoProject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for dir, path := range map[string]string{"/": "/srv", "/dev": "/dev/sda", "/etc": "/etc/shadow", "/proc/self": "/proc/self/root", "/var": "/var/lib"} {
-		if p.bound(dir, path) == "" {
+	for dir, path := range map[string]string{"/": "/srv", "/dev": "/dev/sda", "/etc": "/etc/shadow", "/proc/self": "/proc/self/root", "/var": "/var/lib",
+		"/tmp": "/tmp/theirs", "/var/tmp": "/var/tmp/x"} {
+		if _, problem := p.Source(dir, path); problem == "" {
 			t.Errorf("%s is the project of %s", dir, path)
 		}
 	}
@@ -108,8 +111,11 @@ func TestImages(t *testing.T) {
 		{"registries: [docker.io/library/*]", "docker.io", "other/nginx", "registries"},
 		{"registries: ['*.example:5000/shop/**']", "r.example:5000", "shop/a/b", ""},
 		{"registries: ['*.example:5000/shop/**']", "r.example:5000", "shops/a", "registries"},
+		{"registries: [R.Example:5000/shop/**]", "r.example:5000", "shop/a", ""},
 		{"registries: ['*.example']", "evil.example.net", "a", "registries"},
-		{"registries: [example]", "exampleX", "a", "registries"},
+		{"registries: [r.example]", "rXexample", "a", "registries"},
+		{"registries: [R.Example/a]", "r.example", "a", ""},
+		{"signed: [{images: [r.example/**], keys: [RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3]}]", "R.example", "a", "signed"},
 		{"registries: []", "docker.io", "library/nginx", "registries"},
 		{"digests: [" + a + "]", "x", "y", ""},
 		{"digests: [" + b + "]", "x", "y", ""}, // of its index
@@ -211,15 +217,18 @@ func TestSignatures(t *testing.T) {
 func TestBadPolicy(t *testing.T) {
 	for text, want := range map[string]string{
 		"privilegd: false":                    `policy.yaml:1: privilegd: there is no such rule`,
-		"privileged: perhaps":                 `policy.yaml:1: privileged: `,
+		"privileged: perhaps":                 `policy.yaml:1: privileged: it is true or false, not "perhaps"`,
 		"privileged:":                         `policy.yaml:1: privileged: it says nothing`,
 		"privileged: false\nprivileged: true": `policy.yaml:2: "privileged" is set twice`,
 		"- privileged":                        `policy.yaml:1: it is not a mapping`,
 		"a: [":                                `policy.yaml: yaml:`,
 		"privileged: false\n---\nprivileged: true": `more than one document`,
-		"registries: docker.io":                    `policy.yaml:1: registries: `,
+		"registries: docker.io":                    `policy.yaml:1: registries: it is a list`,
 		"registries: ['docker.io/Upper']":          `is not a pattern`,
 		"registries: ['^docker']":                  `is not a pattern`,
+		"signed: [{images: [web]}]":                `begins with no registry`,
+		"signed: [{images: [shop/*]}]":             `begins with no registry`,
+		"registries: [index.docker.io/**]":         `matches nothing: write docker.io`,
 		"digests: [sha256:1234]":                   `is not a digest`,
 		"signed: [{images: [docker.io]}]":          `has no keys`,
 		"signed: [{images: [], keys: [x]}]":        `it names none`,
@@ -248,6 +257,13 @@ func TestOwn(t *testing.T) {
 	if p, err := Read(path); p != nil || err != nil {
 		t.Errorf("without a file: %v, %v", p, err)
 	}
+	lost := filepath.Join(dir, "etc")
+	if err := os.Symlink("gone", lost); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(filepath.Join(lost, "policy.yaml")); err == nil {
+		t.Error("a folder that is a link to nothing is taken for no policy")
+	}
 	for _, c := range []struct {
 		what   string
 		change func() error
@@ -264,7 +280,10 @@ func TestOwn(t *testing.T) {
 		{"a link to root's", func() error {
 			return errors.Join(os.Remove(path), os.WriteFile(dir+"/real", nil, 0o600), os.Symlink("real", path))
 		}, ""},
-		{"a link to somebody's", func() error { return os.Chown(dir+"/real", 1234, 0) }, "user 1234"},
+		{"a link to nothing", func() error { return errors.Join(os.Remove(path), os.Symlink("gone", path)) }, "no such file"},
+		{"a link to somebody's", func() error {
+			return errors.Join(os.Remove(path), os.Symlink("real", path), os.Chown(dir+"/real", 1234, 0))
+		}, "user 1234"},
 	} {
 		if err := c.change(); err != nil {
 			t.Fatal(c.what, err)

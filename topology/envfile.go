@@ -10,21 +10,25 @@ import (
 )
 
 // environmentOf puts a station's variables together: those of its env_files,
-// later ones first, below those of environment.
+// later ones first, below those of environment. One that comes without a value and
+// that nobody sets is not there; of a station on an image it stays as a name alone,
+// since the image may set it.
 func (l *loader) environmentOf(s *stationDraft) []string {
 	own := l.environment(s.body.get("environment"))
 	values := map[string]string{}
 	for _, n := range s.body.get("env_file").good() {
 		maps.Copy(values, l.envFile(n))
 	}
-	if len(values) == 0 {
-		return own
+	all := mergeEnvironment(pairsOf(values), own)
+	if s.out.Image != "" {
+		for _, variable := range own {
+			if !strings.Contains(variable, "=") {
+				all = append(all, variable)
+			}
+		}
+		slices.Sort(all)
 	}
-	for _, variable := range own {
-		name, value, _ := strings.Cut(variable, "=")
-		values[name] = value
-	}
-	return slices.Clip(pairsOf(values))
+	return slices.Clip(all)
 }
 
 func (l *loader) envFile(n *node) map[string]string {

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -24,30 +25,42 @@ func (l *loader) healthcheck(n *node, ofImage bool) *Healthcheck {
 		return noHealthcheck(ofImage)
 	}
 	test := n.get("test")
-	if test == nil && ofImage {
-		return l.imageHealthcheck(n)
-	}
-	if test == nil {
+	if test == nil && !ofImage {
 		if !n.spoiled("test") {
 			l.spoil(n, "the healthcheck has no test", `add test: [CMD, PROGRAM, ...], or disable: true for no healthcheck`)
 		}
 		return nil
 	}
-	h := Healthcheck{
-		Test:          l.healthTest(test),
-		Interval:      l.pause(n.get("interval"), defaultInterval),
-		Timeout:       l.pause(n.get("timeout"), defaultTimeout),
-		Retries:       defaultRetries,
-		StartInterval: l.pause(n.get("start_interval"), defaultStartInterval),
+	h := l.healthNumbers(n)
+	if test != nil {
+		if h.Test = l.healthTest(test); len(h.Test) == 0 {
+			return noHealthcheck(ofImage)
+		}
 	}
-	l.healthNumbers(n, &h)
-	if len(h.Test) == 0 {
-		return noHealthcheck(ofImage)
+	if !ofImage { // what is zero is the image's
+		h.complete()
 	}
-	return &h
+	return h
 }
 
-func (l *loader) healthNumbers(n *node, h *Healthcheck) {
+// complete puts defaults where nothing is said.
+func (h *Healthcheck) complete() {
+	h.Interval, h.Timeout = cmp.Or(h.Interval, defaultInterval), cmp.Or(h.Timeout, defaultTimeout)
+	h.StartInterval, h.Retries = cmp.Or(h.StartInterval, defaultStartInterval), cmp.Or(h.Retries, defaultRetries)
+}
+
+// healthNumbers reads all but the test; what isn't said is zero.
+func (l *loader) healthNumbers(n *node) *Healthcheck {
+	h := new(Healthcheck)
+	for _, d := range []struct {
+		key   string
+		to    *time.Duration
+		usual time.Duration
+	}{{"interval", &h.Interval, defaultInterval}, {"timeout", &h.Timeout, defaultTimeout}, {"start_interval", &h.StartInterval, defaultStartInterval}} {
+		if v := n.get(d.key); v != nil {
+			*d.to = l.pause(v, d.usual)
+		}
+	}
 	if p := n.get("start_period"); p != nil {
 		h.StartPeriod = l.duration(p, "0s gives no time to start")
 	}
@@ -60,6 +73,7 @@ func (l *loader) healthNumbers(n *node, h *Healthcheck) {
 	if u := n.get("on_unhealthy"); u != nil {
 		h.RestartUnhealthy = u.text == "restart"
 	}
+	return h
 }
 
 // noHealthcheck is that of a station that is to have none, also where its image
@@ -69,23 +83,6 @@ func noHealthcheck(ofImage bool) *Healthcheck {
 		return nil
 	}
 	return &Healthcheck{Test: []string{NoHealthcheck}}
-}
-
-// imageHealthcheck reads what differs from the image's healthcheck; what is
-// zero doesn't.
-func (l *loader) imageHealthcheck(n *node) *Healthcheck {
-	h := new(Healthcheck)
-	for _, d := range []struct {
-		key   string
-		to    *time.Duration
-		usual time.Duration
-	}{{"interval", &h.Interval, defaultInterval}, {"timeout", &h.Timeout, defaultTimeout}, {"start_interval", &h.StartInterval, defaultStartInterval}} {
-		if v := n.get(d.key); v != nil {
-			*d.to = l.pause(v, d.usual)
-		}
-	}
-	l.healthNumbers(n, h)
-	return h
 }
 
 // healthTest reads the command of a healthcheck; nil is none.
@@ -136,9 +133,6 @@ func (l *loader) healthTest(n *node) []string {
 // pause reads a time that something repeated by the keeper takes: one of no
 // length would leave the machine nothing else to do.
 func (l *loader) pause(n *node, def time.Duration) time.Duration {
-	if n == nil {
-		return def
-	}
 	d := l.duration(n, "at least 1ms")
 	if !n.bad && d < time.Millisecond {
 		l.spoil(n, fmt.Sprintf("time %s is too short", n.text), fmt.Sprintf("at least 1ms; %s is usual", duration(def)))

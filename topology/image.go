@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,12 +46,15 @@ func (l *loader) image(s *stationDraft) {
 	case n == nil:
 	case s.body.get("rootfs") != nil:
 		l.spoil(n, "image and rootfs are both set", "a station's programs come from one of them")
-	case imageName.MatchString(n.text):
+	case imageName.MatchString(n.text) && !strings.HasPrefix(n.text, "sha256:"):
 		s.out.Image = n.text
 	default:
 		hint := "write [REGISTRY/]NAME[:TAG][@DIGEST], such as nginx:1.25 or registry.example:5000/shop/lb"
 		if strings.ToLower(n.text) != n.text {
 			hint = "names are lower-case; only tags may have capitals"
+		}
+		if strings.HasPrefix(n.text, "sha256:") {
+			hint = "a digest follows a name, NAME@sha256:...; platelayer image tag gives an image one"
 		}
 		l.spoil(n, fmt.Sprintf("%s is not an image's name", quoted(n.text)), hint)
 	}
@@ -149,11 +153,17 @@ func (s *Station) WithImage(c *ImageConfig) error {
 			s.Command = slices.Clone(c.Cmd)
 		}
 	}
+	if slices.Equal(s.Entrypoint, []string{""}) { // docker's way to say that there is none
+		s.Entrypoint = nil
+	}
 	if len(s.Entrypoint)+len(s.Command) == 0 {
 		return unfit("it says no command, and neither does the station", "add command: [PROGRAM, ARGUMENT, ...]")
 	}
 	s.Environment = mergeEnvironment(c.Env, s.Environment)
-	s.User, s.WorkingDir = cmp.Or(s.User, c.User), cmp.Or(s.WorkingDir, c.WorkingDir)
+	s.User = cmp.Or(s.User, c.User)
+	if s.WorkingDir == "" && c.WorkingDir != "" {
+		s.WorkingDir = path.Join("/", c.WorkingDir)
+	}
 	if s.StopSignal == "" && c.StopSignal != "" && !s.Systemd {
 		var ok bool
 		if s.StopSignal, ok = signalName(c.StopSignal); !ok {
@@ -175,8 +185,8 @@ func (s *Station) WithImage(c *ImageConfig) error {
 	if len(c.Volumes) > mostVolumes {
 		return unfit(fmt.Sprintf("it has %d volumes; %d are taken", len(c.Volumes), mostVolumes), "have it built anew")
 	}
-	for _, path := range slices.Sorted(slices.Values(c.Volumes)) {
-		if err := s.imageVolume(path); err != "" {
+	for _, v := range slices.Sorted(slices.Values(c.Volumes)) {
+		if err := s.imageVolume(v); err != "" {
 			return unfit(err, "mount something there: volumes: [...]")
 		}
 	}
@@ -212,12 +222,16 @@ func (c *ImageConfig) hasZero() bool {
 }
 
 // mergeEnvironment has the later of two values; the result is sorted by name.
-// What has no value, as images may have it, is nothing that a program could read.
+// What has no value is not there, whatever is said of it before.
 func mergeEnvironment(lists ...[]string) []string {
 	values := map[string]string{}
 	for _, list := range lists {
 		for _, v := range list {
-			if name, _, ok := strings.Cut(v, "="); ok && name != "" {
+			name, _, ok := strings.Cut(v, "=")
+			switch {
+			case !ok:
+				delete(values, name)
+			case name != "":
 				values[name] = v
 			}
 		}
@@ -249,17 +263,16 @@ func mergeHealthcheck(image, own *Healthcheck) *Healthcheck {
 	if len(h.Test) == 0 || h.Test[0] == NoHealthcheck {
 		return nil
 	}
-	h.Interval, h.Timeout = cmp.Or(h.Interval, defaultInterval), cmp.Or(h.Timeout, defaultTimeout)
-	h.StartInterval, h.Retries = cmp.Or(h.StartInterval, defaultStartInterval), cmp.Or(h.Retries, defaultRetries)
+	h.complete()
 	return &h
 }
 
 // imageVolume adds an anonymous volume, filled from the image, unless something
 // is mounted there.
-func (s *Station) imageVolume(path string) (problem string) {
-	clean := volumePath(path)
+func (s *Station) imageVolume(said string) (problem string) {
+	clean := volumePath(said)
 	if clean == "" {
-		return fmt.Sprintf("its volume %s is not a path in it", quoted(path))
+		return fmt.Sprintf("its volume %s is not a path in it", quoted(said))
 	}
 	taken := slices.ContainsFunc(s.Volumes, func(v Volume) bool { return v.Target == clean }) ||
 		slices.ContainsFunc(s.Tmpfs, func(t Tmpfs) bool { return t.Target == clean })
@@ -269,24 +282,11 @@ func (s *Station) imageVolume(path string) (problem string) {
 	return ""
 }
 
-// volumePath gives an absolute path in its shortest form; "" is none, or one
-// that nothing can be mounted on.
+// volumePath gives a path below the root in its shortest form, as Docker has it;
+// "" is none, or one that nothing can be mounted on.
 func volumePath(p string) string {
-	if !strings.HasPrefix(p, "/") || strings.ContainsAny(p, "\x00") {
+	if p = path.Join("/", p); p == "/" || strings.ContainsRune(p, 0) {
 		return ""
 	}
-	var parts []string
-	for part := range strings.SplitSeq(p, "/") {
-		switch part {
-		case "", ".":
-		case "..":
-			return ""
-		default:
-			parts = append(parts, part)
-		}
-	}
-	if len(parts) == 0 {
-		return ""
-	}
-	return "/" + strings.Join(parts, "/")
+	return p
 }

@@ -34,17 +34,17 @@ func TestWithImage(t *testing.T) {
 	}{
 		{"nothing", "", func(*Station) {}},
 		{"command", "command: [other]", func(s *Station) { s.Command = []string{"other"} }},
+		{"nulls", "entrypoint: , command: null", func(*Station) {}},
 		{"entrypoint", "entrypoint: [/mine]", func(s *Station) { s.Entrypoint, s.Command = []string{"/mine"}, nil }},
 		{"no entrypoint", "entrypoint: [], command: [/mine]", func(s *Station) { s.Entrypoint, s.Command = []string{}, []string{"/mine"} }},
 		{"environment", "environment: {A: station, B: x}", func(s *Station) { s.Environment = []string{"A=station", "B=x", "PATH=/bin"} }},
+		{"environment without a value", "environment: [A, C]", func(s *Station) { s.Environment = []string{"PATH=/bin"} }},
 		{"user", "user: root, working_dir: /", func(s *Station) { s.User, s.WorkingDir = "root", "/" }},
 		{"stop signal", "stop_signal: SIGINT", func(s *Station) { s.StopSignal = "SIGINT" }},
 		{"healthcheck off", "healthcheck: {disable: true}", func(s *Station) { s.Healthcheck = nil }},
 		{"NONE", "healthcheck: {test: [NONE]}", func(s *Station) { s.Healthcheck = nil }},
 		{"healthcheck's time", "healthcheck: {interval: 2s, retries: 9}", func(s *Station) { s.Healthcheck.Interval, s.Healthcheck.Retries = 2*time.Second, 9 }},
-		{"healthcheck", "healthcheck: {test: [CMD, /mine]}", func(s *Station) {
-			s.Healthcheck.Test, s.Healthcheck.Interval = []string{"/mine"}, defaultInterval
-		}},
+		{"healthcheck's test", "healthcheck: {test: [CMD, /mine]}", func(s *Station) { s.Healthcheck.Test = []string{"/mine"} }},
 		{"labels", "labels: {a: station}", func(s *Station) { s.Labels = map[string]string{"a": "station", "b": "image"} }},
 		{"volume", `volumes: ["/srv/data:/data"]`, func(s *Station) {
 			s.Volumes = []Volume{{Source: "/srv/data", Target: "/data"}, {Target: "/cache"}}
@@ -71,11 +71,23 @@ func TestWithImage(t *testing.T) {
 	}
 }
 
+// What Docker takes though the OCI specification knows better.
+func TestLooseImage(t *testing.T) {
+	s := loaded(t, "image: x")
+	err := s.WithImage(&ImageConfig{Entrypoint: []string{""}, Cmd: []string{"x"}, WorkingDir: "/no/../srv/", Volumes: []string{"data", "/x/../cache"}})
+	if err != nil || len(s.Entrypoint) > 0 || s.WorkingDir != "/srv" || !cmp.Equal(s.Volumes, []Volume{{Target: "/cache"}, {Target: "/data"}}) {
+		t.Errorf("got %v, entrypoint %q, working folder %q, volumes %v", err, s.Entrypoint, s.WorkingDir, s.Volumes)
+	}
+	if s := loaded(t, `image: x, working_dir: /srv/, entrypoint: [""], command: [y]`); s.WithImage(&ImageConfig{Entrypoint: []string{"x"}}) != nil || len(s.Entrypoint) > 0 || s.WorkingDir != "/srv" {
+		t.Errorf("of its own: entrypoint %q, working folder %q", s.Entrypoint, s.WorkingDir)
+	}
+}
+
 func TestUnfitImage(t *testing.T) {
 	for name, c := range map[string]ImageConfig{
 		"no command":  {},
 		"stop signal": {Cmd: []string{"x"}, StopSignal: "SIGNONE"},
-		"volume":      {Cmd: []string{"x"}, Volumes: []string{"/../x"}},
+		"volume":      {Cmd: []string{"x"}, Volumes: []string{"/data/.."}},
 		"volume /":    {Cmd: []string{"x"}, Volumes: []string{"/"}},
 		"negative":    {Cmd: []string{"x"}, Healthcheck: &Healthcheck{Test: []string{"x"}, Interval: -1}},
 		"restless":    {Cmd: []string{"x"}, Healthcheck: &Healthcheck{Test: []string{"x"}, Timeout: 1}},

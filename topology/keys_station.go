@@ -42,9 +42,9 @@ func stationKeys() []key {
 		{name: "tls", shape: either("true, false, or a mapping of names and days", shape{form: formBoolean}, object("", tlsLevel)), example: "tls: true", def: "false",
 			doc: "Puts a certificate for the station's names and addresses, and its key, into /etc/platelayer/tls, as cert.pem and key.pem of the station's user. " +
 				"The authority that signs it is the topology's own; all stations of the topology trust it. `platelayer ca` prints it for the machine's browser."},
-		{name: "entrypoint", shape: words, example: "entrypoint: [/usr/sbin/nginx]", def: "that of the image, or none",
+		{name: "entrypoint", shape: words.orNull(), example: "entrypoint: [/usr/sbin/nginx]", def: "that of the image, or none",
 			doc: "The program that runs as the station's PID 1, with `command` as its arguments. `[]` or an empty text removes the image's."},
-		{name: "command", shape: words, example: `command: [nginx, -g, "daemon off;"]`, def: "that of the image",
+		{name: "command", shape: words.orNull(), example: `command: [nginx, -g, "daemon off;"]`, def: "that of the image",
 			doc: "What the station runs, or the arguments of `entrypoint`. One text is split into words as a shell does, but no shell runs it: " +
 				"for `;`, `|`, `>` and the like write `[sh, -c, \"...\"]`."},
 		{name: "environment", shape: either("a mapping of names to values or a list of NAME=value",

@@ -38,7 +38,9 @@ func (l *loader) station(s *stationDraft) {
 		}
 	}
 	if w := n.get("working_dir"); w != nil {
-		out.WorkingDir, _ = l.absolute(w)
+		if out.WorkingDir = path.Clean(w.text); !path.IsAbs(w.text) {
+			l.spoil(w, fmt.Sprintf("%s is not an absolute path", quoted(w.text)), "a path in the station starts with /")
+		}
 	}
 	if u := n.get("user"); u != nil {
 		out.User = u.text

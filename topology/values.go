@@ -35,7 +35,7 @@ func parseBytes(s string) (int64, bool) {
 // words reads a command: a list as it is, a text split into words. The
 // result is nil only where the file says nothing.
 func (l *loader) words(n *node) []string {
-	if n == nil {
+	if n == nil || n.kind == null {
 		return nil
 	}
 	out := []string{}
@@ -142,8 +142,9 @@ func (l *loader) environment(n *node) []string {
 			v.value, v.given = l.opt.LookupEnv(v.name)
 		}
 		if v.given {
-			out = append(out, v.name+"="+v.value)
+			v.name += "=" + v.value
 		}
+		out = append(out, v.name)
 	}
 	slices.Sort(out)
 	return out

@@ -189,7 +189,7 @@ func (w *writer) healthcheck(depth int, h *Healthcheck) {
 		w.list(depth, "test", append([]string{"CMD"}, h.Test...))
 	}
 	pause := func(key string, d time.Duration) {
-		if d != 0 || len(h.Test) > 0 {
+		if d != 0 {
 			w.line(depth, key, duration(d))
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"platelayer/containers/image"
 	"platelayer/lifecycle"
 	"platelayer/topology"
 )
@@ -20,7 +21,7 @@ func (a *app) bundleCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bundle",
 		Short: "Carry a topology with its files and images to another machine",
-		Args:  atMost(0),
+		Args:  subcommand,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(a.bundleSaveCommand(), a.bundleLoadCommand())
@@ -78,7 +79,7 @@ func (a *app) bundleSave(ctx context.Context, path, output string, volumes bool)
 		slices.Sort(variables)
 		o.Notice("it takes from the environment what is not in the bundle: " + strings.Join(variables, ", "))
 	}
-	to := a.stdout
+	to, inPlace := a.stdout, false
 	if output == "-" {
 		if term.IsTerminal(int(a.stdout.Fd())) {
 			return &usageError{errors.New("a bundle is not for a terminal: redirect stdout, or name a file with -o")}
@@ -90,19 +91,30 @@ func (a *app) bundleSave(ctx context.Context, path, output string, volumes bool)
 		if o.Output, err = filepath.Abs(output); err != nil {
 			return err
 		}
-		// It may hold secrets.
-		if to, err = os.CreateTemp(filepath.Dir(o.Output), "."+filepath.Base(output)+"-"); err != nil {
-			return err
+		if st, statErr := os.Stat(output); statErr == nil && !st.Mode().IsRegular() {
+			inPlace = true // a pipe or a device, which nothing may replace
+			to, err = os.OpenFile(output, os.O_WRONLY, 0)
+		} else { // It may hold secrets.
+			to, err = os.CreateTemp(filepath.Dir(o.Output), "."+filepath.Base(output)+"-")
 		}
-		defer os.Remove(to.Name())
+		if err != nil {
+			return fmt.Errorf("cannot save to %s: %w", output, err)
+		}
+		if !inPlace {
+			defer os.Remove(to.Name())
+		}
 		defer to.Close()
 	}
 	done, err := lifecycle.SaveBundle(ctx, a.layout(), t, to, o)
 	if err != nil {
 		return fmt.Errorf("cannot bundle %s: %w", t.Name, err)
 	}
-	if output != "-" {
-		if err := errors.Join(to.Close(), chownToInvoker(to.Name())); err != nil {
+	if inPlace {
+		if err := to.Close(); err != nil {
+			return err
+		}
+	} else if output != "-" {
+		if err := errors.Join(to.Sync(), to.Close(), chownToInvoker(to.Name())); err != nil {
 			return err
 		}
 		if err := os.Rename(to.Name(), o.Output); err != nil {
@@ -139,6 +151,9 @@ anything that a topology file can: look at it before up, or have a policy
 			if err := atMost(2)(c, args); err != nil {
 				return err
 			}
+			if _, err := image.ParseReference("bundle@" + o.Digest); err != nil && o.Digest != "" {
+				return &usageError{fmt.Errorf("--digest is sha256: and 64 hexadecimal digits, not %q", o.Digest)}
+			}
 			if len(args) > 1 {
 				o.Dir = args[1]
 			}
@@ -146,7 +161,11 @@ anything that a topology file can: look at it before up, or have a policy
 			if err != nil {
 				return err
 			}
-			o.Load = func(file string) (*topology.Topology, error) { return a.load(file) }
+			o.Load = func(file string) (t *topology.Topology, read []string, err error) {
+				a.noteFile = func(path string) { read = append(read, path) }
+				t, err = a.load(file)
+				return t, read, err
+			}
 			view := newTransfers(a, "load")
 			defer view.done()
 			o.Progress = view.tell

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"platelayer/containers/image"
 	"platelayer/lifecycle"
@@ -116,12 +117,14 @@ func classify(err error) (code int, hint string) {
 		heldImage  *image.HeldError
 		corrupt    *image.CorruptError
 		lostBlob   *image.MissingError
+		unfitStore *image.UnfitError
 		damage     *image.DamageError
 		change     *image.ChangeError
 		badPolicy  *policy.BadError
 		forbidden  *policy.RefusedError
 		unlocked   *lifecycle.LockError
 		outside    *lifecycle.OutsideError
+		bundle     *lifecycle.OtherBundle
 		machine    *lifecycle.OtherMachine
 		taken      *lifecycle.Taken
 	)
@@ -151,6 +154,8 @@ func classify(err error) (code int, hint string) {
 		return exitIntegrity, "nothing was started or changed; the machine's administrator can mend it: docs/policy.md"
 	case errors.As(err, &forbidden):
 		return exitIntegrity, "nothing was started or changed; the machine's administrator decides what may run: docs/policy.md"
+	case errors.As(err, &bundle):
+		return exitIntegrity, "nothing was loaded; --digest is what bundle save printed"
 	case errors.As(err, &unlocked) && unlocked.Missing:
 		return exitIntegrity, "platelayer lock adds what is missing"
 	case errors.As(err, &unlocked):
@@ -192,6 +197,8 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "if it is meant to be spoken to without TLS: --plain-http, or plain_http in " + image.RegistriesFile
 	case errors.As(err, &unreached) && unreached.Untrusted():
 		return exitFailed, "if it is the right one, put its authority's certificate into /etc/docker/certs.d/" + unreached.Host + "/ca.crt"
+	case errors.As(err, &unreached):
+		return exitFailed, "without a way there images come by image load, image import and bundle load, or from a mirror: " + image.RegistriesFile
 	case errors.As(err, &platform):
 		return exitFailed, "platelayer image pull --platform takes an image of another platform"
 	case errors.As(err, &change):
@@ -202,6 +209,10 @@ func classify(err error) (code int, hint string) {
 		return exitIntegrity, "platelayer image verify --repair unpacks damaged layers again, and takes damaged blobs away to be pulled or loaded anew"
 	case errors.As(err, &corrupt), errors.As(err, &lostBlob):
 		return exitIntegrity, "platelayer image verify --repair takes damaged blobs away; pull or load the image again then"
+	case errors.As(err, &unfitStore):
+		return exitUnsupported, "keep images elsewhere, on ext4, xfs, btrfs or a tmpfs: platelayer --root DIR"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return exitFailed, "make room there; platelayer image prune takes away what no image has and killed commands left"
 	case errors.As(err, &machine):
 		return exitFailed, "its keeper has ended, and one from here would lead elsewhere: run the command there, or take it down"
 	case errors.As(err, &lost):

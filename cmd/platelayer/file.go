@@ -25,6 +25,19 @@ func atMost(n int) cobra.PositionalArgs {
 	}
 }
 
+// subcommand refuses what is no command below another, and says which was meant.
+func subcommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	c.SuggestionsMinimumDistance = 2
+	err := fmt.Errorf("there is no command %s %s", c.Name(), args[0])
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		err = fmt.Errorf("%w: %s?", err, strings.Join(near, " or "))
+	}
+	return &usageError{err}
+}
+
 func (a *app) initCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "init [FILE]",

@@ -18,7 +18,7 @@ func (a *app) imageCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "image",
 		Short: "Pull, load, list, check and save the images that stations run",
-		Args:  atMost(0),
+		Args:  subcommand,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(a.imageLsCommand(), a.imageInspectCommand(), a.imagePullCommand(), a.imagePushCommand(), a.imageLoadCommand(), a.imageImportCommand(), a.imageSaveCommand(),
@@ -82,7 +82,7 @@ func newName(text string) (string, error) {
 	if err != nil {
 		return "", &usageError{err}
 	}
-	if ref.Digest != "" {
+	if ref.Digest != "" || strings.HasPrefix(text, "sha256:") {
 		return "", &usageError{fmt.Errorf("%s is a digest, which no image can be given", text)}
 	}
 	return ref.String(), nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,11 +36,16 @@ func (a *app) imageLsCommand() *cobra.Command {
 		Example: `  platelayer image ls
   platelayer image ls --json`,
 		Args: atMost(0),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.images("see the images of this machine")
 			if err != nil {
 				return err
 			}
+			done, err := s.Use(c.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
 			// What is damaged doesn't hide the others.
 			all, damage := s.List()
 			held, err := s.Holders()
@@ -68,7 +74,7 @@ func (a *app) imageLsCommand() *cobra.Command {
 			return damage
 		},
 	})
-	c.Flags().BoolVar(&digests, "digests", false, "print whole digests")
+	c.Flags().BoolVar(&digests, "digests", false, "print whole digests, and those of the indexes that images are of")
 	return c
 }
 
@@ -104,13 +110,19 @@ func uniqueSizes(all []image.Named) map[v1.Hash]int64 {
 
 func (a *app) printImages(all []listedImage, digests bool) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tDIGEST\tCREATED\tSIZE\tUNIQUE\tUSED BY")
+	head := "DIGEST"
+	if digests {
+		head = "DIGEST\tINDEX"
+	}
+	fmt.Fprintf(w, "NAME\t%s\tCREATED\tSIZE\tUNIQUE\tUSED BY\n", head)
 	for _, l := range all {
 		name, digest, by := "-", l.Digest, "-"
 		if l.Name != "" {
 			name = shortName(l.Name)
 		}
-		if !digests {
+		if digests {
+			digest += "\t" + cmp.Or(l.Index, "-")
+		} else {
 			digest = strings.TrimPrefix(digest, "sha256:")[:12]
 		}
 		if len(l.UsedBy) > 0 {

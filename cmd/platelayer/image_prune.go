@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"platelayer/containers/image"
+	"platelayer/lifecycle"
 )
 
 func (a *app) imagePruneCommand() *cobra.Command {
@@ -23,6 +24,9 @@ with the images.`,
 			s, err := a.images("remove images")
 			if err != nil {
 				return err
+			}
+			if err := lifecycle.ReleaseGone(a.layout()); err != nil {
+				return fmt.Errorf("cannot prune the images: %w", err)
 			}
 			p, err := s.Prune(c.Context(), func(n image.Named) bool { return all || n.Name == "" })
 			if err != nil {

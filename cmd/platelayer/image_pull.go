@@ -112,7 +112,7 @@ func (a *app) pullAdmitted(ctx context.Context, r *image.Registry, s *image.Stor
 	if err != nil {
 		return nil, err
 	}
-	i, err := r.Pull(ctx, s, ref, p, image.AddOptions{Progress: tell, Check: check})
+	i, err := r.Pull(ctx, s, ref, p, image.AddOptions{Progress: tell, Check: check, Unpack: true})
 	if err != nil {
 		return nil, err
 	}

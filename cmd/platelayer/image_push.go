@@ -48,6 +48,11 @@ func (a *app) imagePush(ctx context.Context, name string, to image.Reference, pl
 	if err != nil {
 		return err
 	}
+	done, err := store.Use(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	i, err := store.Find(name)
 	if err != nil {
 		return err

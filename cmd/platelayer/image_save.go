@@ -46,6 +46,11 @@ func (a *app) imageSave(ctx context.Context, refs []string, output string, o ima
 	if err != nil {
 		return err
 	}
+	done, err := s.Use(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	images, err := imagesCalled(s, refs)
 	if err != nil {
 		return err

@@ -29,6 +29,11 @@ the first 6 or more digits of its digest.`,
 			if err := errors.Join(problems...); err != nil {
 				return err
 			}
+			done, err := s.Use(c.Context())
+			if err != nil {
+				return err
+			}
+			defer done()
 			i, err := s.Find(args[0])
 			if err != nil {
 				return err

@@ -256,6 +256,13 @@ func (a *app) rescale(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	// Pending has given them the images that their names mean now.
+	if all, err = a.load(path); err != nil {
+		return err
+	}
+	if t, only, err = a.selected(all, refs); err != nil {
+		return err
+	}
 	var gone []string
 	for _, c := range changes {
 		if c.Object == "station" && c.Action == lifecycle.ActionRemove {
@@ -265,5 +272,5 @@ func (a *app) rescale(ctx context.Context, path string) error {
 	if len(gone) > 0 && !a.quiet {
 		fmt.Fprintf(a.stderr, "platelayer: %s will be gone, with what was written there\n", strings.Join(gone, ", "))
 	}
-	return a.upAs(ctx, t, lifecycle.UpOptions{File: path, Only: only})
+	return a.upAs(ctx, t, lifecycle.UpOptions{File: path, Only: only, SameImages: true})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 )
 
 // Source is where an image's blobs come from: a registry, an archive.
@@ -72,7 +73,7 @@ func (r *toldReader) Read(p []byte) (int, error) {
 // AddOptions say how an image is added.
 type AddOptions struct {
 	Name     string         // one more name for it; may be ""
-	Index    v1.Hash        // Image.Index
+	Indexes  [][]byte       // those that the image was chosen from, Image.Index first
 	Asked    time.Time      // Image.Asked
 	Progress func(Progress) // called from several goroutines; may be nil
 	Parallel int            // blobs at a time; 0 is 4
@@ -80,6 +81,18 @@ type AddOptions struct {
 	// fetched; nil is yes.
 	Check  func(ctx context.Context, digest, index v1.Hash) error
 	Unpack bool // its layers, too, before it gets its name
+}
+
+func (o *AddOptions) index() v1.Hash {
+	if len(o.Indexes) == 0 {
+		return v1.Hash{}
+	}
+	return hashOf(o.Indexes[0])
+}
+
+func hashOf(text []byte) v1.Hash {
+	h, _, _ := v1.SHA256(bytes.NewReader(text))
+	return h
 }
 
 func (o *AddOptions) tell(p Progress) {
@@ -112,8 +125,7 @@ func (s *Store) bring(ctx context.Context, manifest []byte, from Source, o *AddO
 		return nil, err
 	}
 	if o.Check != nil {
-		h, _, _ := v1.SHA256(bytes.NewReader(manifest))
-		if err := o.Check(ctx, h, o.Index); err != nil {
+		if err := o.Check(ctx, hashOf(manifest), o.index()); err != nil {
 			return nil, err
 		}
 	}
@@ -130,19 +142,24 @@ func (s *Store) bring(ctx context.Context, manifest []byte, from Source, o *AddO
 	if err != nil {
 		return nil, err
 	}
-	h, size, _ := v1.SHA256(bytes.NewReader(manifest))
-	i, err := assemble(h, m, config)
+	i, err := assemble(hashOf(manifest), m, config)
 	if err != nil {
 		return nil, err
 	}
-	i.Index, i.Asked = o.Index, o.Asked
+	i.Index, i.Asked = o.index(), o.Asked
 	if err := s.bringLayers(ctx, i, blobs[1:], from, o, b); err != nil {
 		return nil, err
 	}
-	if !s.HasBlob(h) {
-		b.blobs = append(b.blobs, h)
+	for _, text := range append([][]byte{manifest}, o.Indexes...) {
+		h := hashOf(text)
+		if !s.HasBlob(h) {
+			b.blobs = append(b.blobs, h)
+		}
+		if err := s.PutBlob(ctx, h, int64(len(text)), bytes.NewReader(text)); err != nil {
+			return nil, err
+		}
 	}
-	return i, s.PutBlob(ctx, h, size, bytes.NewReader(manifest))
+	return i, nil
 }
 
 func (s *Store) bringLayers(ctx context.Context, i *Image, blobs []v1.Descriptor, from Source, o *AddOptions, b *batch) error {
@@ -270,6 +287,9 @@ func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddO
 				joined, doubted = false, true
 				continue
 			}
+		}
+		if errors.Is(err, unix.ENOSPC) { // what there is would keep the disk full
+			return errors.Join(err, i.Restart())
 		}
 		if i.Have() > before { // what comes at all may take its time
 			try, pause = 1, firstPause

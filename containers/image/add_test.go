@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,17 @@ func (g *gated) Blob(ctx context.Context, d v1.Descriptor, offset int64) (io.Rea
 	return g.made.Blob(ctx, d, offset)
 }
 
+// untilUnpacked waits for a file of a layer that isn't published yet.
+func untilUnpacked(ctx context.Context, s *Store, name string) error {
+	for ctx.Err() == nil {
+		if found, _ := filepath.Glob(s.path("ingest", "*", Tree, name)); len(found) > 0 {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return ctx.Err()
+}
+
 // TestUnpackWhileFetching: a layer is unpacked before the next is there, and a
 // failure of either ends both.
 func TestUnpackWhileFetching(t *testing.T) {
@@ -39,23 +51,10 @@ func TestUnpackWhileFetching(t *testing.T) {
 	}{
 		{"the last waits for the first to be unpacked", good, func(s *Store, m *v1.Manifest) func(context.Context, v1.Hash) error {
 			return func(ctx context.Context, h v1.Hash) error {
-				for h == m.Layers[2].Digest {
-					entries, err := os.ReadDir(s.path("ingest"))
-					if err != nil {
-						return err
-					}
-					for _, e := range entries {
-						if _, err := os.Lstat(s.path("ingest", e.Name(), Tree, "a")); err == nil {
-							return nil
-						}
-					}
-					select {
-					case <-time.After(time.Millisecond):
-					case <-ctx.Done():
-						return ctx.Err()
-					}
+				if h != m.Layers[2].Digest {
+					return nil
 				}
-				return nil
+				return untilUnpacked(ctx, s, "a")
 			}
 		}, ""},
 		{"the last fails", good, func(_ *Store, m *v1.Manifest) func(context.Context, v1.Hash) error {

@@ -220,3 +220,35 @@ func (a folderArchive) open(file string) (*member, error) {
 }
 
 func (a folderArchive) close() error { return a.dir.Close() }
+
+// members is the Source of blobs that are an archive's members, each opened by
+// what describes it.
+type members func(d v1.Descriptor) (*member, error)
+
+// Blob gives a blob from the offset on.
+func (o members) Blob(_ context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
+	m, err := o(d)
+	if err != nil {
+		return nil, 0, err
+	}
+	if _, err := m.Seek(offset, io.SeekStart); err != nil {
+		m.Close()
+		return nil, 0, err
+	}
+	return m, offset, nil
+}
+
+// Again is no: an archive says the same each time.
+func (members) Again(error) bool { return false }
+
+func (o members) kept(d v1.Descriptor) *os.File {
+	m, err := o(d)
+	if err != nil {
+		return nil
+	}
+	m.Close()
+	if m.own == nil || m.sum != d.Digest || m.Size() != d.Size {
+		return nil
+	}
+	return m.own
+}

@@ -91,6 +91,10 @@ func (i *Ingest) Commit() error {
 	if sum := hex.EncodeToString(i.sum.Sum(nil)); sum != i.digest.Hex {
 		return errors.Join(bad("what came for %s has the digest sha256:%s", i.digest, sum), i.Restart())
 	}
+	// A name says that the content is right: after a power cut, too.
+	if err := i.file.Sync(); err != nil {
+		return fmt.Errorf("cannot write %s to the disk: %w", i.digest, err)
+	}
 	err := os.Rename(i.file.Name(), i.store.blobPath(i.digest))
 	i.stored = err == nil
 	return err

@@ -114,7 +114,7 @@ func (s *Store) SaveBundle(ctx context.Context, w io.Writer, images []Named, par
 	}); err != nil {
 		return h, err
 	}
-	if err := writeHeads(index, images, SaveOptions{}, to); err != nil {
+	if err := writeHeads(index, images, SaveOptions{Docker: true}, to); err != nil {
 		return h, err
 	}
 	return own.Digest, t.Close()
@@ -282,12 +282,7 @@ func (b *Bundle) Unpack(ctx context.Context, title string, dir string, owner *Ow
 	}
 	tell(Progress{Image: title, Digest: d.Digest, Total: d.Size, Stage: StageWaiting})
 	reading := Progress{Image: title, Digest: d.Digest, Total: d.Size, Stage: StageReading}
-	stream := openLayer(&toldReader{Reader: m, at: reading, tell: tell}, d.Size, u.limits)
-	defer stream.close()
-	if err := u.unpackTar(ctx, stream); err != nil {
-		return err
-	}
-	sum, err := stream.finish()
+	sum, _, err := u.unpackBlob(ctx, &toldReader{Reader: m, at: reading, tell: tell}, d.Size)
 	if err != nil {
 		return err
 	}

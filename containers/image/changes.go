@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 )
 
 // ChangeError is a change of an image's configuration that can't be understood.
@@ -54,12 +57,7 @@ func change(c *v1.Config, word, rest string) (err error) {
 		}
 		return pairs(rest, func(key, value string) { c.Labels[key] = value })
 	case "EXPOSE":
-		return each(&c.ExposedPorts, strings.Fields(rest), func(port string) string {
-			if !strings.Contains(port, "/") {
-				port += "/tcp"
-			}
-			return port
-		})
+		return each(&c.ExposedPorts, strings.Fields(rest), exposed)
 	case "VOLUME":
 		list := strings.Fields(rest)
 		if strings.HasPrefix(rest, "[") {
@@ -67,7 +65,12 @@ func change(c *v1.Config, word, rest string) (err error) {
 				return fmt.Errorf("is not a list of paths: %w", err)
 			}
 		}
-		return each(&c.Volumes, list, path.Clean)
+		return each(&c.Volumes, list, func(volume string) (string, error) {
+			if !path.IsAbs(volume) || path.Clean(volume) == "/" {
+				return "", fmt.Errorf("%q is not a path of a folder in the image", volume)
+			}
+			return path.Clean(volume), nil
+		})
 	case "USER":
 		c.User = rest
 	case "WORKDIR":
@@ -76,6 +79,12 @@ func change(c *v1.Config, word, rest string) (err error) {
 		}
 		c.WorkingDir = path.Clean(rest)
 	case "STOPSIGNAL":
+		number, err := strconv.Atoi(rest)
+		name := "SIG" + strings.TrimPrefix(strings.ToUpper(rest), "SIG")
+		realtime := strings.HasPrefix(name, "SIGRTM")
+		if err == nil && (number < 1 || number > 64) || err != nil && !realtime && unix.SignalNum(name) == 0 {
+			return fmt.Errorf("%q is not a signal", rest)
+		}
 		c.StopSignal = rest
 	case "ONBUILD":
 		c.OnBuild = append(c.OnBuild, rest)
@@ -87,12 +96,34 @@ func change(c *v1.Config, word, rest string) (err error) {
 	return err
 }
 
-func each(set *map[string]struct{}, list []string, clean func(string) string) error {
+// exposed completes a port or a range of them, 80 or 8000-8010/udp.
+func exposed(port string) (string, error) {
+	text, protocol, found := strings.Cut(port, "/")
+	if !found {
+		port, protocol = port+"/tcp", "tcp"
+	}
+	first, last, found := strings.Cut(text, "-")
+	if !found {
+		last = first
+	}
+	low, err := strconv.ParseUint(first, 10, 16)
+	high, highErr := strconv.ParseUint(last, 10, 16)
+	if err != nil || highErr != nil || low == 0 || low > high || !slices.Contains([]string{"tcp", "udp", "sctp"}, protocol) {
+		return "", fmt.Errorf("%q is not a port, such as 80 or 53/udp", port)
+	}
+	return port, nil
+}
+
+func each(set *map[string]struct{}, list []string, clean func(string) (string, error)) error {
 	if *set == nil {
 		*set = map[string]struct{}{}
 	}
 	for _, one := range list {
-		(*set)[clean(one)] = struct{}{}
+		cleaned, err := clean(one)
+		if err != nil {
+			return err
+		}
+		(*set)[cleaned] = struct{}{}
 	}
 	return nil
 }

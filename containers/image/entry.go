@@ -248,7 +248,7 @@ func attributesOf(h *tar.Header) (names []string, err error) {
 // lostAttribute tells which failure leaves an attribute out: the machine's file
 // system has none of its kind, or its security module doesn't let it be set.
 func lostAttribute(name string, err error) bool {
-	return err == unix.ENOTSUP || strings.HasPrefix(name, "security.") && name != "security.capability" && (err == unix.EPERM || err == unix.EINVAL) ||
+	return err == unix.ENOTSUP && name != "security.capability" || strings.HasPrefix(name, "security.") && name != "security.capability" && (err == unix.EPERM || err == unix.EINVAL) ||
 		strings.HasPrefix(name, "user.") && err == unix.EPERM // of a node that is neither file nor folder
 }
 
@@ -277,6 +277,9 @@ func setAttributes(fd int, h *tar.Header) error {
 	}
 	for _, name := range names {
 		if err := unix.Fsetxattr(fd, name, []byte(h.PAXRecords[tarAttribute+name]), 0); err != nil && !lostAttribute(name, err) {
+			if name == "security.capability" {
+				err = unfit("files' capabilities", err)
+			}
 			return fmt.Errorf("cannot set the attribute %s: %w", name, err)
 		}
 	}

@@ -133,6 +133,8 @@ func TestHostileLayers(t *testing.T) {
 		{"link up, from below", makeTar(t, folder("b", 0o755), link("b/a", "../.."), file("b/a/escaped", "")), "leads out of the image"},
 		{"links in two steps", makeTar(t, folder("b", 0o755), link("b/one", ".."), link("b/one/two", ".."), file("two/escaped", "")), "leads out of the image"},
 		{"link to nowhere", makeTar(t, link("a", "/none"), file("a/escaped", "")), `the folder "a" is a link that leads nowhere`},
+		{"links to great depths", makeTar(t, deepLinks()...), `is behind links and too deep`},
+		{"folders that are only mentioned", makeTar(t, file(strings.Repeat("d/", 101)+"x", "")), "more than 100 entries"},
 		{"links in a circle", makeTar(t, link("a", "b"), link("b", "a"), file("a/x", "")), "circle"},
 		{"absolute links in a circle", makeTar(t, link("a", "/b"), link("b", "/a"), file("a/x", "")), "circle"},
 		{"absolute, then up", makeTar(t, link("a", "/../../tmp"), file("a/escaped", "")), "leads out of the image"},
@@ -256,6 +258,18 @@ func layersOf(t *testing.T, layers ...[]byte) *made {
 	manifest.Config = v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: digestOf(text), Size: int64(len(text))}
 	m.manifest = []byte(asJSON(t, manifest))
 	return m
+}
+
+// deepLinks lead into each other, each as deep as a name may be.
+func deepLinks() (all []entry) {
+	deep := strings.Repeat("d/", 10) + "d"
+	for n, at := 0, deep; n < 3; n++ {
+		all = append(all, folder(at, 0o755))
+		name := fmt.Sprintf("l%d", n)
+		all = append(all, link(name, strings.Repeat("./", 1900)+at))
+		at = name + "/" + deep
+	}
+	return append(all, folder("l2/"+deep+"/x", 0o755))
 }
 
 func many(n int) (all []entry) {

@@ -12,14 +12,13 @@ import (
 // has made are followed as long as they stay below; the root is where absolute
 // ones begin, as in a container.
 func openFolder(root int, name string) (int, error) {
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
 	fd, err := openat2(root, name, &how)
-	if err == unix.EXDEV {
+	if err == unix.ELOOP {
 		var to string
 		if to, err = followLinks(root, name); err != nil {
 			return -1, err
 		}
-		how.Resolve |= unix.RESOLVE_NO_SYMLINKS
 		fd, err = openat2(root, to, &how)
 	}
 	switch err {
@@ -27,8 +26,6 @@ func openFolder(root int, name string) (int, error) {
 		return fd, nil
 	case unix.ENOTDIR:
 		return -1, bad("%q is not a folder", shorten(name))
-	case unix.ELOOP:
-		return -1, bad("the links of %q lead in a circle", shorten(name))
 	}
 	return -1, fmt.Errorf("cannot open the folder %q: %w", shorten(name), err)
 }
@@ -38,7 +35,11 @@ func openFolder(root int, name string) (int, error) {
 func followLinks(root int, name string) (string, error) {
 	const most = 40 // path_resolution(7)
 	links, at, rest := 0, ".", strings.Split(name, "/")
-	for len(rest) > 0 {
+	for steps := 0; len(rest) > 0; steps++ {
+		// Links that lead through each other reach as deep as nobody can go.
+		if steps > unix.PathMax || len(at) >= unix.PathMax {
+			return "", bad("the folder %q is behind links and too deep", shorten(name))
+		}
 		part := rest[0]
 		rest = rest[1:]
 		switch part {

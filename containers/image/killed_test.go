@@ -168,3 +168,32 @@ func busyImage(t *testing.T) *made {
 	}
 	return makeImage(t, v1.Config{}, layers...)
 }
+
+// What a prune that was killed has left is in nobody's way.
+func TestKilledPrune(t *testing.T) {
+	s, ctx := newStore(t), context.Background()
+	m := makeImage(t, v1.Config{}, makeTar(t, file("f", "content")))
+	never, always := func(Named) bool { return false }, func(Named) bool { return true }
+	for range 2 {
+		i, err := s.Add(ctx, m.manifest, m, AddOptions{Name: "docker.io/library/a:1", Unpack: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range i.Layers {
+			if err := os.MkdirAll(s.path("ingest", i.Layers[n].Key()+".gone", Tree), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.Prune(ctx, always); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Prune(ctx, never); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"ingest", "layers", "blobs/sha256"} {
+		if left, err := os.ReadDir(s.path(dir)); err != nil || len(left) > 0 {
+			t.Errorf("left in %s: %v, %v", dir, left, err)
+		}
+	}
+}

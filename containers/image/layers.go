@@ -7,9 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
@@ -31,7 +34,8 @@ const Tree = "fs"
 const NoLayers = "empty"
 
 const (
-	layerInfo = "layer.json"
+	layerInfo   = "layer.json"
+	asideSuffix = ".aside" // of a damaged layer in ingest that another has replaced
 )
 
 // unpacked describes an unpacked layer. The whole chain id stands here, as the
@@ -149,22 +153,22 @@ func (s *Store) unpack(ctx context.Context, i *Image, o *AddOptions, b *batch, w
 }
 
 // publish gives unpacked layers their names, after all is on the disk. A
-// damaged one that has the name moves aside; a station that runs on it keeps it.
+// damaged one that has the name moves aside.
 func (s *Store) publish(fresh []string) error {
 	if err := syncFS(s.dir); err != nil {
 		return err
 	}
 	for _, dir := range fresh {
-		key := filepath.Base(dir[:len(dir)-len(".layer")])
+		key, _, _ := strings.Cut(filepath.Base(dir), ".")
 		to := s.path("layers", key)
 		err := os.Rename(dir, to)
 		if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
-			aside := s.path("ingest", key+".damaged")
-			if err := errors.Join(os.RemoveAll(aside), os.Rename(to, aside)); err != nil {
-				return err
+			// Stations may have the old one mounted, and whoever is about to mount it
+			// finds one of the two. Prune removes it.
+			aside := s.path("ingest", fmt.Sprintf("%s.%x%s", key, rand.Uint64(), asideSuffix))
+			if err = os.Rename(dir, aside); err == nil {
+				err = unix.Renameat2(unix.AT_FDCWD, aside, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
 			}
-			err = os.Rename(dir, to)
-			os.RemoveAll(aside)
 		}
 		if err != nil {
 			return err
@@ -216,12 +220,10 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 		return err
 	}
 	o.tell(Progress{Digest: l.Digest, Total: l.Size, Stage: StageUnpacking})
-	stream := openLayer(blob, l.Size, s.limits)
-	defer stream.close()
-	if err := u.unpackTar(ctx, stream); err != nil {
-		return err
+	sum, size, err := u.unpackBlob(ctx, blob, l.Size)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		err = fmt.Errorf("%w in %s", err, s.dir)
 	}
-	sum, err := stream.finish()
 	if err != nil {
 		return err
 	}
@@ -229,11 +231,23 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 		return bad("its content has the digest %s; the image's configuration says %s", sum, l.DiffID)
 	}
 	o.tell(Progress{Digest: l.Digest, Done: l.Size, Total: l.Size, Stage: StageDone})
-	text, err := json.Marshal(unpacked{layerVersion, l.ChainID, l.DiffID, u.entries, stream.size, u.leftOut})
+	text, err := json.Marshal(unpacked{layerVersion, l.ChainID, l.DiffID, u.entries, size, u.leftOut})
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, layerInfo), text, 0o600)
+}
+
+// unpackBlob unpacks a layer's blob of a size in bytes, packed or not, and gives
+// the digest and the size of the tar in it.
+func (u *unpacker) unpackBlob(ctx context.Context, blob io.Reader, size int64) (v1.Hash, int64, error) {
+	stream := openLayer(blob, size, u.limits)
+	defer stream.close()
+	if err := u.unpackTar(ctx, stream); err != nil {
+		return v1.Hash{}, 0, err
+	}
+	sum, err := stream.finish()
+	return sum, stream.size, err
 }
 
 // whoseFault tells an image that was made wrong from one that was damaged in

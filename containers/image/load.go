@@ -121,8 +121,15 @@ func addTags(a archive, all []found) error {
 	return nil
 }
 
-// choose picks the image that is meant.
+// choose picks the image that is meant, or all that this machine runs.
 func choose(all []found, o LoadOptions) ([]found, error) {
+	if o.Only == "" {
+		runs := slices.DeleteFunc(slices.Clone(all), func(f found) bool { return f.foreign != "" })
+		if len(runs) == 0 {
+			return nil, bad("it has images for %s only; this machine is %s", all[0].foreign, MachinePlatform())
+		}
+		all = runs
+	}
 	if o.Only != "" {
 		want := ""
 		if ref, err := ParseReference(o.Only); err == nil {
@@ -131,7 +138,7 @@ func choose(all []found, o LoadOptions) ([]found, error) {
 		digits := strings.TrimPrefix(o.Only, "sha256:")
 		var chosen []found
 		for _, f := range all {
-			byDigest := len(digits) >= 6 && (strings.HasPrefix(f.digest.Hex, digits) || strings.HasPrefix(f.config.Hex, digits) || strings.HasPrefix(f.index.Hex, digits))
+			byDigest := len(digits) >= 6 && (strings.HasPrefix(f.digest.Hex, digits) || strings.HasPrefix(f.config.Hex, digits) || strings.HasPrefix(f.index().Hex, digits))
 			if slices.Contains(f.names, want) {
 				f.names = []string{want}
 				chosen = append(chosen, f)
@@ -192,7 +199,7 @@ func (s *Store) bringAll(ctx context.Context, all []found, o LoadOptions) (loade
 		if len(f.names) > 0 {
 			name = f.names[0]
 		}
-		i, err := s.bring(ctx, f.manifest, f.source, &AddOptions{Name: name, Index: f.index, Progress: o.Progress, Parallel: o.Parallel, Unpack: true}, &b)
+		i, err := s.bring(ctx, f.manifest, f.source, &AddOptions{Name: name, Indexes: f.indexes, Progress: o.Progress, Parallel: o.Parallel, Unpack: true}, &b)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", shorten(name), err)
 		}

@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -53,6 +51,9 @@ func (s saved) list() ([]savedImage, error) {
 	}
 	var list []savedImage
 	if err := json.Unmarshal(text, &list); err != nil {
+		if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+			return nil, bad("manifest.json is an image's manifest, as in skopeo's dir: and podman's docker-dir: save the image as an OCI archive or folder")
+		}
 		return nil, bad("manifest.json is not valid: %v", err)
 	}
 	if len(list) > maxSaved {
@@ -83,16 +84,16 @@ func (s saved) image(ctx context.Context, one savedImage) (*found, error) {
 	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1}
 	m.Config.MediaType = types.OCIConfigJSON
 	m.Config.Digest, m.Config.Size, _ = v1.SHA256(bytes.NewReader(config))
-	from := savedBlobs{archive: s.archive, name: map[v1.Hash]string{m.Config.Digest: one.Config}}
+	named := map[v1.Hash]string{m.Config.Digest: one.Config}
 	for n, name := range one.Layers {
 		d, err := s.layer(ctx, name, c.RootFS.DiffIDs[n])
 		if err != nil {
 			return nil, fmt.Errorf("layer %q: %w", shorten(name), err)
 		}
-		from.name[d.Digest] = name
+		named[d.Digest] = name
 		m.Layers = append(m.Layers, d)
 	}
-	f := &found{names: names, config: m.Config.Digest, source: from}
+	f := &found{names: names, config: m.Config.Digest, source: members(func(d v1.Descriptor) (*member, error) { return s.open(named[d.Digest]) })}
 	if f.manifest, err = json.Marshal(m); err != nil {
 		return nil, err
 	}
@@ -141,34 +142,6 @@ func (s saved) lacking(name string, err error) error {
 		return bad("the archive lacks %q", shorten(name))
 	}
 	return err
-}
-
-// savedBlobs is the Source of one image.
-type savedBlobs struct {
-	archive
-	name map[v1.Hash]string
-}
-
-func (s savedBlobs) Blob(_ context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
-	m, err := s.open(s.name[d.Digest])
-	if err != nil {
-		return nil, 0, err
-	}
-	if _, err := m.Seek(offset, io.SeekStart); err != nil {
-		m.Close()
-		return nil, 0, err
-	}
-	return m, offset, nil
-}
-
-func (savedBlobs) Again(error) bool { return false }
-
-func (s savedBlobs) kept(d v1.Descriptor) *os.File {
-	m, err := s.open(s.name[d.Digest])
-	if err != nil {
-		return nil
-	}
-	return m.kept(d)
 }
 
 // wholeNames completes names as people write them.

@@ -2,55 +2,19 @@ package image
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"runtime"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// layout is an OCI image layout in an archive (OCI image-layout.md), and a
-// Source of its blobs.
+// layout is an OCI image layout in an archive (OCI image-layout.md).
 type layout struct{ archive }
 
 func blobName(h v1.Hash) string { return "blobs/" + h.Algorithm + "/" + h.Hex }
-
-func (l layout) Blob(_ context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
-	m, err := l.blob(d)
-	if err != nil {
-		return nil, 0, err
-	}
-	if _, err := m.Seek(offset, io.SeekStart); err != nil {
-		m.Close()
-		return nil, 0, err
-	}
-	return m, offset, nil
-}
-
-func (layout) Again(error) bool { return false }
-
-func (l layout) kept(d v1.Descriptor) *os.File {
-	m, err := l.blob(d)
-	if err != nil {
-		return nil
-	}
-	return m.kept(d)
-}
-
-// kept gives the member's own file if it is the blob that is described. It
-// closes the member.
-func (m *member) kept(d v1.Descriptor) *os.File {
-	m.Close()
-	if m.own == nil || m.sum != d.Digest || m.Size() != d.Size {
-		return nil
-	}
-	return m.own
-}
 
 // blob opens a blob that has the size which is said.
 func (l layout) blob(d v1.Descriptor) (*member, error) {
@@ -103,9 +67,12 @@ type found struct {
 	manifest []byte
 	digest   v1.Hash
 	config   v1.Hash
-	index    v1.Hash // Image.Index
+	indexes  [][]byte // AddOptions.Indexes
 	source   Source
+	foreign  string // the platform that it is said to be for, where this machine doesn't run it
 }
+
+func (f *found) index() v1.Hash { return (&AddOptions{Indexes: f.indexes}).index() }
 
 // images lists the layout's images with the names that it gives them.
 func (l layout) images() ([]found, error) {
@@ -118,17 +85,8 @@ func (l layout) images() ([]found, error) {
 		return nil, err
 	}
 	var all []found
-	foreign := ""
 	for _, d := range top.Manifests {
-		names, err := namesOf(d)
-		if err != nil {
-			return nil, err
-		}
-		if d.Annotations["vnd.docker.reference.type"] != "" {
-			continue
-		}
-		if platformRank(d.Platform) < 0 {
-			foreign = d.Platform.String()
+		if aboutAnother(&d) {
 			continue
 		}
 		f, err := l.resolve(d, map[v1.Hash]bool{}, 0)
@@ -138,11 +96,27 @@ func (l layout) images() ([]found, error) {
 		if f == nil {
 			continue // no image, but a signature or the like
 		}
-		f.names = names
+		if h, err := v1.NewHash(d.Annotations[indexAnnotation]); err == nil && len(f.indexes) == 0 {
+			f.indexes = indexPath(h, f.digest, func(h v1.Hash) ([]byte, error) { return l.indexBlob(h) })
+		}
+		if f.names, err = namesOf(d, f); err != nil {
+			return nil, err
+		}
+		if foreign(d.Platform, MachinePlatform()) {
+			f.foreign = d.Platform.String()
+		}
 		all = append(all, *f)
 	}
-	if len(all) == 0 && foreign != "" {
-		return nil, bad("it has images for %s only; this machine is linux/%s", foreign, runtime.GOARCH)
+	have := map[string]int{} // how many images have a name
+	for _, f := range all {
+		for _, name := range f.names {
+			have[name]++
+		}
+	}
+	for n, f := range all { // a name that means it alone means it
+		if len(f.names) > 0 && have[f.names[0]] == 1 {
+			all[n].foreign = ""
+		}
 	}
 	return all, nil
 }
@@ -163,7 +137,7 @@ func (l layout) resolve(d v1.Descriptor, above map[v1.Hash]bool, depth int) (*fo
 		if err != nil {
 			return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
 		}
-		return &found{manifest: text, digest: d.Digest, config: m.Config.Digest, source: l}, nil
+		return &found{manifest: text, digest: d.Digest, config: m.Config.Digest, source: members(l.blob)}, nil
 	}
 	if above[d.Digest] {
 		return nil, bad("the index %s contains itself", d.Digest)
@@ -176,13 +150,13 @@ func (l layout) resolve(d v1.Descriptor, above map[v1.Hash]bool, depth int) (*fo
 	if err != nil {
 		return nil, err
 	}
-	next, ok := bestOf(index.Manifests)
-	if !ok {
-		return nil, bad("the index %s has no image for linux/%s", d.Digest, runtime.GOARCH)
+	next := choosePlatform(index, MachinePlatform())
+	if next == nil {
+		return nil, bad("the index %s has no image for %s", d.Digest, MachinePlatform())
 	}
-	f, err := l.resolve(next, above, depth+1)
+	f, err := l.resolve(*next, above, depth+1)
 	if f != nil {
-		f.index = d.Digest
+		f.indexes = append([][]byte{text}, f.indexes...)
 	}
 	return f, err
 }
@@ -194,6 +168,14 @@ func parseIndex(what string, text []byte) (*v1.IndexManifest, error) {
 	}
 	if len(index.Manifests) > maxIndexEntries {
 		return nil, bad("%s has more than %d entries", what, maxIndexEntries)
+	}
+	for _, d := range index.Manifests {
+		if err := checkHash(d.Digest); err != nil {
+			return nil, err
+		}
+		if d.Size < 0 || d.Size > maxDocument {
+			return nil, bad("the manifest %s is said to have %d bytes", d.Digest, d.Size)
+		}
 	}
 	return index, nil
 }
@@ -223,7 +205,7 @@ func isArtifact(text []byte) bool {
 
 // namesOf reads the names that a layout gives an image: containerd and Docker
 // have the whole one beside a tag, others have one of both as OCI's annotation.
-func namesOf(d v1.Descriptor) ([]string, error) {
+func namesOf(d v1.Descriptor, f *found) ([]string, error) {
 	text := d.Annotations["io.containerd.image.name"]
 	if text == "" {
 		text = d.Annotations[nameAnnotation]
@@ -231,5 +213,21 @@ func namesOf(d v1.Descriptor) ([]string, error) {
 			return nil, nil
 		}
 	}
+	if ref, err := ParseReference(text); err == nil && ref.Digest != "" && (ref.Digest == f.digest.String() || ref.Digest == f.index().String()) {
+		return []string{ref.String()}, nil
+	}
 	return wholeNames([]string{text})
+}
+
+// indexBlob reads an index of the archive that another's annotation names.
+func (l layout) indexBlob(h v1.Hash) ([]byte, error) {
+	if err := checkHash(h); err != nil {
+		return nil, err
+	}
+	m, err := l.open(blobName(h))
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	return l.document(v1.Descriptor{Digest: h, Size: m.Size()})
 }

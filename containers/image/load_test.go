@@ -288,6 +288,20 @@ func TestLoadIndex(t *testing.T) {
 	}
 }
 
+// What another kind of machine runs is loaded where it is asked for by its digest.
+func TestLoadForeign(t *testing.T) {
+	s, m := newStore(t), simple(t)
+	f := layoutOf(t, m, nil)
+	f["index.json"] = asJSON(t, v1.IndexManifest{SchemaVersion: 2, Manifests: []v1.Descriptor{
+		{MediaType: types.OCIManifestSchema1, Digest: sumOf(m.manifest), Size: int64(len(m.manifest)), Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}}})
+	if _, err := s.Load(context.Background(), given(t, f.tar(t)), LoadOptions{}); err == nil || !strings.Contains(err.Error(), "it has images for linux/s390x only; this machine is linux/") {
+		t.Errorf("got %v", err)
+	}
+	if loaded, err := s.Load(context.Background(), given(t, f.tar(t)), LoadOptions{Only: sumOf(m.manifest).String()}); err != nil || len(loaded) != 1 {
+		t.Errorf("got %v, %v", loaded, err)
+	}
+}
+
 // What is saved is loaded as the same, and saving it again gives the same bytes.
 func TestSave(t *testing.T) {
 	ctx := context.Background()
@@ -334,9 +348,9 @@ func TestSave(t *testing.T) {
 			}
 		}
 	}
-	// Older ones read manifest.json alone.
+	// Older ones read manifest.json alone, and take no digest for a tag.
 	var b bytes.Buffer
-	if err := s.Save(ctx, &b, images, SaveOptions{Docker: true}); err != nil {
+	if err := s.Save(ctx, &b, append(images, Named{"docker.io/library/a@" + i.Digest.String(), i}), SaveOptions{Docker: true}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := indexTar(ctx, given(t, b.Bytes()))
@@ -346,6 +360,9 @@ func TestSave(t *testing.T) {
 	all, err := (saved{a}).images(ctx)
 	if err != nil || len(all) != 1 || strings.Join(all[0].names, " ") != "docker.io/library/a:1 registry.example:5000/b:2" {
 		t.Errorf("got %v, %v", all, err)
+	}
+	if list, err := (saved{a}).list(); err != nil || len(list[0].RepoTags) != 2 {
+		t.Errorf("got %v, %v", list, err)
 	}
 }
 
@@ -380,7 +397,7 @@ func TestImport(t *testing.T) {
 	ctx := context.Background()
 	layer := makeTar(t, folder("./", 0o755), folder("./bin", 0o755), file("./bin/sh", "x"),
 		entry{tar.Header{Name: "./dev/null", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}, ""})
-	changes := []string{`CMD ["/bin/sh", "-l"]`, "ENTRYPOINT exec a b", "ENV A=1 B='two words'", "ENV A 3", "EXPOSE 80 53/udp", "LABEL a=b c=\"d e\"",
+	changes := []string{`CMD ["/bin/sh", "-l"]`, "ENTRYPOINT exec a b", "ENV A=1 B='two words'", "ENV A 3", "EXPOSE 80 53/udp 8000-8010", "LABEL a=b c=\"d e\"",
 		"USER 1:2", "WORKDIR srv", "workdir www", "VOLUME /data", `STOPSIGNAL SIGINT`, "HEALTHCHECK --interval=5s --retries=2 CMD [\"/ok\"]"}
 	o := ImportOptions{Name: "docker.io/library/i:1", Changes: changes, Created: time.Unix(1_700_000_000, 0)}
 	var digests []v1.Hash
@@ -400,7 +417,7 @@ func TestImport(t *testing.T) {
 		got := asJSON(t, i.Config.Config)
 		want := `{"Cmd":["/bin/sh","-l"],"Healthcheck":{"Test":["CMD","/ok"],"Interval":5000000000,"Retries":2},` +
 			`"Entrypoint":["/bin/sh","-c","exec a b"],"Env":["B=two words","A=3"],"Labels":{"a":"b","c":"d e"},"User":"1:2",` +
-			`"Volumes":{"/data":{}},"WorkingDir":"/srv/www","ExposedPorts":{"53/udp":{},"80/tcp":{}},"StopSignal":"SIGINT"}`
+			`"Volumes":{"/data":{}},"WorkingDir":"/srv/www","ExposedPorts":{"53/udp":{},"80/tcp":{},"8000-8010/tcp":{}},"StopSignal":"SIGINT"}`
 		if got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
@@ -411,11 +428,38 @@ func TestImport(t *testing.T) {
 			break
 		}
 	}
-	for _, change := range []string{"RUN x", "CMD", "ENV A", "ENV A='", "CMD [1", "HEALTHCHECK x", "HEALTHCHECK --every=1s CMD x"} {
+	for _, change := range []string{"RUN x", "CMD", "ENV A", "ENV A='", "CMD [1", "HEALTHCHECK x", "HEALTHCHECK --every=1s CMD x",
+		"EXPOSE 99999", "EXPOSE 80/http", "EXPOSE 90-80", "EXPOSE x", "STOPSIGNAL SIGFOO", "STOPSIGNAL 65", "VOLUME data", `VOLUME ["/"]`} {
 		wrong := new(ChangeError)
 		if _, err := newStore(t).Import(ctx, given(t, layer), ImportOptions{Changes: []string{change}}); !errors.As(err, &wrong) {
 			t.Errorf("%s: got %v", change, err)
 		}
+	}
+}
+
+// What is no tar is refused before it fills the store.
+func TestImportNoTar(t *testing.T) {
+	zero, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := bytes.Repeat([]byte("not a tar\n"), 1000)
+	for what, r := range map[string]*os.File{"endless": zero, "text": given(t, text), "piped text": piped(t, text), "zeros": given(t, make([]byte, 2<<20))} {
+		s := newStore(t)
+		s.limits.Bytes = 16 << 20
+		if _, err := s.Import(context.Background(), r, ImportOptions{Name: "docker.io/library/i:1"}); err == nil || !strings.Contains(err.Error(), "it is not a tar archive") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if zero, err = os.Open("/dev/zero"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newStore(t).Load(context.Background(), zero, LoadOptions{}); err == nil || !strings.Contains(err.Error(), "after its end") {
+		t.Errorf("an archive without an end: %v", err)
+	}
+	// Ends of an archive alone are an empty one.
+	if _, err := newStore(t).Import(context.Background(), piped(t, make([]byte, 10<<10)), ImportOptions{Name: "docker.io/library/i:1"}); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -179,19 +179,21 @@ func loadOne(ctx context.Context, s *Store, a archive, ref Reference, o LoadOpti
 // fromPodman runs the program for the user: nobody else reads the store of a
 // Podman without root.
 func (l *Local) fromPodman(ctx context.Context, s *Store, name string, ref Reference, o LoadOptions) (*Image, error) {
-	if err := l.podman(ctx, "image", "exists", name).Run(); err != nil {
+	said := new(head1k)
+	exists := l.podman(ctx, "image", "exists", name)
+	exists.Stderr = said
+	if err := exists.Run(); err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) && exit.ExitCode() == 1 {
 			return nil, nil
 		}
-		return nil, err
+		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(*said))
 	}
 	c := l.podman(ctx, "image", "save", "--quiet", name)
 	out, err := c.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	said := new(head1k)
 	c.Stderr = said
 	if err := c.Start(); err != nil {
 		return nil, err

@@ -149,6 +149,7 @@ case "$*" in
 "image exists localhost/web:1") exit 0 ;;
 "image save --quiet localhost/web:1") cat ` + archive + ` ;;
 "image exists docker.io/library/broken:1") exit 0 ;;
+"image exists docker.io/library/ill:1") echo cannot set up >&2; exit 125 ;;
 "image save --quiet docker.io/library/broken:1") head -c 2000 ` + archive + `; echo no more >&2; exit 125 ;;
 *) exit 1 ;;
 esac
@@ -182,6 +183,9 @@ esac
 	}
 	if !slices.ContainsFunc(notices, func(text string) bool { return strings.Contains(text, "no more") }) {
 		t.Errorf("it said %v", notices)
+	}
+	if i, err := find("ill:1"); err == nil || !slices.ContainsFunc(notices, func(text string) bool { return strings.Contains(text, "cannot set up") }) {
+		t.Errorf("got %v; it said %v", i, notices)
 	}
 	log, err := os.ReadFile(filepath.Join(dir, "log"))
 	if err != nil {

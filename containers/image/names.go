@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,6 +56,16 @@ func (s *Store) readIndex() (*v1.IndexManifest, error) {
 
 // changeIndex changes the names, one process at a time.
 func (s *Store) changeIndex(ctx context.Context, change func(*v1.IndexManifest) error) error {
+	done, err := s.Use(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return s.rewriteIndex(ctx, change)
+}
+
+// rewriteIndex is for who keeps Prune away, or is Prune.
+func (s *Store) rewriteIndex(ctx context.Context, change func(*v1.IndexManifest) error) error {
 	f, err := s.lockFile(ctx, ".index", unix.LOCK_EX)
 	if err != nil {
 		return err
@@ -71,7 +82,14 @@ func (s *Store) changeIndex(ctx context.Context, change func(*v1.IndexManifest) 
 	if err != nil {
 		return err
 	}
-	if err := s.write("index.json", text); err != nil {
+	err = syncDir(s.path("blobs", "sha256")) // what is named is there after a power cut
+	if err == nil {
+		err = s.write("index.json", text)
+	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot write the image store's names: %w", err)
 	}
 	return nil
@@ -95,7 +113,24 @@ func (s *Store) nameAll(ctx context.Context, all []Named) error {
 }
 
 func (s *Store) nameIn(index *v1.IndexManifest, name string, i *Image) error {
-	had := slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == i.Digest })
+	of, had := "", false
+	if i.Index != (v1.Hash{}) {
+		of = i.Index.String()
+	}
+	for _, d := range index.Manifests {
+		if d.Digest == i.Digest {
+			had, of = true, cmp.Or(of, d.Annotations[indexAnnotation])
+		}
+	}
+	// It is of that index under all its names, and when it came by itself, too.
+	for n := range index.Manifests {
+		if d := &index.Manifests[n]; d.Digest == i.Digest && of != "" && d.Annotations[indexAnnotation] == "" {
+			if d.Annotations == nil {
+				d.Annotations = map[string]string{}
+			}
+			d.Annotations[indexAnnotation] = of
+		}
+	}
 	if name == "" && had {
 		return nil
 	}
@@ -107,8 +142,8 @@ func (s *Store) nameIn(index *v1.IndexManifest, name string, i *Image) error {
 	if name != "" {
 		d.Annotations[nameAnnotation] = name
 	}
-	if i.Index != (v1.Hash{}) {
-		d.Annotations[indexAnnotation] = i.Index.String()
+	if of != "" {
+		d.Annotations[indexAnnotation] = of
 	}
 	if !i.Asked.IsZero() {
 		d.Annotations[askedAnnotation] = i.Asked.UTC().Format(time.RFC3339)
@@ -187,9 +222,9 @@ func (s *Store) described(d v1.Descriptor) (*Image, error) {
 }
 
 // Find gives the image that a name means: a name as people write it, with or
-// without a digest, or the first 6 or more digits of the image's or its
-// configuration's digest, which is Docker's image id. What isn't there is an
-// UnknownError.
+// without a digest, or the first 6 or more digits of the image's digest, its
+// index's, or its configuration's, which is Docker's image id. What isn't there
+// is an UnknownError.
 func (s *Store) Find(name string) (*Image, error) {
 	index, err := s.readIndex()
 	if err != nil {
@@ -218,7 +253,7 @@ func (s *Store) byDigits(index *v1.IndexManifest, text string) (v1.Descriptor, e
 	}
 	found := map[v1.Hash]v1.Descriptor{}
 	for _, d := range index.Manifests {
-		if strings.HasPrefix(d.Digest.Hex, digits) {
+		if strings.HasPrefix(d.Digest.Hex, digits) || strings.HasPrefix(d.Annotations[indexAnnotation], "sha256:"+digits) {
 			found[d.Digest] = d
 		} else if i, err := s.open(d.Digest); err == nil && strings.HasPrefix(i.Manifest.Config.Digest.Hex, digits) {
 			found[d.Digest] = d

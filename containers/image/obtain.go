@@ -94,7 +94,7 @@ func (s *Store) pull(ctx context.Context, ref Reference, o *ObtainOptions) (*Ima
 	if err != nil {
 		return nil, err
 	}
-	return r.Pull(ctx, s, ref, o.Platform, AddOptions{Progress: o.Progress, Check: o.Check})
+	return r.Pull(ctx, s, ref, o.Platform, AddOptions{Progress: o.Progress, Check: o.Check, Unpack: true})
 }
 
 // fromLocal asks Docker and Podman; nil: they don't have it, or not for the platform.

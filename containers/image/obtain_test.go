@@ -116,6 +116,27 @@ func TestObtain(t *testing.T) {
 	}
 }
 
+// What comes from a registry is unpacked while the layers above still come.
+func TestObtainWhileFetching(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	m := makeImage(t, v1.Config{}, makeTar(t, file("a", "1")), makeTar(t, file("b", "2")))
+	s, r := newStore(t), newTestRegistry(t)
+	r.offer("web", "1", m)
+	last := m.parsed(t).Layers[1].Digest.String()
+	r.on(func(_ http.ResponseWriter, q *http.Request) bool {
+		if strings.HasSuffix(q.URL.Path, last) {
+			_ = untilUnpacked(ctx, s, "a")
+		}
+		return false
+	})
+	client := newTestClient(t, RegistryOptions{PlainHTTP: true})
+	i, err := Obtain(ctx, s, r.host()+"/web:1", ObtainOptions{Platform: amd64, Registry: func() (*Registry, error) { return client.Registry, nil }})
+	if err != nil || !s.Unpacked(&i.Layers[1]) {
+		t.Errorf("got %v, %v", i, err)
+	}
+}
+
 // An image that the store has lost something of is fetched again, unless what is
 // unpacked of it is all there.
 func TestObtainWhatIsLost(t *testing.T) {
@@ -160,6 +181,18 @@ func TestObtainWhatIsLost(t *testing.T) {
 			if _, err := os.Stat(s.Tree(&i.Layers[n])); err != nil {
 				t.Errorf("%s: %v", c.name, err)
 			}
+		}
+	}
+}
+
+// An image that doesn't say what it is made for runs, as Docker has it.
+func TestFits(t *testing.T) {
+	for platform, want := range map[[2]string]bool{
+		{"linux", "amd64"}: true, {}: true, {"linux", ""}: true, {"windows", ""}: false, {"linux", "arm64"}: false,
+	} {
+		i := &Image{Config: &v1.ConfigFile{OS: platform[0], Architecture: platform[1]}}
+		if got := i.Fits(Platform{Architecture: "amd64"}); got != want {
+			t.Errorf("%q: %v", i.MadeFor(), got)
 		}
 	}
 }

@@ -122,7 +122,7 @@ func (s *Store) pack(ctx context.Context, d v1.Descriptor, tell func(Progress)) 
 	if hex.EncodeToString(content.Sum(nil)) != d.Digest.Hex {
 		return h, 0, &CorruptError{What: "blob", Digest: d.Digest}
 	}
-	if err := errors.Join(z.Close(), to.Close()); err != nil {
+	if err := errors.Join(z.Close(), to.Sync(), to.Close()); err != nil {
 		return h, 0, fmt.Errorf("cannot pack %s: %w", d.Digest, err)
 	}
 	h = v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -110,10 +111,14 @@ func (s *Store) Unname(ctx context.Context, name string) error {
 // Forget takes an image with all its names out of the index. Its blobs and
 // layers go with the next Prune.
 func (s *Store) Forget(ctx context.Context, h v1.Hash) error {
-	return s.changeIndex(ctx, func(index *v1.IndexManifest) error {
+	return s.changeIndex(ctx, withoutImage(h))
+}
+
+func withoutImage(h v1.Hash) func(*v1.IndexManifest) error {
+	return func(index *v1.IndexManifest) error {
 		index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == h })
 		return nil
-	})
+	}
 }
 
 // Pruned is what Prune took away.
@@ -157,7 +162,7 @@ func (s *Store) Prune(ctx context.Context, gone func(Named) bool) (Pruned, error
 		}
 	}
 	for _, h := range p.Images {
-		if err := s.Forget(ctx, h); err != nil {
+		if err := s.rewriteIndex(ctx, withoutImage(h)); err != nil {
 			return p, err
 		}
 	}
@@ -175,7 +180,7 @@ func (s *Store) forgetLost(ctx context.Context, held map[v1.Hash][]string) error
 	for _, d := range index.Manifests {
 		_, err := s.described(d)
 		if missing := new(MissingError); errors.As(err, &missing) && held[d.Digest] == nil {
-			if err := s.Forget(ctx, d.Digest); err != nil {
+			if err := s.rewriteIndex(ctx, withoutImage(d.Digest)); err != nil {
 				return err
 			}
 		}
@@ -185,59 +190,102 @@ func (s *Store) forgetLost(ctx context.Context, held map[v1.Hash][]string) error
 
 // sweep removes what no image needs.
 func (s *Store) sweep(p *Pruned, held map[v1.Hash][]string) error {
-	blobs, layers, err := s.needed(held)
+	need, err := s.needed(held)
 	if err != nil {
 		return err
 	}
-	if p.Layers, err = s.dropLayers(func(key string) bool { return !layers[key] }, &p.Bytes); err != nil {
+	if p.Layers, err = s.dropLayers(func(key string) bool { return !need.layers[key] }, &p.Bytes); err != nil {
 		return err
 	}
-	if p.Blobs, err = removeBut(s.path("blobs", "sha256"), blobs, &p.Bytes); err != nil {
+	if p.Blobs, err = removeBut(s.path("blobs", "sha256"), func(name string) bool { return need.blobs[name] }, &p.Bytes); err != nil {
 		return err
 	}
-	_, err = removeBut(s.path("ingest"), nil, nil)
+	_, err = removeBut(s.path("ingest"), need.aside, nil)
 	return err
 }
 
-// needed lists the blobs, by their hex digits, and the layers, by their keys,
-// that an image has or a topology runs.
-func (s *Store) needed(held map[v1.Hash][]string) (blobs, layers map[string]bool, err error) {
+// needs is what images have and topologies run.
+type needs struct {
+	blobs  map[string]bool // by their hex digits
+	layers map[string]bool // by their keys
+	run    map[string]bool // those of the layers that a topology runs
+}
+
+// aside tells whether an entry of ingest is a layer that may be mounted though
+// another has replaced it.
+func (n *needs) aside(name string) bool {
+	key, _, _ := strings.Cut(name, ".")
+	return n.run[key] && strings.HasSuffix(name, asideSuffix)
+}
+
+// needed lists what an image has or a topology runs.
+func (s *Store) needed(held map[v1.Hash][]string) (*needs, error) {
 	index, err := s.readIndex()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	roots := map[v1.Hash]bool{}
+	roots, need := map[v1.Hash]bool{}, &needs{map[string]bool{}, map[string]bool{}, map[string]bool{}}
 	for _, d := range index.Manifests {
 		roots[d.Digest] = true
+		if of, err := v1.NewHash(d.Annotations[indexAnnotation]); err == nil {
+			for _, text := range s.indexesOf(&Image{Digest: d.Digest, Index: of}) {
+				need.blobs[hashOf(text).Hex] = true
+			}
+		}
 	}
 	for h := range held {
 		roots[h] = true
 	}
-	blobs, layers = map[string]bool{}, map[string]bool{}
 	for h := range roots {
 		i, err := s.open(h)
 		var missing *MissingError
 		if errors.As(err, &missing) {
 			if by := held[h]; len(by) > 0 { // its layers are under stations, and nobody knows which they are
-				return nil, nil, fmt.Errorf("nothing was removed: %s runs on an image that is damaged: %w", strings.Join(by, ", "), err)
+				return nil, fmt.Errorf("nothing was removed: %s runs on an image that is damaged: %w", strings.Join(by, ", "), err)
 			}
 			continue // lost by other hands
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		blobs[h.Hex], blobs[i.Manifest.Config.Digest.Hex] = true, true
+		need.blobs[h.Hex], need.blobs[i.Manifest.Config.Digest.Hex] = true, true
 		for n := range i.Layers {
-			blobs[i.Layers[n].Digest.Hex], layers[i.Layers[n].Key()] = true, true
+			l := &i.Layers[n]
+			need.blobs[l.Digest.Hex], need.layers[l.Key()] = true, true
+			need.run[l.Key()] = need.run[l.Key()] || len(held[h]) > 0
 		}
 	}
-	return blobs, layers, nil
+	return need, nil
 }
 
 // discard takes away what a piece of work that failed had brought, unless an
 // image has it by now. While other processes work with the store it leaves that
 // to the next Prune: they may be about to use it.
 func (s *Store) discard(b *batch) {
+	s.alone(func(need *needs) {
+		if _, err := s.dropLayers(func(key string) bool { return slices.Contains(b.layers, key) && !need.layers[key] }, nil); err != nil {
+			return
+		}
+		for _, h := range b.blobs {
+			if !need.blobs[h.Hex] {
+				os.Remove(s.blobPath(h))
+				os.Remove(s.path("ingest", h.Hex))
+			}
+		}
+	})
+}
+
+// dropAside takes layers away that others have replaced and no station can have
+// mounted; the next Prune does where other processes work with the store.
+func (s *Store) dropAside() {
+	s.alone(func(need *needs) {
+		_, _ = removeBut(s.path("ingest"), func(name string) bool { return !strings.HasSuffix(name, asideSuffix) || need.aside(name) }, nil)
+	})
+}
+
+// alone tidies up, with what images need, unless other processes work with the
+// store.
+func (s *Store) alone(tidy func(*needs)) {
 	lock, err := os.OpenFile(s.path(".use"), os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return
@@ -250,22 +298,11 @@ func (s *Store) discard(b *batch) {
 	if err != nil {
 		return
 	}
-	blobs, layers, err := s.needed(held)
+	need, err := s.needed(held)
 	if err != nil {
 		return
 	}
-	if _, err := s.dropLayers(func(key string) bool { return slices.Contains(b.layers, key) && !layers[key] }, nil); err != nil {
-		return
-	}
-	for _, key := range b.layers {
-		os.RemoveAll(s.path("ingest", key+".gone"))
-	}
-	for _, h := range b.blobs {
-		if !blobs[h.Hex] {
-			os.Remove(s.blobPath(h))
-			os.Remove(s.path("ingest", h.Hex))
-		}
-	}
+	tidy(need)
 }
 
 // Remove takes an image with all its names away, and with it what no other image
@@ -318,22 +355,26 @@ func (s *Store) dropLayers(gone func(key string) bool, bytes *int64) (n int, err
 		if text, err := os.ReadFile(s.path("layers", e.Name(), layerInfo)); err == nil && json.Unmarshal(text, &info) == nil && bytes != nil {
 			*bytes += info.Size
 		}
-		if err := os.Rename(s.path("layers", e.Name()), s.path("ingest", e.Name()+".gone")); err != nil {
+		aside := s.path("ingest", fmt.Sprintf("%s.%x.gone", e.Name(), rand.Uint64())) // a killed one may have left another
+		if err := os.Rename(s.path("layers", e.Name()), aside); err != nil {
 			return n, err
 		}
 		n++
+		if err := os.RemoveAll(aside); err != nil {
+			return n, err
+		}
 	}
 	return n, nil
 }
 
 // removeBut empties a folder but for some names.
-func removeBut(dir string, keep map[string]bool, bytes *int64) (n int, err error) {
+func removeBut(dir string, keep func(name string) bool, bytes *int64) (n int, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return 0, err
 	}
 	for _, e := range entries {
-		if keep[e.Name()] {
+		if keep(e.Name()) {
 			continue
 		}
 		if st, err := e.Info(); err == nil && bytes != nil {

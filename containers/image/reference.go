@@ -54,11 +54,15 @@ const dockerHub = "docker.io"
 // ParseReference reads an image's name. A tag beside a digest is left out, as
 // the digest says it all.
 func ParseReference(text string) (Reference, error) {
-	r, err := name.ParseReference(text, name.WeakValidation)
+	whole := text
+	if host, rest, found := strings.Cut(text, "/"); found && strings.ContainsAny(host, ".:") {
+		whole = strings.ToLower(host) + "/" + rest // one host has one name (RFC 4343)
+	}
+	r, err := name.ParseReference(whole, name.WeakValidation)
 	if err != nil {
 		return Reference{}, fmt.Errorf("%q is not an image's name%s", shorten(text), instead(text))
 	}
-	ref := Reference{Registry: strings.ToLower(r.Context().RegistryStr()), Repository: r.Context().RepositoryStr()}
+	ref := Reference{Registry: r.Context().RegistryStr(), Repository: r.Context().RepositoryStr()}
 	if ref.Registry == name.DefaultRegistry {
 		ref.Registry = dockerHub
 	}

@@ -83,6 +83,11 @@ func (r *Registry) notice(text string) {
 // which it was asked for. The registry isn't asked for one that is there and
 // pinned by its digest, and only for the digest where the name is known here.
 func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Platform, o AddOptions) (*Image, error) {
+	done, err := store.Use(ctx) // what is found here is to stay
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	if i, err := store.Find(ref.String()); err == nil && store.whole(i) && fits(i, p) {
 		same, err := r.means(ctx, ref, i)
 		if err != nil || same && ref.Digest != "" {
@@ -104,7 +109,7 @@ func (r *Registry) Pull(ctx context.Context, store *Store, ref Reference, p Plat
 	if err := store.room(blobsOf(parsed)); err != nil {
 		return nil, err
 	}
-	o.Name, o.Index, o.Asked = ref.String(), m.Index, time.Now()
+	o.Name, o.Indexes, o.Asked = ref.String(), m.indexes, time.Now()
 	i, err := store.Add(ctx, m.Manifest, m, o)
 	if err != nil {
 		return nil, err
@@ -136,11 +141,8 @@ func (r *Registry) means(ctx context.Context, ref Reference, i *Image) (bool, er
 		return false, nil // to be told when it is asked for
 	}
 	response.Body.Close()
-	digest := i.Digest
-	if i.Index != (v1.Hash{}) {
-		digest = i.Index
-	}
-	return response.Header.Get("Docker-Content-Digest") == digest.String(), nil
+	digest := response.Header.Get("Docker-Content-Digest")
+	return digest == i.Digest.String() || i.Index != (v1.Hash{}) && digest == i.Index.String(), nil
 }
 
 // manifestRequest asks for what a tag or a digest means.
@@ -156,8 +158,8 @@ func manifestRequest(s *site, wanted string) *request {
 // fits tells whether a machine of a platform runs the image, for all that the image
 // says.
 func fits(i *Image, p Platform) bool {
-	if i.Config.OS == "" && i.Config.Architecture == "" {
-		return true
+	if i.Config.Architecture == "" && (i.Config.OS == "" || i.Config.OS == "linux") {
+		return true // nobody said
 	}
 	have := Platform{Architecture: i.Config.Architecture, Variant: i.Config.Variant}.normal()
 	return i.Config.OS == "linux" && slices.Contains(p.runs(), have)
@@ -185,7 +187,7 @@ func (s *Store) room(blobs []v1.Descriptor) error {
 		}
 	}
 	if need > free {
-		return fmt.Errorf("it has %d bytes that are not here, and %s has %d free", need, s.dir, free)
+		return fmt.Errorf("it has %d bytes that are not here, and %s has %d free: %w", need, s.dir, free, unix.ENOSPC)
 	}
 	return nil
 }
@@ -199,6 +201,7 @@ type Remote struct {
 
 	registry *Registry
 	sites    []*site
+	indexes  [][]byte // from Index to the one that lists the image
 
 	mu     sync.Mutex
 	served map[v1.Hash]*site          // who gave a blob last
@@ -257,7 +260,8 @@ func (r *Registry) Resolve(ctx context.Context, ref Reference, p Platform) (*Rem
 		if depth == 0 {
 			m.Index = m.Digest
 		}
-		index, err := parseRemoteIndex(text)
+		m.indexes = append(m.indexes, text)
+		index, err := parseIndex("its index", text)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", ref.Short(), err)
 		}

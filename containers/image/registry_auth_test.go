@@ -387,3 +387,28 @@ func TestRedirects(t *testing.T) {
 		}
 	}
 }
+
+// TestRedirectedChallenge has a registry send for blobs to a host that wants to be
+// signed in to itself: it learns no password of the registry's.
+func TestRedirectedChallenge(t *testing.T) {
+	r, m, s := newTestRegistry(t), bigImage(t, 1), newTokens(t)
+	r.offer("a", "latest", m)
+	thief := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token"`, s.URL))
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer thief.Close()
+	r.on(func(w http.ResponseWriter, q *http.Request) bool {
+		if !strings.Contains(q.URL.Path, "/blobs/") {
+			return false
+		}
+		http.Redirect(w, q, thief.URL+q.URL.Path, http.StatusTemporaryRedirect)
+		return true
+	})
+	c := newTestClient(t, RegistryOptions{PlainHTTP: true, Credentials: asUser(t, map[string]string{
+		".docker/config.json": fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, r.host(), basicAuth("ada", "right"))})})
+	_, err := c.pull(t, newStore(t), r.host()+"/a")
+	if err == nil || !strings.Contains(err.Error(), "answers 401") || len(s.log) > 0 {
+		t.Errorf("got %v; the other host's token server was asked %q", err, s.log)
+	}
+}

@@ -393,7 +393,12 @@ func TestPlatforms(t *testing.T) {
 		i := &v1.IndexManifest{}
 		for n, text := range platforms {
 			d := v1.Descriptor{MediaType: types.OCIManifestSchema1, Size: int64(n)}
-			if text != "" {
+			switch text {
+			case "":
+			case "about":
+				d.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest"}
+				d.Platform = &v1.Platform{OS: "unknown", Architecture: "unknown"}
+			default:
 				p, err := v1.ParsePlatform(text)
 				if err != nil {
 					t.Fatal(err)
@@ -423,6 +428,7 @@ func TestPlatforms(t *testing.T) {
 		{"x86_64", Platform{}, []string{"unknown/unknown", "linux/amd64"}, 1},
 		{"", Platform{Architecture: "amd64"}, []string{"", "linux/arm64"}, -1},
 		{"", Platform{Architecture: "amd64"}, []string{""}, 0},
+		{"", Platform{Architecture: "amd64"}, []string{"about", ""}, 1},
 		{"", Platform{Architecture: "riscv64"}, []string{"linux/amd64"}, -1},
 	} {
 		p := test.own

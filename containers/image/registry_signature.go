@@ -20,7 +20,7 @@ type SignedPayload struct {
 
 const (
 	maxSignatures = 64
-	maxPayload    = 1 << 20 // bytes
+	maxPayload    = 64 << 10 // bytes; one has some 300
 )
 
 // Signatures gives what a registry has as signatures of an image: beside it

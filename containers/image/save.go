@@ -42,15 +42,17 @@ func (s *Store) Save(ctx context.Context, w io.Writer, images []Named, o SaveOpt
 	return t.Close()
 }
 
-// SaveFolder writes them as an OCI layout into a folder, which is new or empty.
-func (s *Store) SaveFolder(ctx context.Context, dir string, images []Named, o SaveOptions) error {
+// SaveFolder writes them as an OCI layout into a folder, which is new or empty,
+// and stays so after an error.
+func (s *Store) SaveFolder(ctx context.Context, dir string, images []Named, o SaveOptions) (err error) {
 	done, err := s.Use(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
+	made := os.Mkdir(dir, 0o755)
+	if made != nil && !errors.Is(made, os.ErrExist) {
+		return made
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
 		return errors.Join(err, fmt.Errorf("the folder %s is not empty", dir))
@@ -60,6 +62,17 @@ func (s *Store) SaveFolder(ctx context.Context, dir string, images []Named, o Sa
 		return err
 	}
 	defer root.Close()
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, name := range []string{"blobs", "index.json", "manifest.json", "oci-layout"} {
+			err = errors.Join(err, root.RemoveAll(name))
+		}
+		if made == nil {
+			err = errors.Join(err, os.Remove(dir))
+		}
+	}()
 	return s.writeLayout(ctx, images, o, folderLayout{root})
 }
 
@@ -121,11 +134,14 @@ func (s *Store) layoutIndex(images []Named, o SaveOptions) (v1.IndexManifest, er
 		}
 		d := v1.Descriptor{MediaType: i.mediaType(), Digest: i.Digest, Size: size}
 		d.Platform = &v1.Platform{OS: i.Config.OS, Architecture: i.Config.Architecture, Variant: i.Config.Variant}
+		d.Annotations = map[string]string{}
+		if len(s.indexesOf(i.Image)) > 0 { // which comes along: who pins it finds the image
+			d.Annotations[indexAnnotation] = i.Index.String()
+		}
 		if i.Name != "" {
-			_, tag, _ := strings.Cut(i.Name[strings.LastIndexByte(i.Name, '/')+1:], ":")
-			d.Annotations = map[string]string{nameAnnotation: i.Name, "io.containerd.image.name": i.Name}
-			if o.Docker { // as Docker's own
-				d.Annotations[nameAnnotation] = tag
+			d.Annotations[nameAnnotation], d.Annotations["io.containerd.image.name"] = i.Name, i.Name
+			if o.Docker && !strings.Contains(i.Name, "@") { // as Docker's own
+				_, d.Annotations[nameAnnotation], _ = strings.Cut(i.Name[strings.LastIndexByte(i.Name, '/')+1:], ":")
 			}
 		}
 		index.Manifests = append(index.Manifests, d)
@@ -140,7 +156,11 @@ func (s *Store) writeBlobs(ctx context.Context, images []Named, to layoutWriter,
 	}
 	blobs := map[v1.Hash]string{} // with the name of an image that has it
 	for _, i := range images {
-		for _, h := range append([]v1.Hash{i.Digest}, hashesOf(i.Image)...) {
+		all := append([]v1.Hash{i.Digest}, hashesOf(i.Image)...)
+		for _, text := range s.indexesOf(i.Image) {
+			all = append(all, hashOf(text))
+		}
+		for _, h := range all {
 			if _, twice := blobs[h]; twice {
 				continue
 			}
@@ -215,7 +235,8 @@ func dockerHead(images []Named) []savedImage {
 			}
 			list = append(list, one)
 		}
-		if i.Name != "" { // whole, as Podman takes a short one for its own
+		// Whole, as Podman takes a short one for its own. A digest is no tag.
+		if i.Name != "" && !strings.Contains(i.Name, "@") {
 			list[n].RepoTags = append(list[n].RepoTags, i.Name)
 		}
 	}
@@ -261,7 +282,7 @@ func (s *Store) SaveFile(ctx context.Context, name string, images []Named, o Sav
 	}
 	defer os.Remove(f.Name())
 	err = s.Save(ctx, f, images, o)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(f.Name(), name)

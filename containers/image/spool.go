@@ -1,7 +1,9 @@
 package image
 
 import (
+	"archive/tar"
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -127,6 +129,7 @@ func patiently[T any](ctx context.Context, work func() (T, error), drop func(T))
 const (
 	largeMember = 256 << 10 // bytes, from which on a member gets a file of its own
 	maxLarge    = 400       // files
+	maxPadding  = 64 << 20  // bytes after the end of a tar
 )
 
 // streamedArchive keeps a tar that can't be sought in: its large members, which
@@ -173,7 +176,10 @@ func (s *Store) streamedArchive(ctx context.Context, r io.Reader) (archive, erro
 		return nil
 	})
 	if err == nil { // what packs the tar is to be whole, and who writes it is to end well
-		_, err = io.Copy(io.Discard, whole)
+		var n int64
+		if n, err = io.Copy(io.Discard, io.LimitReader(whole, maxPadding+1)); err == nil && n > maxPadding {
+			err = bad("more than %d bytes come after its end", maxPadding)
+		}
 	}
 	if whole.N == 0 {
 		err = bad("it holds more than %d bytes", s.limits.Bytes)
@@ -195,10 +201,17 @@ func (s *Store) plain(ctx context.Context, r *os.File) (_ *os.File, err error) {
 		pipe := r
 		if r, err = patiently(ctx, func() (*os.File, error) {
 			defer pipe.Close()
-			return s.copyOf(ctx, pipe)
+			b := bufio.NewReaderSize(pipe, maxEmptyTar+1)
+			if err := beginsAsTar(b); err != nil {
+				return nil, err
+			}
+			return s.copyOf(ctx, b)
 		}, func(f *os.File) { f.Close() }); err != nil {
 			return nil, err
 		}
+	} else if err := beginsAsTar(bufio.NewReaderSize(io.NewSectionReader(r, 0, st.Size()), maxEmptyTar+1)); err != nil {
+		r.Close()
+		return nil, err
 	}
 	how, err := packingOfFile(r)
 	if err != nil || how == notPacked {
@@ -226,6 +239,30 @@ func (s *Store) plain(ctx context.Context, r *os.File) (_ *os.File, err error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+const maxEmptyTar = 1 << 20 // bytes; tar pads to 10 KiB unless told otherwise
+
+// beginsAsTar refuses what is plainly no tar, which may be large or without an
+// end, before it is copied.
+func beginsAsTar(b *bufio.Reader) error {
+	head, err := b.Peek(512)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	if packingOf(head) != notPacked {
+		return nil
+	}
+	_, err = tar.NewReader(bytes.NewReader(head)).Next()
+	if err == io.EOF && len(head) == 512 { // it begins with its end
+		if long, _ := b.Peek(maxEmptyTar + 1); len(long) > maxEmptyTar {
+			err = tar.ErrHeader
+		}
+	}
+	if errors.Is(err, tar.ErrHeader) {
+		return bad("it is not a tar archive")
+	}
+	return nil
 }
 
 func packingOfFile(f io.ReaderAt) (packing, error) {
@@ -288,6 +325,9 @@ func (s *Store) obtain(ctx context.Context, d v1.Descriptor, from Source, o *Add
 func (s *Store) adopt(ctx context.Context, f *os.File, h v1.Hash) error {
 	if s.HasBlob(h) {
 		return nil
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("cannot write %s to the disk: %w", h, err)
 	}
 	// linkat(2): a file without a name gets one through /proc.
 	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, s.blobPath(h), unix.AT_SYMLINK_FOLLOW)

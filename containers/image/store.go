@@ -128,6 +128,9 @@ func waitLock(ctx context.Context, f *os.File, how int) error {
 // and no hold yet.
 func (s *Store) Use(ctx context.Context) (done func(), err error) {
 	f, err := s.lockFile(ctx, ".use", unix.LOCK_SH)
+	if errors.Is(err, unix.EROFS) { // nobody can
+		return func() {}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +166,26 @@ type MissingError struct{ Digest v1.Hash }
 
 func (e *MissingError) Error() string {
 	return fmt.Sprintf("the store has no %s", e.Digest)
+}
+
+// UnfitError is a store on a file system that can't hold what images are of:
+// another overlay, or one without attributes.
+type UnfitError struct {
+	What string
+	Err  error
+}
+
+func (e *UnfitError) Error() string {
+	return fmt.Sprintf("the image store's file system can't hold %s: %v", e.What, e.Err)
+}
+
+func (e *UnfitError) Unwrap() error { return e.Err }
+
+func unfit(what string, err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOTSUP) {
+		return &UnfitError{what, err}
+	}
+	return err
 }
 
 // CorruptError is a blob or an unpacked layer that isn't what its digest says.

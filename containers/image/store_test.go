@@ -205,3 +205,24 @@ func TestUmask(t *testing.T) {
 		}
 	}
 }
+
+// TestFoldersBehindLinks makes folders that are only mentioned where the image's
+// own links lead: from its root or from where they are.
+func TestFoldersBehindLinks(t *testing.T) {
+	s := newStore(t)
+	m := makeImage(t, v1.Config{}, makeTar(t, folder("to", 0o755), folder("a/b", 0o755), link("a/abs", "/to"), link("a/b/rel", "../../to"), link("a/two", "abs/one"),
+		file("a/abs/one/x", "1"), file("a/b/rel/three/x", "3"), file("a/two/four/x", "4")))
+	loaded, err := s.Load(context.Background(), given(t, layoutOf(t, m, nil).tar(t)), LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := s.Tree(&loaded[0].Layers[0])
+	for name, want := range map[string]string{"to/one/x": "1", "to/three/x": "3", "to/one/four/x": "4"} {
+		if got, err := os.ReadFile(filepath.Join(tree, name)); string(got) != want {
+			t.Errorf("%s: got %q, %v", name, got, err)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(tree, "a/to")); err == nil {
+		t.Error("an absolute link began at its own folder")
+	}
+}

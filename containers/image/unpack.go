@@ -27,9 +27,10 @@ type unpacker struct {
 	here    string // the folder that dir is open at
 	dir     int
 	folders []folderTimes // set last, as a folder's time changes with its entries
-	entries int64
-	content int64 // bytes of the files, holes too
-	leftOut int   // device nodes
+	entries int64         // with the folders that are only mentioned
+	names   int64         // bytes of the folders'
+	content int64         // bytes of the files, holes too
+	leftOut int           // device nodes
 }
 
 type folderTimes struct {
@@ -61,8 +62,12 @@ func (u *unpacker) unpackTar(ctx context.Context, r io.Reader) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
-		if u.entries++; u.entries > u.limits.Entries {
-			return bad("the layer has more than %d entries", u.limits.Entries)
+		kept := ""
+		if h.Typeflag == tar.TypeDir {
+			kept = h.Name
+		}
+		if err := u.count(kept); err != nil {
+			return err
 		}
 		if h.Size > 0 {
 			// A few bytes may stand for a file of any size that has holes.
@@ -254,24 +259,49 @@ func (u *unpacker) enter(name string) (int, error) {
 // imply makes folders that the archive only mentions; they are as the layers
 // below have them.
 func (u *unpacker) imply(name string) error {
-	done := "."
+	parent, done := u.root, "."
+	defer func() { u.shut(parent) }()
 	for part := range strings.SplitSeq(name, "/") {
-		parent, err := openFolder(u.root, done)
+		done = path.Join(done, part)
+		made, hides, err := makeFolder(parent, part)
+		if err == nil && made {
+			if err = u.count(done); err == nil {
+				err = u.asBelow(parent, part, done, hides)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("cannot make the folder %q: %w", shorten(done), err)
+		}
+		fd, err := openat2(parent, part, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC})
+		if err != nil { // a link, which begins at the root, or no folder
+			fd, err = openFolder(u.root, done)
+		}
 		if errors.Is(err, unix.ENOENT) {
 			return bad("the folder %q is a link that leads nowhere", shorten(done))
 		}
 		if err != nil {
 			return err
 		}
-		done = path.Join(done, part)
-		made, hides, err := makeFolder(parent, part)
-		if err == nil && made {
-			err = u.asBelow(parent, part, done, hides)
-		}
-		unix.Close(parent)
-		if err != nil {
-			return fmt.Errorf("cannot make the folder %q: %w", shorten(done), err)
-		}
+		u.shut(parent)
+		parent = fd
+	}
+	return nil
+}
+
+func (u *unpacker) shut(fd int) {
+	if fd != u.root {
+		unix.Close(fd)
+	}
+}
+
+// count counts what is made, and bounds what must be kept in mind of folders.
+func (u *unpacker) count(folder string) error {
+	const most = 256 << 20
+	if u.names += int64(len(folder)); u.names > most {
+		return bad("the names of the layer's folders have more than %d bytes", most)
+	}
+	if u.entries++; u.entries > u.limits.Entries {
+		return bad("the layer has more than %d entries", u.limits.Entries)
 	}
 	return nil
 }
@@ -361,7 +391,7 @@ func (u *unpacker) folder(dir int, name string, h *tar.Header) error {
 // opaque hides what the layers below have in the folder.
 func opaque(fd int) error {
 	if err := unix.Fsetxattr(fd, "trusted.overlay.opaque", []byte("y"), 0); err != nil {
-		return fmt.Errorf("cannot make the folder opaque: %w", err)
+		return unfit("what layers replace", err)
 	}
 	return nil
 }
@@ -377,7 +407,7 @@ func (u *unpacker) whiteout(dir int, base string) error {
 		return unix.UtimesNanoAt(dir, base, make([]unix.Timespec, 2), unix.AT_SYMLINK_NOFOLLOW)
 	}
 	if err != unix.EEXIST {
-		return err
+		return unfit("what layers delete", err)
 	}
 	fd, err := openat2(dir, base, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC})
 	if err == unix.ENOTDIR || err == unix.ELOOP {

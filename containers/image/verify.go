@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,6 +50,7 @@ func (s *Store) Verify(ctx context.Context, images []Named, o VerifyOptions) (*V
 	if err != nil {
 		return nil, err
 	}
+	defer s.dropAside()
 	defer done()
 	v := &verification{store: s, o: o, found: &Verified{Damage: []Damage{}}, blobs: map[v1.Hash]error{}, trees: map[string]string{}}
 	defer v.close()
@@ -255,7 +257,8 @@ func (v *verification) layer(ctx context.Context, i Named, l *Layer, below []str
 	}
 	defer lock.Close()
 	defer os.Remove(lock.Name())
-	dir := v.store.path("ingest", l.Key()+".layer")
+	// A name of its own: it is needed longer than the lock is.
+	dir := v.store.path("ingest", fmt.Sprintf("%s.%x.layer", l.Key(), rand.Uint64()))
 	v.fresh = append(v.fresh, dir)
 	if err := v.store.unpackLayer(ctx, l, dir, below, &AddOptions{Progress: v.o.Progress}); err != nil {
 		return "", err

@@ -293,3 +293,52 @@ func TestPruneWhatIsLost(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
+
+// A layer that has lost its description is unpacked again; stations that have it
+// mounted keep theirs until they end.
+func TestReplacedUnderStation(t *testing.T) {
+	s, ctx := newStore(t), context.Background()
+	m := makeImage(t, v1.Config{}, makeTar(t, folder("d", 0o755), file("d/f", "content")))
+	i, err := s.Add(ctx, m.manifest, m, AddOptions{Name: "docker.io/library/a:1", Unpack: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounted, err := os.OpenRoot(s.Tree(&i.Layers[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mounted.Close()
+	if err := s.Hold(ctx, "t", []v1.Hash{i.Digest}, false); err != nil {
+		t.Fatal(err)
+	}
+	never := func(Named) bool { return false }
+	for range 2 {
+		if err := os.Remove(s.path("layers", i.Layers[0].Key(), layerInfo)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Unpack(ctx, i, AddOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Verify(ctx, nil, VerifyOptions{Repair: true}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Prune(ctx, never); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := mounted.ReadFile("d/f"); err != nil || string(text) != "content" {
+			t.Fatalf("the station has %q, %v", text, err)
+		}
+	}
+	if err := s.Release("t"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Prune(ctx, never); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(s.path("ingest")); err != nil || len(left) > 0 {
+		t.Errorf("left in ingest: %v, %v", left, err)
+	}
+	if !s.Unpacked(&i.Layers[0]) {
+		t.Error("the layer is gone")
+	}
+}

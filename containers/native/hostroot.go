@@ -284,9 +284,6 @@ func (h *hider) standIns() error {
 				fmt.Fprintf(&text, "%s:*::\n", name)
 			}
 		}
-		if err := unix.Unlinkat(h.layer, f[1], 0); err != nil && err != unix.ENOENT {
-			return fmt.Errorf("cannot replace /etc/%s: %w", f[1], err)
-		}
 		if err := writeAt(h.layer, f[1], text.String()); err != nil {
 			return fmt.Errorf("cannot write /etc/%s: %w", f[1], err)
 		}

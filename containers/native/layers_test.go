@@ -30,7 +30,7 @@ func TestLayers(t *testing.T) {
 			layers = append([]string{name}, layers...)
 		}
 		top := filepath.Join(dir, layers[0])
-		must(t, os.Chmod(top, 0o711))
+		must(t, os.Chmod(top, 0o770))
 		must(t, unix.Mknod(filepath.Join(top, "gone"), unix.S_IFCHR, 0))
 		s := r.spec("", "cat /etc/top; ls /etc | grep -c '^l[0-9]'; stat -c %a /; ls /gone 2>/dev/null; echo x >/etc/new && cat /etc/new")
 		s.Root = containers.Root{Lower: dir, Layers: layers}
@@ -41,7 +41,7 @@ func TestLayers(t *testing.T) {
 			}
 			continue
 		}
-		if out, _ := r.run(s); out != fmt.Sprintf("%d\n%d\n711\nx\n", n-1, n-1) {
+		if out, _ := r.run(s); out != fmt.Sprintf("%d\n%d\n775\nx\n", n-1, n-1) {
 			t.Errorf("%d layers: got %q", n, out)
 		}
 	}

@@ -126,7 +126,9 @@ func clearWork(dir string) (used bool, err error) {
 	return true, nil
 }
 
-// copyAttributes gives a layer's root folder a lower one's.
+// copyAttributes gives a layer's root folder a lower one's. Whoever may run in a
+// root may see it: that of an image is often a temporary folder's, of mode 0700,
+// which Docker opens likewise.
 func copyAttributes(lower, upper string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(lower, &st); err != nil {
@@ -135,7 +137,7 @@ func copyAttributes(lower, upper string) error {
 	if err := unix.Chown(upper, int(st.Uid), int(st.Gid)); err != nil {
 		return fmt.Errorf("cannot prepare a writable layer: %w", err)
 	}
-	if err := unix.Chmod(upper, st.Mode&0o7777); err != nil {
+	if err := unix.Chmod(upper, st.Mode&0o7777|0o555); err != nil {
 		return fmt.Errorf("cannot prepare a writable layer: %w", err)
 	}
 	return nil

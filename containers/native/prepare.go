@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -122,8 +123,8 @@ func (c *container) openRoot(t *thread) error {
 	return nil
 }
 
-// writeFiles gives the container its own names. A link in the root's /etc is
-// replaced: it could lead anywhere.
+// writeFiles gives the container its own names. What the root's /etc has there is
+// replaced: a link could lead anywhere, and a private file keep users from names.
 func (c *container) writeFiles() error {
 	root := int(c.root.Fd())
 	etc, err := mkdirAllIn(root, "/etc", 0o755)
@@ -143,17 +144,21 @@ func (c *container) writeFiles() error {
 			return fmt.Errorf("cannot write /etc/%s: %w", f.name, err)
 		}
 	}
+	if len(c.spec.Root.Layers) == 0 {
+		return nil
+	}
+	// Images lack it: Docker makes it.
+	if err := unix.Symlinkat("/proc/mounts", etc, "mtab"); err != nil && err != unix.EEXIST {
+		return fmt.Errorf("cannot make /etc/mtab: %w", err)
+	}
 	return nil
 }
 
 func writeAt(dir int, name, text string) error {
-	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-	fd, err := unix.Openat(dir, name, flags, 0o644)
-	if err == unix.ELOOP {
-		if err = unix.Unlinkat(dir, name, 0); err == nil {
-			fd, err = unix.Openat(dir, name, flags|unix.O_EXCL, 0o644)
-		}
+	if err := unix.Unlinkat(dir, name, 0); err != nil && err != unix.ENOENT {
+		return err
 	}
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		return err
 	}
@@ -162,8 +167,14 @@ func writeAt(dir int, name, text string) error {
 	return errors.Join(err, f.Close())
 }
 
-// mkdirAllIn opens a folder in a root and makes it and its parents if missing.
+// mkdirAllIn opens a folder in a root and makes it and its parents if missing,
+// where a link leads to what is missing too.
 func mkdirAllIn(root int, path string, mode uint32) (int, error) {
+	const mostLinks = 40 // the kernel's own limit
+	return mkdirThrough(root, path, mode, mostLinks)
+}
+
+func mkdirThrough(root int, path string, mode uint32, links int) (int, error) {
 	fd, err := openIn(root, path, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err == nil || !os.IsNotExist(err) {
 		return fd, err
@@ -172,7 +183,7 @@ func mkdirAllIn(root int, path string, mode uint32) (int, error) {
 	if name == "" || name == ".." {
 		return -1, err
 	}
-	parent, err := mkdirAllIn(root, dir, mode)
+	parent, err := mkdirThrough(root, dir, mode, links)
 	if err != nil {
 		return -1, err
 	}
@@ -180,7 +191,23 @@ func mkdirAllIn(root int, path string, mode uint32) (int, error) {
 	if err := unix.Mkdirat(parent, name, mode); err != nil && err != unix.EEXIST {
 		return -1, &os.PathError{Op: "mkdir", Path: path, Err: err}
 	}
-	return openIn(root, path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err = openIn(root, path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err == nil || !os.IsNotExist(err) || links == 0 {
+		return fd, err
+	}
+	buffer := make([]byte, unix.PathMax)
+	n, bad := unix.Readlinkat(parent, name, buffer)
+	if bad != nil {
+		return -1, err // somebody has removed it again
+	}
+	target := string(buffer[:n])
+	if !filepath.IsAbs(target) {
+		target = dir + "/" + target
+	}
+	if strings.HasPrefix(filepath.Clean(target)+"/", "/proc/") { // which is mounted later
+		return -1, err
+	}
+	return mkdirThrough(root, target, mode, links-1)
 }
 
 // splitPath cuts the last name off; a path ends at "/".

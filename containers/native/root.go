@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"platelayer/containers"
 )
 
 // sources are mounts cloned from the machine's tree, attached nowhere yet.
@@ -46,7 +48,7 @@ func (c *container) openSources() (*sources, error) {
 	if r.Host {
 		err = c.openHost(s)
 	} else {
-		s.lower, err = cloneMount(unix.AT_FDCWD, r.Lower, false)
+		s.lower, err = openLower(r)
 	}
 	if err != nil {
 		return s, err
@@ -62,6 +64,18 @@ func (c *container) openSources() (*sources, error) {
 		s.volumes = append(s.volumes, fd)
 	}
 	return s, nil
+}
+
+func openLower(r *containers.Root) (int, error) {
+	if !r.NoLinks {
+		return cloneMount(unix.AT_FDCWD, r.Lower, false)
+	}
+	dir, err := openPlain(r.Lower, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return -1, err
+	}
+	defer closeFD(dir)
+	return cloneMount(dir, "", false)
 }
 
 // openWritable makes the folders for what is written. A file system that can't

@@ -148,12 +148,12 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // environment completes env with what Docker sets when it is missing.
 func environment(env []string, hostname string, u *identity, tty bool) []string {
-	out := append([]string(nil), env...)
+	out := slices.DeleteFunc(slices.Clone(env), func(e string) bool { return e == "HOME=" }) // runc's way
 	set := func(name, value string) {
 		if value == "" {
 			return
 		}
-		for _, e := range env {
+		for _, e := range out {
 			if strings.HasPrefix(e, name+"=") {
 				return
 			}

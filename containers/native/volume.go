@@ -63,6 +63,13 @@ func openVolume(m *containers.Mount) (int, error) {
 		return -1, err
 	}
 	dir, from := unix.AT_FDCWD, m.Source
+	if m.NoLinks {
+		if dir, err = openPlain(m.Source, unix.O_PATH); err != nil {
+			return -1, err
+		}
+		defer closeFD(dir)
+		from = ""
+	}
 	if m.Subpath != "" {
 		base, err := unix.Open(m.Source, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -79,6 +86,33 @@ func openVolume(m *containers.Mount) (int, error) {
 		return cloneMount(dir, from, true)
 	}
 	return shareMount(dir, from, spread)
+}
+
+// openPlain opens a path in which there are no links: one that is there was put
+// there to lead elsewhere.
+func openPlain(path string, flags uint64) (int, error) {
+	for {
+		fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+		switch err {
+		case nil:
+			return fd, nil
+		case unix.EINTR, unix.EAGAIN: // a rename raced with it (openat2(2))
+		case unix.ELOOP:
+			return -1, fmt.Errorf("cannot open %s: there is a link in it now", path)
+		default:
+			return -1, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
+}
+
+// OpenPlain opens a file for reading by a path in which there are no links. A
+// FIFO does not block.
+func OpenPlain(path string) (*os.File, error) {
+	fd, err := openPlain(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // Holds tells whether a path below a folder, never left through links, is there.
@@ -113,6 +147,9 @@ func (c *container) mountVolume(ctx context.Context, fd int, m *containers.Mount
 	}
 	folder := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	target, err := c.mountPoint(m.Target, folder)
+	if m.Yield && errors.Is(err, errOtherMount) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -149,6 +186,8 @@ func (c *container) mountPoint(target string, folder bool) (int, error) {
 	return fd, nil
 }
 
+var errOtherMount = errors.New("a link in the root leads to another mount")
+
 // checkTarget refuses a target that links lead to the root of a mount or into a
 // kernel file system: the volume would replace what others were checked on.
 func (c *container) checkTarget(target int, name string) error {
@@ -181,7 +220,7 @@ func (c *container) checkTarget(target int, name string) error {
 		return &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	if st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
-		return errors.New("a link in the root leads to another mount")
+		return errOtherMount
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -36,20 +37,42 @@ func (c *container) Written() (*containers.Written, error) {
 // openWritten goes to where the layers are: in the base, which the container's
 // root is mounted over. ns is a mount namespace, or a process that is in it.
 func openWritten(ns int, root *containers.Root) (w *containers.Written, err error) {
+	w = &containers.Written{}
 	err = onThread(func(t *thread) error {
+		if root.Host { // while the machine's tree is in sight
+			if err := openBeside(w); err != nil {
+				return err
+			}
+		}
 		if err := uncoverBase(t, ns); err != nil {
 			return fmt.Errorf("cannot reach the container's layers: %w", err)
 		}
-		if w, err = openLayers(root); err != nil {
+		if err := openLayers(w, root); err != nil {
 			return fmt.Errorf("cannot open the container's layers: %w", err)
 		}
 		return nil
 	})
-	if err != nil && w != nil {
+	if err != nil {
 		w.Close()
-		w = nil
+		return nil, err
 	}
-	return w, err
+	return w, nil
+}
+
+// openBeside opens what the composite root shows of the machine beside /usr and
+// /etc (openHost), which is mounted there and can't be written to.
+func openBeside(w *containers.Written) error {
+	for _, name := range systemDirs {
+		fd, err := unix.Open("/"+name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		switch err {
+		case nil:
+			w.Whole = append(w.Whole, containers.Part{At: name, Dir: os.NewFile(uintptr(fd), "/"+name)})
+		case unix.ENOENT, unix.ENOTDIR: // a link into /usr
+		default:
+			return &os.PathError{Op: "open", Path: "/" + name, Err: err}
+		}
+	}
+	return nil
 }
 
 // uncoverBase brings the thread, which is thrown away afterwards, into a copy of
@@ -105,8 +128,8 @@ func isBase() bool {
 	return true
 }
 
-func openLayers(root *containers.Root) (*containers.Written, error) {
-	w := &containers.Written{}
+// openLayers adds what lies in the base, the root's own part first.
+func openLayers(w *containers.Written, root *containers.Root) error {
 	part := func(at string, lower ...string) error {
 		fd, err := newOverlay(lower, []option{{"source", "overlay"}})
 		if err != nil {
@@ -126,13 +149,13 @@ func openLayers(root *containers.Root) (*containers.Written, error) {
 	if root.Host {
 		own, err := folder(baseUpper + "/root")
 		if err != nil {
-			return w, err
+			return err
 		}
-		w.Whole = append(w.Whole, containers.Part{Dir: own})
+		w.Whole = slices.Insert(w.Whole, 0, containers.Part{Dir: own})
 		if err := part("usr", baseUpper+"/usr/upper", baseUsr); err != nil {
-			return w, err
+			return err
 		}
-		return w, part("etc", baseUpper+"/etc/upper", baseHideEtc, baseEtc)
+		return part("etc", baseUpper+"/etc/upper", baseHideEtc, baseEtc)
 	}
 	lower := []string{baseLower}
 	if len(root.Layers) > 0 {
@@ -143,7 +166,7 @@ func openLayers(root *containers.Root) (*containers.Written, error) {
 	}
 	var err error
 	if w.Changes, err = folder(baseUpper + "/upper"); err != nil {
-		return w, err
+		return err
 	}
-	return w, part("", append([]string{baseUpper + "/upper"}, lower...)...)
+	return part("", append([]string{baseUpper + "/upper"}, lower...)...)
 }

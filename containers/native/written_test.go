@@ -1,10 +1,14 @@
 package native
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"platelayer/containers"
 )
@@ -43,7 +47,9 @@ func TestWritten(t *testing.T) {
 				return string(b)
 			}
 			if what == "host" {
-				if w.Changes != nil || len(w.Whole) != 3 || read(w.Whole[2].Dir, "new") != "new\n" || !Holds("/proc/self/fd/"+itoa(int(w.Whole[1].Dir.Fd())), "bin/env") {
+				programs, err := os.ReadDir("/usr/bin")
+				must(t, err)
+				if w.Changes != nil || len(w.Whole) != 3 || read(w.Whole[2].Dir, "new") != "new\n" || !Holds("/proc/self/fd/"+itoa(int(w.Whole[1].Dir.Fd())), "bin/"+programs[0].Name()) {
 					t.Errorf("the machine's own: %+v", w)
 				}
 			} else {
@@ -64,4 +70,28 @@ func TestWritten(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Where /bin is no link, a root of the machine's own programs has it too.
+func TestOpenBeside(t *testing.T) {
+	root := t.TempDir()
+	must(t, errors.Join(os.Mkdir(root+"/bin", 0o755), os.WriteFile(root+"/bin/x", []byte("content"), 0o644), os.Symlink("usr/lib", root+"/lib")))
+	must(t, onThread(func(th *thread) error {
+		th.away = true
+		if err := errors.Join(unix.Unshare(unix.CLONE_FS), unix.Chroot(root)); err != nil {
+			return err
+		}
+		w := &containers.Written{}
+		defer w.Close()
+		if err := openBeside(w); err != nil {
+			return err
+		}
+		if len(w.Whole) != 1 || w.Whole[0].At != "bin" {
+			return fmt.Errorf("got %+v", w.Whole)
+		}
+		if b, err := readIn(int(w.Whole[0].Dir.Fd()), "x", 100); err != nil || string(b) != "content" {
+			t.Errorf("got %q, %v", b, err)
+		}
+		return nil
+	}))
 }
