@@ -138,7 +138,7 @@ func readBundleConfig(b *image.Bundle) (*bundleConfig, map[string]v1.Hash, error
 	if checkName(c.Name) != nil {
 		return refuse("%.60q is not a topology's name", c.Name)
 	}
-	if c.File == "" || filepath.Base(c.File) != c.File || !filepath.IsLocal(c.File) || c.File == "." {
+	if c.File == "" || filepath.Base(c.File) != c.File || !filepath.IsLocal(c.File) || c.File == "." || topology.OneLine(c.File) != c.File {
 		return refuse("%.60q is not a topology file's name", c.File)
 	}
 	images := map[string]v1.Hash{}

@@ -132,6 +132,7 @@ func TestHostileBundles(t *testing.T) {
 		{"volume that no file has", "has no volume", crafted{said(`"images":[],"volumes":["../x"]`), map[string][]byte{"files": tarOf(topologyFile), "volume:../x": tarOf()}, nil}},
 		{"volume that leads out", "leads upwards", crafted{said(`"images":[],"volumes":["data"]`), map[string][]byte{"files": tarOf(topologyFile), "volume:data": tarOf(file("../../escaped", ""))}, nil}},
 		{"file elsewhere", "not a topology file's name", crafted{strings.Replace(config, "p.yaml", "../p.yaml", 1), of(), nil}},
+		{"file that steers a terminal", "not a topology file's name", crafted{strings.Replace(config, "p.yaml", `\u001b]0;x\u0007`, 1), map[string][]byte{"files": tarOf(file("\x1b]0;x\a", "name: t\nclusters: {c: {stations: {a: }}}\n"))}, nil}},
 		{"name that leads out", "not a topology's name", crafted{strings.Replace(config, `"t"`, `"../t"`, 1), of(), nil}},
 		{"version", "version 2", crafted{strings.Replace(config, "1", "2", 1), of(), nil}},
 		{"unknown key", "unknown field", crafted{said(`"images":[],"run":"x"`), of(), nil}},

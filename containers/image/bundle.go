@@ -137,7 +137,8 @@ func (s *Store) tarOf(ctx context.Context, p *BundlePart, o *BundleOptions) (_ *
 		}
 	}()
 	file, sum := &holeWriter{File: f}, newSum()
-	t := &treeTar{ctx: ctx, out: tar.NewWriter(&bounded{io.MultiWriter(file, sum), s.limits.Bytes}), skip: o.Skip, notice: o.Notice,
+	room := &bounded{io.MultiWriter(file, sum), s.limits.Bytes}
+	t := &treeTar{ctx: ctx, out: tar.NewWriter(room), room: room, skip: o.Skip, notice: o.Notice,
 		buffer: make([]byte, 256<<10), links: map[inode]string{}}
 	slices.SortFunc(p.Files, func(a, b BundleFile) int { return strings.Compare(a.Name, b.Name) })
 	for _, one := range p.Files {
@@ -294,7 +295,8 @@ func (b *Bundle) Unpack(ctx context.Context, title string, dir string, owner *Ow
 }
 
 // LoadImages brings the bundle's images, under the names that wanted has for
-// their digests: those, and no others.
+// their digests: those, and no others. A name that means another image here goes
+// on meaning that.
 func (b *Bundle) LoadImages(ctx context.Context, wanted map[string]v1.Hash, progress func(Progress)) error {
 	var all []found
 	if len(wanted) > 0 {
@@ -314,6 +316,15 @@ func (b *Bundle) LoadImages(ctx context.Context, wanted map[string]v1.Hash, prog
 			return bad("the bundle lacks the image %s for %s", h, shorten(name))
 		}
 		f.names = []string{name}
+		if had, err := b.store.Find(name); err == nil && had.Digest != h {
+			// Others mean that one; the lock in the bundle has the digest.
+			ref, err := ParseReference(name)
+			if err != nil {
+				return err
+			}
+			ref.Tag, ref.Digest = "", h.String()
+			f.names = []string{ref.String()}
+		}
 		list = append(list, f)
 	}
 	slices.SortFunc(list, func(a, b found) int { return strings.Compare(a.names[0], b.names[0]) })

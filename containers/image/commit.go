@@ -5,7 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
 	"runtime"
 	"time"
@@ -118,7 +118,8 @@ func (s *Store) writeLayer(ctx context.Context, from *containers.Written, o *Com
 	}
 	defer f.Close()
 	file, sum := &holeWriter{File: f}, newSum()
-	t := &treeTar{ctx: ctx, out: tar.NewWriter(&bounded{io.MultiWriter(file, sum), s.limits.Bytes}), whole: from.Whole, skip: o.Skip,
+	room := &bounded{io.MultiWriter(file, sum), s.limits.Bytes}
+	t := &treeTar{ctx: ctx, out: tar.NewWriter(room), room: room, whole: from.Whole, skip: o.Skip,
 		notice: o.Notice, buffer: make([]byte, 256<<10)}
 	if t.notice == nil {
 		t.notice = func(string) {}
@@ -150,6 +151,8 @@ func (s *Store) writeLayer(ctx context.Context, from *containers.Written, o *Com
 	return d, s.adopt(ctx, f, d.Digest)
 }
 
+var errNoRoom = errors.New("it is more than a layer may hold")
+
 // bounded fails when more is written than a layer may hold.
 type bounded struct {
 	w    io.Writer
@@ -158,7 +161,7 @@ type bounded struct {
 
 func (b *bounded) Write(p []byte) (int, error) {
 	if b.left -= int64(len(p)); b.left < 0 {
-		return 0, fmt.Errorf("it is more than a layer may hold")
+		return 0, errNoRoom
 	}
 	return b.w.Write(p)
 }

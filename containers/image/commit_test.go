@@ -298,3 +298,23 @@ func differing(got, want string) string {
 	}
 	return strings.Join(out, "\n")
 }
+
+// TestCommitHoles refuses a file of holes by its size: nobody waits until they are
+// read while a station is paused.
+func TestCommitHoles(t *testing.T) {
+	s, dir := newStore(t), t.TempDir()
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "holes"), nil, 0o600), os.Truncate(filepath.Join(dir, "holes"), 10<<40)); err != nil {
+		t.Skip(err) // the file system has no such files
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err = s.Commit(ctx, &containers.Written{Whole: []containers.Part{{Dir: root}}}, CommitOptions{Name: "docker.io/library/a:1"})
+	if err == nil || !strings.Contains(err.Error(), `"holes": it is more than a layer may hold`) {
+		t.Errorf("got %v", err)
+	}
+}

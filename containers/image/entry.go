@@ -280,7 +280,7 @@ func setAttributes(fd int, h *tar.Header) error {
 			if name == "security.capability" {
 				err = unfit("files' capabilities", err)
 			}
-			return fmt.Errorf("cannot set the attribute %s: %w", name, err)
+			return fmt.Errorf("cannot set the attribute %q: %w", shorten(name), err)
 		}
 	}
 	if err := unix.Fchmod(fd, uint32(h.Mode)&0o7777); err != nil {
@@ -304,7 +304,7 @@ func (u *unpacker) nodeAttributes(dir int, base string, h *tar.Header) error {
 	for _, name := range names {
 		err := unix.Lsetxattr("/proc/self/fd/"+strconv.Itoa(dir)+"/"+base, name, []byte(h.PAXRecords[tarAttribute+name]), 0)
 		if err != nil && !lostAttribute(name, err) {
-			return fmt.Errorf("cannot set the attribute %s: %w", name, err)
+			return fmt.Errorf("cannot set the attribute %q: %w", shorten(name), err)
 		}
 	}
 	if h.Typeflag != tar.TypeSymlink {

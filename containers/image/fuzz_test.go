@@ -1,11 +1,14 @@
 package image
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -48,7 +51,50 @@ func FuzzUnpackTar(f *testing.F) {
 	})
 }
 
-func unpackInto(t *testing.T, dir string, b []byte) error {
+// FuzzLayers unpacks two layers above each other, of entries that are well formed
+// and get in each other's way. What is refused is their fault.
+func FuzzLayers(f *testing.F) {
+	newStore(f)
+	f.Add([]byte("\x00\x01\x02\x10\x11\x22"), []byte("\x30\x01\x21\x42\x12\x06"))
+	f.Add([]byte("\x01\x00\x10\x02\x51\x10\x00\x16\x12"), []byte("\x02\x71\x10\x03\x01\x15\x00\x11\x63"))
+	f.Fuzz(func(t *testing.T, one, two []byte) {
+		dir, check := fenced(t)
+		below := filepath.Join(dir, "one")
+		var wrong *BadImageError
+		err := unpackInto(t, below, madeUp(t, one))
+		if err == nil {
+			err = unpackInto(t, filepath.Join(dir, "two"), madeUp(t, two), below)
+		}
+		if err != nil && !errors.As(err, &wrong) {
+			t.Errorf("the machine is blamed: %v", err)
+		}
+		check()
+	})
+}
+
+// madeUp makes three bytes an entry each: its kind, its name and what it links to.
+func madeUp(t *testing.T, b []byte) []byte {
+	kinds := []byte{tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeFifo, tar.TypeChar}
+	parts := []string{"a", "b", "c", ".wh.a", ".wh.b", ".wh..wh..opq", "..", "/", "dev", ".", ".wh..wh.x", "a/b", "a/b/c", "../a", "/a", "/a/.."}
+	var all []entry
+	for ; len(b) >= 3; b = b[3:] {
+		h := tar.Header{Name: parts[b[1]>>4] + "/" + parts[b[1]&15], Linkname: parts[b[2]>>4] + "/" + parts[b[2]&15], Typeflag: kinds[b[0]%6], Mode: 0o755}
+		if b[0]&64 != 0 {
+			h.Name = parts[b[1]&15]
+		}
+		if b[0]&128 != 0 {
+			h.Linkname = parts[b[2]&15]
+		}
+		h.Name = strings.TrimRight(h.Name, "/") // which means a folder
+		if h.Typeflag != tar.TypeSymlink && h.Typeflag != tar.TypeLink {
+			h.Linkname = ""
+		}
+		all = append(all, entry{h, ""})
+	}
+	return makeTar(t, all...)
+}
+
+func unpackInto(t *testing.T, dir string, b []byte, below ...string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +104,14 @@ func unpackInto(t *testing.T, dir string, b []byte) error {
 	}
 	defer root.Close()
 	u := &unpacker{root: int(root.Fd()), limits: small()}
+	for _, dir := range below {
+		parent, err := openTree(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer parent.Close()
+		u.parents = append(u.parents, int(parent.Fd()))
+	}
 	return u.unpackTar(context.Background(), bytes.NewReader(b))
 }
 

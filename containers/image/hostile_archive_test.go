@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -68,6 +69,18 @@ func cyclicIndex(t *testing.T) files {
 		f[blobName(from)] = asJSON(t, v1.IndexManifest{SchemaVersion: 2, Manifests: []v1.Descriptor{{MediaType: types.OCIImageIndex, Digest: to, Size: 231}}})
 	}
 	f["index.json"] = asJSON(t, v1.IndexManifest{SchemaVersion: 2, Manifests: []v1.Descriptor{{MediaType: types.OCIImageIndex, Digest: a, Size: int64(len(f[blobName(a)]))}}})
+	return f
+}
+
+// both is an OCI layout that has an image several times, without a name.
+func both(t *testing.T, times int) files {
+	f := layoutOf(t, simple(t), nil)
+	var index v1.IndexManifest
+	if err := json.Unmarshal([]byte(f["index.json"]), &index); err != nil {
+		t.Fatal(err)
+	}
+	index.Manifests = slices.Repeat(index.Manifests, times)
+	f["index.json"] = asJSON(t, index)
 	return f
 }
 
@@ -152,6 +165,8 @@ func TestHostileArchives(t *testing.T) {
 		{"Docker an object", docker(t, "{}"), "as in skopeo's dir:"},
 		{"Docker a bomb", docker(t, bomb), "manifest.json is not valid"},
 		{"Docker 5 MiB", docker(t, padded), `"manifest.json" has`},
+		{"Docker 20000 names", docker(t, `[{"RepoTags":[`+strings.Repeat(`"a:1",`, 20_000)+`"a:1"]}]`), "more than 10000 names"},
+		{"Docker 20000 names of OCI images", with(both(t, 3), "manifest.json", `[{"Config":"`+simple(t).parsed(t).Config.Digest.Hex+`","RepoTags":[`+strings.Repeat(`"a:1",`, 8000)+`"a:1"]}]`), "more than 10000 names"},
 		{"Docker 2000 images", docker(t, "["+strings.Repeat("{},", 1999)+"{}]"), "more than 1000 images"},
 		{"Docker configuration upwards", docker(t, `[{"Config":"../../../../etc/passwd","Layers":[]}]`), `"../../../../etc/passwd"`},
 		{"Docker configuration absolute", docker(t, `[{"Config":"/etc/passwd","Layers":[]}]`), `"/etc/passwd"`},

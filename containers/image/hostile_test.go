@@ -135,6 +135,7 @@ func TestHostileLayers(t *testing.T) {
 		{"link to nowhere", makeTar(t, link("a", "/none"), file("a/escaped", "")), `the folder "a" is a link that leads nowhere`},
 		{"links to great depths", makeTar(t, deepLinks()...), `is behind links and too deep`},
 		{"folders that are only mentioned", makeTar(t, file(strings.Repeat("d/", 101)+"x", "")), "more than 100 entries"},
+		{"link to an empty name", makeTar(t, link("a", "")), "it is a link to nothing"},
 		{"links in a circle", makeTar(t, link("a", "b"), link("b", "a"), file("a/x", "")), "circle"},
 		{"absolute links in a circle", makeTar(t, link("a", "/b"), link("b", "/a"), file("a/x", "")), "circle"},
 		{"absolute, then up", makeTar(t, link("a", "/../../tmp"), file("a/escaped", "")), "leads out of the image"},

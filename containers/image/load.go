@@ -19,6 +19,7 @@ type LoadOptions struct {
 	Name     string // for the one image, instead of the archive's names
 	Progress func(Progress)
 	Parallel int
+	Check    func(ctx context.Context, digest, index v1.Hash) error // AddOptions.Check
 }
 
 // Loaded is an image that was loaded, with the names it got.
@@ -75,7 +76,7 @@ func imagesOf(ctx context.Context, a archive) ([]found, error) {
 		}
 	case has(a, "manifest.json"):
 		var err error
-		if all, err = (saved{a}).images(ctx); err != nil {
+		if all, err = (saved{archive: a}).images(ctx); err != nil {
 			return nil, err
 		}
 	case has(a, "repositories"):
@@ -102,7 +103,7 @@ func addTags(a archive, all []found) error {
 	if !has(a, "manifest.json") {
 		return nil
 	}
-	list, err := (saved{a}).list()
+	list, err := (saved{archive: a}).list()
 	if err != nil {
 		return err
 	}
@@ -115,6 +116,7 @@ func addTags(a archive, all []found) error {
 				if all[n].names, err = wholeNames(one.RepoTags); err != nil {
 					return err
 				}
+				break
 			}
 		}
 	}
@@ -132,7 +134,7 @@ func choose(all []found, o LoadOptions) ([]found, error) {
 	}
 	if o.Only != "" {
 		want := ""
-		if ref, err := ParseReference(o.Only); err == nil {
+		if ref, err := ParseReference(o.Only); err == nil && !isDigest(o.Only) {
 			want = ref.String()
 		}
 		digits := strings.TrimPrefix(o.Only, "sha256:")
@@ -182,6 +184,12 @@ func list(all []found) string {
 
 // bringAll brings images and then names them all.
 func (s *Store) bringAll(ctx context.Context, all []found, o LoadOptions) (loaded []Loaded, err error) {
+	names := 0
+	for _, f := range all {
+		if names += len(f.names); names > maxNames {
+			return nil, bad("it gives its images more than %d names", maxNames)
+		}
+	}
 	done, err := s.Use(ctx)
 	if err != nil {
 		return nil, err
@@ -199,7 +207,7 @@ func (s *Store) bringAll(ctx context.Context, all []found, o LoadOptions) (loade
 		if len(f.names) > 0 {
 			name = f.names[0]
 		}
-		i, err := s.bring(ctx, f.manifest, f.source, &AddOptions{Name: name, Indexes: f.indexes, Progress: o.Progress, Parallel: o.Parallel, Unpack: true}, &b)
+		i, err := s.bring(ctx, f.manifest, f.source, &AddOptions{Name: name, Indexes: f.indexes, Progress: o.Progress, Parallel: o.Parallel, Unpack: true, Check: o.Check}, &b)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", shorten(name), err)
 		}

@@ -16,7 +16,10 @@ import (
 // saved is an archive as `docker save` and `podman save` write it: manifest.json
 // names a configuration and the layers' tars (Docker Image Specification v1.2,
 // "Combined Image JSON + Filesystem Changeset Format").
-type saved struct{ archive }
+type saved struct {
+	archive
+	sums map[string]v1.Hash // of packed layers that were read, by their names
+}
 
 type savedImage struct {
 	Config   string
@@ -24,8 +27,11 @@ type savedImage struct {
 	Layers   []string
 }
 
-// maxSaved bounds the images of one archive.
-const maxSaved = 1000
+// What one archive may have.
+const (
+	maxSaved = 1000   // images
+	maxNames = 10_000 // of all images; each is looked for in the store
+)
 
 // images makes a manifest for each image, as the archive has none with digests.
 func (s saved) images(ctx context.Context) ([]found, error) {
@@ -33,6 +39,7 @@ func (s saved) images(ctx context.Context) ([]found, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.sums = map[string]v1.Hash{}
 	var all []found
 	for n, one := range list {
 		f, err := s.image(ctx, one)
@@ -58,6 +65,12 @@ func (s saved) list() ([]savedImage, error) {
 	}
 	if len(list) > maxSaved {
 		return nil, bad("manifest.json has more than %d images", maxSaved)
+	}
+	names := 0
+	for _, one := range list {
+		if names += len(one.RepoTags); names > maxNames {
+			return nil, bad("manifest.json has more than %d names", maxNames)
+		}
 	}
 	return list, nil
 }
@@ -132,7 +145,12 @@ func (s saved) layer(ctx context.Context, name string, diff v1.Hash) (v1.Descrip
 		d.Digest = m.sum
 		return d, nil
 	}
+	if known, ok := s.sums[name]; ok {
+		d.Digest = known
+		return d, nil
+	}
 	d.Digest, _, err = v1.SHA256(&untilDone{ctx, m})
+	s.sums[name] = d.Digest
 	return d, err
 }
 

@@ -357,11 +357,11 @@ func TestSave(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := (saved{a}).images(ctx)
+	all, err := (saved{archive: a}).images(ctx)
 	if err != nil || len(all) != 1 || strings.Join(all[0].names, " ") != "docker.io/library/a:1 registry.example:5000/b:2" {
 		t.Errorf("got %v, %v", all, err)
 	}
-	if list, err := (saved{a}).list(); err != nil || len(list[0].RepoTags) != 2 {
+	if list, err := (saved{archive: a}).list(); err != nil || len(list[0].RepoTags) != 2 {
 		t.Errorf("got %v, %v", list, err)
 	}
 }

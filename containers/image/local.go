@@ -163,7 +163,7 @@ func get(ctx context.Context, client *http.Client, path string) (io.ReadCloser, 
 		return nil, errNotThere
 	}
 	text, _ := io.ReadAll(io.LimitReader(answer.Body, 300))
-	return nil, fmt.Errorf("it answers %s: %s", answer.Status, bytes.TrimSpace(text))
+	return nil, fmt.Errorf("it answers %s: %s", answer.Status, theirs(string(text)))
 }
 
 // loadOne loads an archive that holds one image under the name that was asked for.

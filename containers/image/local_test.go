@@ -75,6 +75,7 @@ func TestFromLocal(t *testing.T) {
 		{"by digest that the engine keeps", "shop/web@" + digest, engine{images: map[string][]byte{"docker.io/shop/web@" + digest: oci}, id: digest}, "shop/web@" + digest, ""},
 		{"by digest that it does not keep", "shop/web@" + digest, engine{images: map[string][]byte{"docker.io/shop/web@" + digest: docker}, id: "sha256:other"}, "", ""},
 		{"by digest, and it lies", "shop/web@" + digest, engine{images: map[string][]byte{"docker.io/shop/web@" + digest: docker}, id: digest}, "", "the archive has no image"},
+		{"by digest, which is another's name", "shop/web@" + digest, engine{images: map[string][]byte{"docker.io/shop/web@" + digest: dockerOf(t, layersOf(t, makeTar(t, file("evil", ""))), digest).tar(t)}, id: digest}, "", "the archive has no image"},
 		{"not there", "shop/web:2", engine{images: map[string][]byte{"docker.io/shop/web:1": docker}}, "", ""},
 		{"out of order", "shop/web:1", engine{status: 500}, "", "500 Internal Server Error"},
 		{"a broken archive", "shop/web:1", engine{images: map[string][]byte{"docker.io/shop/web:1": docker[:3000]}}, "", "cannot take shop/web:1 from "},

@@ -230,7 +230,7 @@ func (s *Store) Find(name string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if ref, err := ParseReference(name); err == nil {
+	if ref, err := ParseReference(name); err == nil && !isDigest(name) {
 		for _, d := range index.Manifests {
 			if matches(d, ref) {
 				return s.described(d)
@@ -244,6 +244,10 @@ func (s *Store) Find(name string) (*Image, error) {
 	return s.described(d)
 }
 
+// isDigest tells a digest from a name, though an image might be called so:
+// docker.io/library/sha256:HEX.
+func isDigest(text string) bool { return strings.HasPrefix(text, "sha256:") }
+
 // byDigits finds an entry by the beginning of a digest. One that is damaged is
 // found by its own.
 func (s *Store) byDigits(index *v1.IndexManifest, text string) (v1.Descriptor, error) {
@@ -253,6 +257,9 @@ func (s *Store) byDigits(index *v1.IndexManifest, text string) (v1.Descriptor, e
 	}
 	found := map[v1.Hash]v1.Descriptor{}
 	for _, d := range index.Manifests {
+		if d.Digest.Hex == digits {
+			return d, nil // whoever made it another image's configuration
+		}
 		if strings.HasPrefix(d.Digest.Hex, digits) || strings.HasPrefix(d.Annotations[indexAnnotation], "sha256:"+digits) {
 			found[d.Digest] = d
 		} else if i, err := s.open(d.Digest); err == nil && strings.HasPrefix(i.Manifest.Config.Digest.Hex, digits) {
@@ -282,7 +289,7 @@ func (s *Store) NamesOf(text string) (Names, error) {
 		return Names{}, err
 	}
 	n, name := Names{}, ""
-	if ref, err := ParseReference(text); err == nil {
+	if ref, err := ParseReference(text); err == nil && !isDigest(text) {
 		for _, d := range index.Manifests {
 			if matches(d, ref) {
 				n.Digest, name = d.Digest, d.Annotations[nameAnnotation]

@@ -101,11 +101,18 @@ func (s *Store) pull(ctx context.Context, ref Reference, o *ObtainOptions) (*Ima
 func (s *Store) fromLocal(ctx context.Context, ref Reference, o *ObtainOptions) (*Image, error) {
 	local := o.Local
 	local.Notice = o.Notice
-	i, whose, err := FromLocal(ctx, s, ref, local, LoadOptions{Progress: o.Progress})
+	var refused error
+	check := func(ctx context.Context, digest, index v1.Hash) error {
+		if o.Check != nil {
+			refused = o.Check(ctx, digest, index)
+		}
+		return refused
+	}
+	i, whose, err := FromLocal(ctx, s, ref, local, LoadOptions{Progress: o.Progress, Check: check})
 	var unknown *UnknownError
 	switch {
 	case errors.As(err, &unknown):
-		return nil, nil
+		return nil, refused
 	case err != nil:
 		return nil, err
 	case o.Platform.Exact && !i.Fits(o.Platform):
@@ -181,5 +188,5 @@ func (i *Image) MadeFor() string {
 	if i.Config.Variant != "" {
 		text += "/" + i.Config.Variant
 	}
-	return shorten(text)
+	return shorten(theirs(text))
 }

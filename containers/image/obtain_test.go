@@ -196,3 +196,18 @@ func TestFits(t *testing.T) {
 		}
 	}
 }
+
+// What Docker has is looked at before anything of it comes into the store.
+func TestObtainRefused(t *testing.T) {
+	s, refused := newStore(t), errors.New("refused")
+	e := &engine{images: map[string][]byte{"docker.io/library/a:1": dockerOf(t, simple(t), "a:1").tar(t)}}
+	o := ObtainOptions{Local: Local{Sockets: []string{e.listen(t)}}, Check: func(context.Context, v1.Hash, v1.Hash) error { return refused }}
+	if i, err := Obtain(t.Context(), s, "a:1", o); !errors.Is(err, refused) {
+		t.Errorf("got %v, %v", i, err)
+	}
+	for _, part := range []string{"ingest", "blobs/sha256", "layers"} {
+		if left, err := os.ReadDir(s.path(part)); err != nil || len(left) > 0 {
+			t.Errorf("left in %s: %v, %v", part, left, err)
+		}
+	}
+}

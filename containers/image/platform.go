@@ -195,7 +195,7 @@ func platformsOf(index *v1.IndexManifest) []string {
 		if d.Platform == nil || d.Platform.OS == "unknown" || len(all) == most {
 			continue
 		}
-		if text := shorten(d.Platform.String()); !slices.Contains(all, text) {
+		if text := shorten(theirs(d.Platform.String())); !slices.Contains(all, text) {
 			all = append(all, text)
 		}
 	}

@@ -206,7 +206,7 @@ func (r *Registry) fetchToken(ctx context.Context, s *site, asked *challenge, c 
 		realm.RawQuery = values.Encode()
 	}
 	q.url = realm.String()
-	ctx, cancel := context.WithTimeout(ctx, documentTime)
+	ctx, cancel := context.WithTimeout(s.sentBy(ctx, realm.Host), documentTime)
 	defer cancel()
 	response, err := r.retried(ctx, q)
 	if err != nil {

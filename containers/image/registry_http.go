@@ -323,9 +323,9 @@ func refusal(q *request, response *http.Response) error {
 	}
 	kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
 	if json.Unmarshal(text, &told) == nil && len(told.Errors) > 0 {
-		e.Detail = shorten(strings.Trim(told.Errors[0].Code+": "+told.Errors[0].Message, ": "))
+		e.Detail = shorten(theirs(strings.Trim(told.Errors[0].Code+": "+told.Errors[0].Message, ": ")))
 	} else if kind == "text/plain" {
-		e.Detail = shorten(strings.TrimSpace(string(text)))
+		e.Detail = shorten(theirs(string(text)))
 	}
 	_, sent, _ := strings.Cut(q.authorization, " ")
 	for _, secret := range []string{sent, q.password, q.secret} { // some show what they were sent
@@ -335,6 +335,10 @@ func refusal(q *request, response *http.Response) error {
 	}
 	return e
 }
+
+// theirs gives words of others' on one line: what follows an end of a line would
+// pass for ours.
+func theirs(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // retryAfter reads the header of that name (RFC 9110, 10.2.3): seconds, or a
 // time.

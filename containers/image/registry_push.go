@@ -267,6 +267,7 @@ func (p *push) last(session *url.URL, d v1.Descriptor) *request {
 
 // put sends a request of an upload to where the registry has it go.
 func (p *push) put(ctx context.Context, session *url.URL, q *request) (*http.Response, error) {
+	ctx = p.site.sentBy(ctx, session.Host)
 	if session.Host != p.site.host { // which is not to know how one signs in here
 		return p.registry.once(ctx, q)
 	}

@@ -2,11 +2,13 @@ package image
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -184,5 +186,77 @@ func TestPullByDigestChecks(t *testing.T) {
 	var wrong *BadImageError
 	if !errors.As(err, &wrong) || !strings.Contains(err.Error(), "gave a manifest with the digest") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestTheirWords: a registry's words are on the line that says whose they are.
+func TestTheirWords(t *testing.T) {
+	r := newTestRegistry(t)
+	c := newTestClient(t, RegistryOptions{PlainHTTP: true})
+	for kind, body := range map[string]string{"application/json": `{"errors":[{"code":"DENIED","message":"no\nhint: run this"}]}`, "text/plain": "DENIED: no\r\nhint: run this\n"} {
+		r.on(func(w http.ResponseWriter, q *http.Request) bool {
+			w.Header().Set("Content-Type", kind)
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, body)
+			return true
+		})
+		if _, err := c.pull(t, newStore(t), r.host()+"/a"); err == nil || !strings.HasSuffix(err.Error(), ": DENIED: no hint: run this") {
+			t.Errorf("%s: got %v", kind, err)
+		}
+	}
+	text := `{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":2,"digest":"` + sumOf(nil).String() +
+		`","platform":{"os":"linux","architecture":"none\nhint: run this"}}]}`
+	r.on(func(w http.ResponseWriter, q *http.Request) bool {
+		io.WriteString(w, text)
+		return true
+	})
+	if _, err := c.pull(t, newStore(t), r.host()+"/a"); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRedirectsNear: a registry elsewhere sends nobody to the machine's own services
+// or to a cloud's. Nothing is sent there.
+func TestRedirectsNear(t *testing.T) {
+	r, m := newTestRegistry(t), bigImage(t, 1)
+	r.offer("a", "latest", m)
+	for _, to := range []string{"http://169.254.169.254/latest", "http://[fe80::1%25lo]/", "http://0.0.0.0:1/"} {
+		r.on(func(w http.ResponseWriter, q *http.Request) bool {
+			if !strings.Contains(q.URL.Path, "/blobs/") {
+				return false
+			}
+			http.Redirect(w, q, to, http.StatusTemporaryRedirect)
+			return true
+		})
+		c := newTestClient(t, RegistryOptions{PlainHTTP: true})
+		if _, err := c.pull(t, newStore(t), r.host()+"/a"); err == nil || !strings.Contains(err.Error(), "which only this machine can reach") || len(c.pauses) > 0 {
+			t.Errorf("%s: got %v after %v", to, err, c.pauses)
+		}
+	}
+	guard(r, `Bearer realm="http://169.254.169.254/latest"`, func(string) bool { return false })
+	if _, err := newTestClient(t, RegistryOptions{PlainHTTP: true}).pull(t, newStore(t), r.host()+"/a"); err == nil || !strings.Contains(err.Error(), "which only this machine can reach") {
+		t.Errorf("a token: got %v", err)
+	}
+	there := &hostTransport{reached: map[string]netip.Addr{"r.example": netip.MustParseAddr("203.0.113.1"), "local.example": netip.MustParseAddr("127.0.0.1"),
+		"::1": netip.IPv6Loopback(), "169.254.0.1": netip.MustParseAddr("169.254.0.1")}}
+	for _, c := range []struct {
+		from, to string
+		may      bool
+	}{
+		{"", "127.0.0.1:80", true}, // that was asked for
+		{"r.example", "203.0.113.1:443", true},
+		{"r.example", "10.0.0.1:443", true},
+		{"r.example:5000", "127.0.0.1:80", false},
+		{"r.example", "[::1]:80", false},
+		{"r.example", "[::ffff:127.0.0.1]:80", false},
+		{"unknown.example", "127.0.0.1:80", false},
+		{"local.example", "127.0.0.1:80", true},
+		{"[::1]:5000", "127.0.0.1:80", true},
+		{"local.example", "169.254.169.254:80", false},
+		{"169.254.0.1", "169.254.0.2:81", true},
+	} {
+		if err := there.mayDial(context.WithValue(t.Context(), sender{}, c.from), "tcp", c.to, nil); (err == nil) != c.may {
+			t.Errorf("%s to %s: %v", c.from, c.to, err)
+		}
 	}
 }

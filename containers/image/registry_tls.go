@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -8,10 +9,13 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -98,9 +102,10 @@ func (d *certificateDir) add(c *tls.Config, host string) error {
 // hostTransport is an HTTP transport with each host's own certificates: what
 // one is trusted with says nothing of another, to which it may redirect.
 type hostTransport struct {
-	dirs []certificateDir
-	mu   sync.Mutex
-	each map[string]*http.Transport
+	dirs    []certificateDir
+	mu      sync.Mutex
+	each    map[string]*http.Transport
+	reached map[string]netip.Addr // where each host was last
 }
 
 func (t *hostTransport) RoundTrip(q *http.Request) (*http.Response, error) {
@@ -110,6 +115,16 @@ func (t *hostTransport) RoundTrip(q *http.Request) (*http.Response, error) {
 			q.Body.Close()
 		}
 		return nil, err
+	}
+	from, sent := q.Context().Value(sender{}).(string)
+	if q.Response != nil { // somebody has redirected to it
+		from, sent = q.Response.Request.URL.Host, true
+	}
+	if proxy, err := http.ProxyFromEnvironment(q); err != nil || proxy != nil {
+		from = "" // what is dialled is the user's own choice
+	}
+	if sent {
+		q = q.WithContext(context.WithValue(q.Context(), sender{}, from))
 	}
 	response, err := transport.RoundTrip(q)
 	if err != nil {
@@ -124,6 +139,58 @@ func (t *hostTransport) RoundTrip(q *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
+// sender is the context's key for the host that has sent a request elsewhere: by
+// a redirect, for a token, or with an upload.
+type sender struct{}
+
+// sentBy marks what a site has asked for at another host.
+func (p *site) sentBy(ctx context.Context, host string) context.Context {
+	if host == p.host {
+		return ctx
+	}
+	return context.WithValue(ctx, sender{}, p.host)
+}
+
+// mayDial refuses what only this machine can reach to registries elsewhere: its own
+// services, and a cloud's that trust whoever asks.
+func (t *hostTransport) mayDial(ctx context.Context, _, address string, _ syscall.RawConn) error {
+	from, _ := ctx.Value(sender{}).(string)
+	to, err := netip.ParseAddrPort(address)
+	if from == "" || err != nil {
+		return nil
+	}
+	t.mu.Lock()
+	there := t.reached[(&url.URL{Host: from}).Hostname()]
+	t.mu.Unlock()
+	ip := to.Addr().Unmap()
+	switch {
+	case ip.IsLoopback() && there.IsLoopback(), ip.IsLinkLocalUnicast() && there.IsLinkLocalUnicast():
+		return nil
+	case ip.IsLoopback(), ip.IsLinkLocalUnicast(), ip.IsUnspecified():
+		return bad("%s sends to %s, which only this machine can reach", shorten(from), address)
+	}
+	return nil
+}
+
+// dial notes where each host was reached.
+func (t *hostTransport) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second, ControlContext: t.mayDial}
+	c, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	host, _, _ := net.SplitHostPort(address)
+	if at, err := netip.ParseAddrPort(c.RemoteAddr().String()); err == nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.reached == nil {
+			t.reached = map[string]netip.Addr{}
+		}
+		t.reached[host] = at.Addr().Unmap()
+	}
+	return c, nil
+}
+
 func (t *hostTransport) of(host string) (*http.Transport, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -134,10 +201,9 @@ func (t *hostTransport) of(host string) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	dialer := &net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}
 	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dialer.DialContext,
+		DialContext:         t.dial,
 		TLSClientConfig:     config,
 		TLSHandshakeTimeout: 20 * time.Second,
 		ForceAttemptHTTP2:   true,

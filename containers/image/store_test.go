@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 )
 
 // made is an image made by a test: its blobs are what a source gives.
@@ -224,5 +225,30 @@ func TestFoldersBehindLinks(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Join(tree, "a/to")); err == nil {
 		t.Error("an absolute link began at its own folder")
+	}
+}
+
+// TestOpaqueRoot: overlayfs wouldn't heed an attribute of the layer's own root.
+func TestOpaqueRoot(t *testing.T) {
+	s := newStore(t)
+	m := makeImage(t, v1.Config{}, makeTar(t, file("gone", "1"), folder("bin", 0o755), file("bin/gone", "1"), folder("old", 0o755), file("kept", "1"), folder("lib", 0o755)),
+		makeTar(t, file("lower", "2")),
+		makeTar(t, file("kept", "3"), folder("lib", 0o755), file(".wh..wh..opq", ""), file("bin/new", "3"), file("new", "3")))
+	loaded, err := s.Load(context.Background(), given(t, layoutOf(t, m, nil).tar(t)), LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := s.Tree(&loaded[0].Layers[2])
+	for name, want := range map[string]string{"gone": "Dc---------", "lower": "Dc---------", "old": "Dc---------", "kept": "-rw-r--r--", "new": "-rw-r--r--", "bin": "drwxr-xr-x", "lib": "drwxr-xr-x"} {
+		st, err := os.Lstat(filepath.Join(tree, name))
+		if err != nil || st.Mode().String() != want {
+			t.Errorf("%s: got %v, %v, want %s", name, st, err, want)
+		}
+	}
+	for _, name := range []string{"bin", "lib"} {
+		value := make([]byte, 8)
+		if n, err := unix.Lgetxattr(filepath.Join(tree, name), "trusted.overlay.opaque", value); err != nil || string(value[:n]) != "y" {
+			t.Errorf("%s shows what is below it: %v", name, err)
+		}
 	}
 }

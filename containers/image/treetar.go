@@ -24,6 +24,7 @@ import (
 type treeTar struct {
 	ctx    context.Context
 	out    *tar.Writer
+	room   *bounded // what out writes to
 	whole  []containers.Part
 	skip   []string // names of what is left out
 	notice func(text string)
@@ -288,6 +289,9 @@ func (t *treeTar) file(fd int, name string, it *treeItem) error {
 		return fmt.Errorf("cannot open %q: %w", shorten(name), err)
 	}
 	defer f.Close()
+	if it.Size > t.room.left { // a file of holes may have any size, and takes hours to read
+		return fmt.Errorf("cannot copy %q: %w", shorten(name), errNoRoom)
+	}
 	if err := t.header(name, it, tar.TypeReg, "", it.Size); err != nil {
 		return err
 	}

@@ -146,6 +146,8 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		return err
 	}
 	switch {
+	case base == whiteoutOpaque && u.isRoot(dir):
+		return u.hideAll()
 	case base == whiteoutOpaque:
 		return opaque(dir)
 	case strings.HasPrefix(base, whiteoutMeta):
@@ -159,6 +161,9 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	case tar.TypeReg, tar.TypeGNUSparse:
 		return u.file(dir, base, h, content)
 	case tar.TypeSymlink:
+		if h.Linkname == "" {
+			return bad("it is a link to nothing")
+		}
 		err = place(dir, base, func() error { return unix.Symlinkat(h.Linkname, dir, base) })
 	case tar.TypeFifo:
 		err = place(dir, base, func() error { return unix.Mknodat(dir, base, unix.S_IFIFO|0o600, 0) })
@@ -242,7 +247,8 @@ func (u *unpacker) enter(name string) (int, error) {
 	}
 	u.leave()
 	fd, err := openFolder(u.root, name)
-	if errors.Is(err, unix.ENOENT) {
+	var wrong *BadImageError
+	if errors.Is(err, unix.ENOENT) || errors.As(err, &wrong) { // which a whiteout is, too
 		if err = u.imply(name); err == nil {
 			if fd, err = openFolder(u.root, name); errors.Is(err, unix.ENOENT) {
 				err = bad("the folder %q is a link that leads nowhere", shorten(name))
@@ -392,6 +398,28 @@ func (u *unpacker) folder(dir int, name string, h *tar.Header) error {
 func opaque(fd int) error {
 	if err := unix.Fsetxattr(fd, "trusted.overlay.opaque", []byte("y"), 0); err != nil {
 		return unfit("what layers replace", err)
+	}
+	return nil
+}
+
+func (u *unpacker) isRoot(dir int) bool {
+	var root, st unix.Stat_t
+	return unix.Fstat(u.root, &root) == nil && unix.Fstat(dir, &st) == nil && root.Dev == st.Dev && root.Ino == st.Ino
+}
+
+// hideAll hides all that the layers below have, name by name: overlayfs looks at
+// no attribute of a layer's own root.
+func (u *unpacker) hideAll() error {
+	for _, below := range u.parents {
+		names, err := namesIn(below)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := u.whiteout(u.root, name); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
