@@ -306,7 +306,7 @@ func patterns(value *yaml.Node) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, text := range list {
+	for n, text := range list {
 		if !regexp.MustCompile(`^[a-zA-Z0-9*.\[\]:-]+(/[a-z0-9._*-]+)*$`).MatchString(text) {
 			return nil, fmt.Errorf("%q is not a pattern of images: REGISTRY[/REPOSITORY], with * for a part and ** for the rest", text)
 		}
@@ -317,20 +317,17 @@ func patterns(value *yaml.Node) ([]string, error) {
 		case !strings.ContainsAny(host, ".:*") && !strings.EqualFold(host, "localhost"):
 			return nil, fmt.Errorf("%q begins with no registry: Docker's own images are docker.io/library/NAME", text)
 		}
-	}
-	for n, text := range list {
-		list[n] = strings.ToLower(text) // hosts; repositories are in any case
+		list[n] = strings.ToLower(text) // the same host (RFC 4343); repositories are in any case
 	}
 	return list, nil
 }
 
 // matches tells whether a pattern means a repository: * stands for anything but
-// a slash, ** at the end for the rest; a registry alone means all of it. Hosts'
-// names are the same in capitals.
+// a slash, ** at the end for the rest; a registry alone means all of it.
 func matches(pattern, registry, repository string) bool {
 	var re strings.Builder
 	host, rest, found := strings.Cut(pattern, "/")
-	host, registry = strings.ToLower(host), strings.ToLower(registry)
+	registry = strings.ToLower(registry)
 	wild := func(text string) {
 		for n, part := range strings.Split(text, "*") {
 			if n > 0 {
