@@ -62,7 +62,7 @@ func ParseReference(text string) (Reference, error) {
 	if err != nil {
 		return Reference{}, fmt.Errorf("%q is not an image's name%s", shorten(text), instead(text))
 	}
-	ref := Reference{Registry: strings.ToLower(r.Context().RegistryStr()), Repository: r.Context().RepositoryStr()}
+	ref := Reference{Registry: r.Context().RegistryStr(), Repository: r.Context().RepositoryStr()}
 	if ref.Registry == name.DefaultRegistry {
 		ref.Registry = dockerHub
 	}
