@@ -85,6 +85,39 @@ func TestFollowWhileRotating(t *testing.T) {
 	}
 }
 
+// TestFilesInOrder looks at a log's files while they move on beneath the look.
+func TestFilesInOrder(t *testing.T) {
+	w := newLog(t, topology.Logging{MaxSize: 1000, MaxFiles: 60})
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	defer func() { close(stop); <-stopped }()
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				w.say("stdout", strings.Repeat("x", 900)+"\n")
+			}
+		}
+	}()
+	for range 1000 {
+		files, _, err := logFiles(w.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var last time.Time
+		for n, f := range files {
+			if begin, ok := firstTime(f); ok && begin.Before(last) {
+				t.Fatalf("file %d of %d begins before the one before it", n, len(files))
+			} else if ok {
+				last = begin
+			}
+		}
+		closeAll(files)
+	}
+}
+
 // TestFollowRemoved: where the log was removed and begins anew, nothing shows
 // twice.
 func TestFollowRemoved(t *testing.T) {

@@ -221,7 +221,21 @@ func logFiles(path string, than os.FileInfo) (files []*os.File, found bool, err 
 		known, files = append(known, info), append(files, f)
 	}
 	slices.Reverse(files)
+	sortByTime(files)
 	return files, found, nil
+}
+
+// sortByTime puts a log's files into their order, which a look at names that move
+// on meanwhile mixes up. Their times never go backwards; what has none yet is new.
+func sortByTime(files []*os.File) {
+	begin := make(map[*os.File]time.Time, len(files))
+	for _, f := range files {
+		begin[f] = time.Unix(1<<40, 0)
+		if at, ok := firstTime(f); ok {
+			begin[f] = at
+		}
+	}
+	slices.SortStableFunc(files, func(a, b *os.File) int { return begin[a].Compare(begin[b]) })
 }
 
 // firstTime is the time of a file's first record.
