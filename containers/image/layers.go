@@ -106,9 +106,15 @@ func (s *Store) Unpack(ctx context.Context, i *Image, o AddOptions) error {
 // unpack waits for each layer's blob before it opens it.
 func (s *Store) unpack(ctx context.Context, i *Image, o *AddOptions, b *batch, wait func(v1.Hash) error) error {
 	var fresh []string // folders to be published
+	var locks []*os.File
 	defer func() {
+		// Whoever gets a lock next unpacks into the folder that it is for.
 		for _, dir := range fresh {
 			os.RemoveAll(dir)
+		}
+		for _, lock := range locks {
+			os.Remove(lock.Name())
+			lock.Close()
 		}
 	}()
 	var below []string // trees, the nearest first
@@ -123,8 +129,7 @@ func (s *Store) unpack(ctx context.Context, i *Image, o *AddOptions, b *batch, w
 			if err != nil {
 				return err
 			}
-			defer lock.Close()
-			defer os.Remove(lock.Name())
+			locks = append(locks, lock)
 			if there, err = s.isUnpacked(l); err != nil {
 				return err
 			}
