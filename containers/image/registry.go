@@ -39,7 +39,7 @@ type Registry struct {
 
 	mu       sync.Mutex
 	sessions map[string]*session
-	failed   map[*site]bool
+	failed   map[string]bool // mirrors that could not be reached, by site.base
 }
 
 const (
@@ -66,7 +66,7 @@ func newRegistry(o RegistryOptions, certificates []certificateDir) *Registry {
 		piece:    pieceSize,
 		pause:    pause,
 		sessions: map[string]*session{},
-		failed:   map[*site]bool{},
+		failed:   map[string]bool{},
 	}
 }
 
@@ -130,13 +130,16 @@ func (r *Registry) means(ctx context.Context, ref Reference, i *Image) (bool, er
 	if err != nil {
 		return false, err
 	}
-	s := sites[0]
+	s := sites[slices.IndexFunc(sites, func(s *site) bool { return !s.mirror || !r.hasFailed(s) })]
 	q := manifestRequest(s, ref.Tag)
 	q.method = http.MethodHead
 	response, err := r.do(ctx, q)
 	if err != nil {
 		if len(sites) == 1 && unreachable(err) {
 			return false, err
+		}
+		if s.mirror && unreachable(err) {
+			r.mirrorFailed(s, err)
 		}
 		return false, nil // to be told when it is asked for
 	}
@@ -388,16 +391,19 @@ func (r *Registry) document(ctx context.Context, q *request) (text []byte, diges
 // mirrorFailed tells that a mirror could not do what it was asked; one that
 // can't be reached is not asked again.
 func (r *Registry) mirrorFailed(s *site, err error) {
-	r.notice(fmt.Sprintf("the mirror %s is passed over: %v", s, err))
+	told := false
 	if unreachable(err) {
 		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.failed[s] = true
+		told, r.failed[s.base()] = r.failed[s.base()], true
+		r.mu.Unlock()
+	}
+	if !told {
+		r.notice(fmt.Sprintf("the mirror %s is passed over: %v", s, err))
 	}
 }
 
 func (r *Registry) hasFailed(s *site) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.failed[s]
+	return r.failed[s.base()]
 }

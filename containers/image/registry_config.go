@@ -137,9 +137,12 @@ func (r *Registries) sites(ref Reference, plainHTTP bool) ([]*site, error) {
 	return append(all, r.origin(ref, plainHTTP)), nil
 }
 
+// base is where the site is reached, whatever it is asked for.
+func (p *site) base() string { return p.scheme + "://" + p.host }
+
 // url is an address at the site: "manifests/latest", "blobs/sha256:...".
 func (p *site) url(path string) string {
-	return p.scheme + "://" + p.host + "/v2/" + p.repository + "/" + path
+	return p.base() + "/v2/" + p.repository + "/" + path
 }
 
 // String is how messages call it.
