@@ -102,6 +102,7 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	defer dropStrayHold(l, t.Name)
 	if found.running {
 		err = changeRunning(ctx, l, found, intent, o, result)
+		images = intent.withOneOffs(found.intent).Images
 	} else {
 		err = launchAnew(ctx, l, found, intent, o)
 	}
