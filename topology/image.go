@@ -8,6 +8,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -98,8 +99,8 @@ func PullAge(policy string) (time.Duration, error) {
 		is   time.Duration
 	}{{"w", 7 * day}, {"d", day}} {
 		if before, after, ok := strings.Cut(text, unit.name); ok {
-			var n int
-			if _, err := fmt.Sscanf(before, "%d", &n); err != nil || n < 0 || n > 10000 {
+			n, err := strconv.Atoi(before)
+			if err != nil || n < 0 || n > 10000 {
 				return 0, fmt.Errorf("%q is not a duration", text)
 			}
 			sum, text = sum+time.Duration(n)*unit.is, after
