@@ -43,7 +43,7 @@ func newYard(t *testing.T) *yard {
 	if _, err := s.Load(context.Background(), given(t, layoutOf(t, good, map[string]string{nameAnnotation: "good:1"}).tar(t)), LoadOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	s.limits = Limits{Entries: 100, Bytes: 8 << 20, Ratio: 1100}
+	s.limits = limits{Entries: 100, Bytes: 8 << 20, Ratio: 1100}
 	y.before = y.look(t)
 	return y
 }

@@ -137,7 +137,7 @@ func assemble(h v1.Hash, m *v1.Manifest, config []byte) (*Image, error) {
 		}
 		l.ChainID = l.DiffID
 		if n > 0 {
-			l.ChainID, _, _ = v1.SHA256(bytes.NewReader([]byte(i.Layers[n-1].ChainID.String() + " " + l.DiffID.String())))
+			l.ChainID = hashOf([]byte(i.Layers[n-1].ChainID.String() + " " + l.DiffID.String()))
 		}
 		i.Layers = append(i.Layers, l)
 	}

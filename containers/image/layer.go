@@ -24,8 +24,8 @@ func (e *BadImageError) Error() string { return e.Problem }
 
 func bad(format string, args ...any) error { return &BadImageError{fmt.Sprintf(format, args...)} }
 
-// Limits bound what one layer may unpack to; beyond them it is refused.
-type Limits struct {
+// limits bound what one layer may unpack to; beyond them it is refused.
+type limits struct {
 	Entries int64
 	Bytes   int64 // of the tar stream
 	// Ratio is how often its own size a packed layer of more than 64 MiB of
@@ -33,8 +33,8 @@ type Limits struct {
 	Ratio int64
 }
 
-// DefaultLimits are far beyond what people's images have.
-func DefaultLimits() Limits { return Limits{Entries: 5_000_000, Bytes: 256 << 30, Ratio: 1100} }
+// defaultLimits are far beyond what people's images have.
+func defaultLimits() limits { return limits{Entries: 5_000_000, Bytes: 256 << 30, Ratio: 1100} }
 
 // layerStream is a layer's tar. What is packed is unpacked by one goroutine,
 // and what comes out is hashed by a second, ahead of the reader.
@@ -59,7 +59,7 @@ const (
 
 // openLayer reads a layer's tar, packed by gzip, bzip2 or zstd or not at all, whatever
 // its media type says, as others do. packed is its size.
-func openLayer(blob io.Reader, packed int64, limits Limits) *layerStream {
+func openLayer(blob io.Reader, packed int64, limits limits) *layerStream {
 	s := &layerStream{chunks: make(chan []byte, chunkCount), free: make(chan []byte, chunkCount), stop: make(chan struct{}),
 		sum: sha256.New(), hashed: make(chan struct{})}
 	unhashed := make(chan []byte, chunkCount)
@@ -85,7 +85,7 @@ func openLayer(blob io.Reader, packed int64, limits Limits) *layerStream {
 }
 
 // unpack sends the tar's bytes on until its end.
-func (s *layerStream) unpack(blob io.Reader, packed int64, limits Limits, to chan<- []byte) error {
+func (s *layerStream) unpack(blob io.Reader, packed int64, limits limits, to chan<- []byte) error {
 	r, err := decompress(blob)
 	if err != nil {
 		return err

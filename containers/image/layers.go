@@ -51,10 +51,6 @@ type unpacked struct {
 
 const layerVersion = 1
 
-// LayersDir is the folder that holds the unpacked layers; an image's are
-// Layers(i) below it, each with its tree in "fs".
-func (s *Store) LayersDir() string { return s.path("layers") }
-
 // Tree is the folder of an unpacked layer's tree.
 func (s *Store) Tree(l *Layer) string { return s.path("layers", l.Key(), Tree) }
 
@@ -197,7 +193,7 @@ func syncFS(dir string) error {
 // unpackLayer unpacks a layer into a folder of its own. below are the trees of
 // the layers under it, the nearest first.
 func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []string, o *AddOptions) error {
-	blob, err := s.OpenBlob(l.Digest)
+	blob, err := s.openBlob(l.Digest)
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ func TestFromLocal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			i, from, err := FromLocal(ctx, s, ref, l, LoadOptions{})
+			i, from, err := fromLocal(ctx, s, ref, l, LoadOptions{})
 			if said := strings.Join(notices, "\n"); (said == "") != (c.notice == "") || !strings.Contains(said, c.notice) {
 				t.Errorf("it said %q, want %q", said, c.notice)
 			}
@@ -126,10 +126,10 @@ func TestLocalTrust(t *testing.T) {
 		t.Fatal(err)
 	}
 	ref, _ := ParseReference("x")
-	if i, _, err := FromLocal(context.Background(), s, ref, Local{Sockets: []string{socket}, UID: 99}, LoadOptions{}); i != nil || err == nil || len(e.asked) > 0 {
+	if i, _, err := fromLocal(context.Background(), s, ref, Local{Sockets: []string{socket}, UID: 99}, LoadOptions{}); i != nil || err == nil || len(e.asked) > 0 {
 		t.Errorf("got %v, %v; it was asked %v", i, err, e.asked)
 	}
-	if i, _, err := FromLocal(context.Background(), s, ref, Local{Sockets: []string{socket}, UID: 1234}, LoadOptions{}); i == nil || err != nil {
+	if i, _, err := fromLocal(context.Background(), s, ref, Local{Sockets: []string{socket}, UID: 1234}, LoadOptions{}); i == nil || err != nil {
 		t.Errorf("got %v, %v", i, err)
 	}
 }
@@ -167,7 +167,7 @@ esac
 		if err != nil {
 			t.Fatal(err)
 		}
-		i, _, err := FromLocal(context.Background(), s, ref, l, LoadOptions{})
+		i, _, err := fromLocal(context.Background(), s, ref, l, LoadOptions{})
 		return i, err
 	}
 	if i, err := find("web:1"); err != nil || i == nil {

@@ -168,7 +168,7 @@ func (s *Store) nameIn(index *v1.IndexManifest, name string, i *Image) error {
 }
 
 func (s *Store) blobSize(h v1.Hash) (int64, error) {
-	f, err := s.OpenBlob(h)
+	f, err := s.openBlob(h)
 	if err != nil {
 		return 0, err
 	}

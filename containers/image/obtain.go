@@ -108,7 +108,7 @@ func (s *Store) fromLocal(ctx context.Context, ref Reference, o *ObtainOptions) 
 		}
 		return refused
 	}
-	i, whose, err := FromLocal(ctx, s, ref, local, LoadOptions{Progress: o.Progress, Check: check})
+	i, whose, err := fromLocal(ctx, s, ref, local, LoadOptions{Progress: o.Progress, Check: check})
 	var unknown *UnknownError
 	switch {
 	case errors.As(err, &unknown):
@@ -169,7 +169,7 @@ func (s *Store) here(ref Reference, p Platform) (*Image, error) {
 func (s *Store) usable(i *Image) (bool, error) {
 	for n := range i.Layers {
 		l := &i.Layers[n]
-		if s.HasBlob(l.Digest) {
+		if s.hasBlob(l.Digest) {
 			continue
 		}
 		if there, err := s.isUnpacked(l); err != nil || !there {

@@ -91,7 +91,7 @@ func (s *Store) packedBefore(i *Image) *v1.Manifest {
 
 // pack packs a layer into a blob of its own.
 func (s *Store) pack(ctx context.Context, d v1.Descriptor, tell func(Progress)) (h v1.Hash, size int64, err error) {
-	from, err := s.OpenBlob(d.Digest)
+	from, err := s.openBlob(d.Digest)
 	if err != nil {
 		return h, 0, err
 	}

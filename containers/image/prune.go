@@ -108,15 +108,15 @@ func (s *Store) Unname(ctx context.Context, name string) error {
 	})
 }
 
-// Forget takes an image with all its names out of the index. Its blobs and
+// forget takes an image with all its names out of the index. Its blobs and
 // layers go with the next Prune.
-func (s *Store) Forget(ctx context.Context, h v1.Hash) error {
-	return s.changeIndex(ctx, withoutImage(h))
+func (s *Store) forget(ctx context.Context, h v1.Hash) error {
+	return s.changeIndex(ctx, withoutImages(h))
 }
 
-func withoutImage(h v1.Hash) func(*v1.IndexManifest) error {
+func withoutImages(images ...v1.Hash) func(*v1.IndexManifest) error {
 	return func(index *v1.IndexManifest) error {
-		index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == h })
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool { return slices.Contains(images, d.Digest) })
 		return nil
 	}
 }
@@ -161,12 +161,13 @@ func (s *Store) Prune(ctx context.Context, gone func(Named) bool) (Pruned, error
 			}
 		}
 	}
-	for _, h := range p.Images {
-		if err := s.rewriteIndex(ctx, withoutImage(h)); err != nil {
+	if len(p.Images) > 0 {
+		if err := s.rewriteIndex(ctx, withoutImages(p.Images...)); err != nil {
 			return p, err
 		}
 	}
-	return p, s.sweep(&p, held)
+	err = s.sweep(&p, held)
+	return p, err
 }
 
 // forgetLost takes out of the index what has lost its manifest or its
@@ -177,15 +178,17 @@ func (s *Store) forgetLost(ctx context.Context, held map[v1.Hash][]string) error
 	if err != nil {
 		return err
 	}
+	var lost []v1.Hash
 	for _, d := range index.Manifests {
 		_, err := s.described(d)
 		if missing := new(MissingError); errors.As(err, &missing) && held[d.Digest] == nil {
-			if err := s.rewriteIndex(ctx, withoutImage(d.Digest)); err != nil {
-				return err
-			}
+			lost = append(lost, d.Digest)
 		}
 	}
-	return nil
+	if len(lost) == 0 {
+		return nil
+	}
+	return s.rewriteIndex(ctx, withoutImages(lost...))
 }
 
 // sweep removes what no image needs.
@@ -323,7 +326,7 @@ func (s *Store) Remove(ctx context.Context, h v1.Hash) error {
 			b.blobs, b.layers = append(b.blobs, i.Layers[n].Digest), append(b.layers, i.Layers[n].Key())
 		}
 	}
-	if err := s.Forget(ctx, h); err != nil {
+	if err := s.forget(ctx, h); err != nil {
 		return err
 	}
 	s.discard(&b)

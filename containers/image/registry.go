@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -170,7 +169,7 @@ func fits(i *Image, p Platform) bool {
 
 // whole tells whether all blobs of an image are in the store.
 func (s *Store) whole(i *Image) bool {
-	return !slices.ContainsFunc(blobsOf(i.Manifest), func(d v1.Descriptor) bool { return !s.HasBlob(d.Digest) })
+	return !slices.ContainsFunc(blobsOf(i.Manifest), func(d v1.Descriptor) bool { return !s.hasBlob(d.Digest) })
 }
 
 // room tells whether there is space for the blobs that the store lacks.
@@ -182,7 +181,7 @@ func (s *Store) room(blobs []v1.Descriptor) error {
 	free := int64(st.Bavail) * int64(st.Bsize)
 	var need int64
 	for _, d := range blobs {
-		if !s.HasBlob(d.Digest) {
+		if !s.hasBlob(d.Digest) {
 			need += min(d.Size, s.limits.Bytes+1)
 		}
 		if d.Size > s.limits.Bytes {
@@ -248,7 +247,7 @@ func (r *Registry) Resolve(ctx context.Context, ref Reference, p Platform) (*Rem
 		if err != nil {
 			return nil, err
 		}
-		m.Digest, _, _ = v1.SHA256(bytes.NewReader(text))
+		m.Digest = hashOf(text)
 		kind, err := manifestKind(text)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", ref.Short(), err)
@@ -349,7 +348,7 @@ func (m *Remote) manifestFrom(ctx context.Context, s *site, d v1.Descriptor) ([]
 			}
 			return nil, err
 		}
-		sum, _, _ := v1.SHA256(bytes.NewReader(text))
+		sum := hashOf(text)
 		switch {
 		case d.Digest != (v1.Hash{}) && sum != d.Digest:
 			return nil, bad("%s gave a manifest with the digest %s for %s", s, sum, d.Digest)

@@ -244,7 +244,7 @@ func dockerHead(images []Named) []savedImage {
 }
 
 func (s *Store) saveBlob(ctx context.Context, h v1.Hash, to layoutWriter, image string, tell func(Progress)) error {
-	f, err := s.OpenBlob(h)
+	f, err := s.openBlob(h)
 	if err != nil {
 		return err
 	}
