@@ -153,11 +153,9 @@ func noteImages(l Layout, t *topology.Topology) error {
 		if s.Image == "" || s.Digest != "" {
 			continue
 		}
-		p := image.MachinePlatform()
-		if s.Platform != "" {
-			if p, err = image.ParsePlatform(s.Platform); err != nil {
-				return err
-			}
+		p, err := platformOf(s.Platform)
+		if err != nil {
+			return err
 		}
 		name, err := g.pinned(wantedBy(s))
 		if err != nil {
@@ -442,12 +440,4 @@ func dropStrayHold(l Layout, name string) {
 	if !exists(l.intent(name)) {
 		_ = releaseImages(l, name) // it only takes room
 	}
-}
-
-// named is one value, or none.
-func named(text string) []part {
-	if text == "" {
-		return nil
-	}
-	return single(word(text))
 }

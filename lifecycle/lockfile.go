@@ -159,8 +159,8 @@ type lockKey struct{ name, platform string }
 func MakeLock(ctx context.Context, l Layout, t *topology.Topology, o LockOptions) (*Locked, error) {
 	path := LockOf(t.File())
 	had, err := ReadLock(path)
-	if err != nil && (o.Check || had != nil) {
-		return nil, err
+	if err != nil && o.Check {
+		return nil, err // else it is written anew
 	}
 	keys, err := lockKeys(t.Stations(), had, o.Platforms)
 	if err != nil {
