@@ -143,6 +143,7 @@ type LockOptions struct {
 	Check     bool     // write nothing
 	Platforms []string // besides those of the stations
 	Registry  func() (*image.Registry, error)
+	Notice    func(string)
 }
 
 // Locked is what Lock wrote.
@@ -172,7 +173,18 @@ func MakeLock(ctx context.Context, l Layout, t *topology.Topology, o LockOptions
 	}
 	lock := &Lock{Version: lockVersion, Images: map[string]map[string]LockedImage{}}
 	for _, k := range keys {
-		found, err := resolveLocked(ctx, l, k, o)
+		have, err := lockedHere(l, k, o)
+		var found LockedImage
+		switch {
+		case err != nil:
+		case have == nil:
+			found, err = resolveLocked(ctx, k, o)
+		default:
+			found = newLocked(have.Digest, have.Index)
+			if have.Loose() {
+				o.Notice(fmt.Sprintf("%s was made or loaded here, and no registry has it by this digest: --remote locks what its registry has", k.name))
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("cannot lock the image %s: %w", k.name, err)
 		}
@@ -215,24 +227,32 @@ func lockKeys(which []*topology.Station, had *Lock, platforms []string) ([]lockK
 	}), nil
 }
 
-// resolveLocked finds out what an image's name means: here, or in its registry.
-func resolveLocked(ctx context.Context, l Layout, k lockKey, o LockOptions) (locked LockedImage, err error) {
+// lockedHere finds the image that a name means here; nil is none, or that it
+// doesn't count.
+func lockedHere(l Layout, k lockKey, o LockOptions) (*image.Image, error) {
+	if o.Remote || os.Geteuid() != 0 || !exists(l.images()) {
+		return nil, nil
+	}
+	p, err := image.ParsePlatform(k.platform)
+	if err != nil {
+		return nil, err
+	}
+	store, err := image.OpenStore(l.images())
+	if err != nil {
+		return nil, err
+	}
+	have, err := store.Here(k.name, p)
+	if err != nil || have == nil || !have.Fits(p) {
+		return nil, err
+	}
+	return have, nil
+}
+
+// resolveLocked asks an image's registry what its name means.
+func resolveLocked(ctx context.Context, k lockKey, o LockOptions) (locked LockedImage, err error) {
 	p, err := image.ParsePlatform(k.platform)
 	if err != nil {
 		return locked, err
-	}
-	if !o.Remote && os.Geteuid() == 0 && exists(l.images()) {
-		store, err := image.OpenStore(l.images())
-		if err != nil {
-			return locked, err
-		}
-		have, err := store.Here(k.name, p)
-		if err != nil {
-			return locked, err
-		}
-		if have != nil && have.Fits(p) {
-			return newLocked(have.Digest, have.Index), nil
-		}
 	}
 	ref, err := image.ParseReference(k.name)
 	if err != nil {
@@ -268,7 +288,7 @@ func checkLock(ctx context.Context, path string, had *Lock, keys []lockKey, o Lo
 		if !o.Remote {
 			continue
 		}
-		now, err := resolveLocked(ctx, Layout{}, k, o)
+		now, err := resolveLocked(ctx, k, o)
 		if err != nil {
 			return fmt.Errorf("cannot check the image %s: %w", k.name, err)
 		}
