@@ -131,11 +131,12 @@ func classify(err error) (code int, hint string) {
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
 		return exitUsage, "platelayer COMMAND --help says how it is used"
-	case strings.HasPrefix(err.Error(), "unknown command"):
-		return exitUsage, "platelayer --help lists the commands"
 	case errors.As(err, &file):
 		if file.compose {
 			return exitInvalid, "name the compose file, or its folder: platelayer import FILE"
+		}
+		if _, none := composeFiles([]string{filepath.Dir(file.path)}); errors.Is(err, fs.ErrNotExist) && none == nil {
+			return exitInvalid, "there is a compose file: platelayer import writes a topology file from it"
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return exitInvalid, "name the file (platelayer up FILE), or write a first one with: platelayer init"
