@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -38,7 +39,7 @@ another image by now; it needs no privilege.`,
 				return err
 			}
 			o.Notice = func(text string) { fmt.Fprintln(a.stderr, "platelayer: "+harmless(text)) }
-			o.Registry = func() (*image.Registry, error) { return a.registry(false, o.Notice) }
+			o.Registry = sync.OnceValues(func() (*image.Registry, error) { return a.registry(false, o.Notice) })
 			done, err := lifecycle.MakeLock(c.Context(), a.layout(), t, o)
 			if err != nil {
 				return err

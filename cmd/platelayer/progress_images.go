@@ -1,6 +1,7 @@
 package main
 
 import (
+	"sync"
 	"time"
 
 	"platelayer/containers/image"
@@ -17,7 +18,8 @@ func (a *app) imageOptions(p *progress) lifecycle.ImageOptions {
 		o.Progress, o.Finished = p.imageMoved, p.imageDone
 	}
 	o.Notice = notice
-	o.Registry = func() (*image.Registry, error) { return a.registry(false, notice) }
+	// One for all images: what it learns of mirrors and sign-ins holds for all.
+	o.Registry = sync.OnceValues(func() (*image.Registry, error) { return a.registry(false, notice) })
 	return o
 }
 

@@ -39,7 +39,7 @@ type Registry struct {
 
 	mu       sync.Mutex
 	sessions map[string]*session
-	failed   map[*site]bool
+	failed   map[string]bool // mirrors that can't be reached
 }
 
 const (
@@ -66,7 +66,7 @@ func newRegistry(o RegistryOptions, certificates []certificateDir) *Registry {
 		piece:    pieceSize,
 		pause:    pause,
 		sessions: map[string]*session{},
-		failed:   map[*site]bool{},
+		failed:   map[string]bool{},
 	}
 }
 
@@ -386,18 +386,22 @@ func (r *Registry) document(ctx context.Context, q *request) (text []byte, diges
 }
 
 // mirrorFailed tells that a mirror could not do what it was asked; one that
-// can't be reached is not asked again.
+// can't be reached is not asked again, for other images either.
 func (r *Registry) mirrorFailed(s *site, err error) {
-	r.notice(fmt.Sprintf("the mirror %s is passed over: %v", s, err))
 	if unreachable(err) {
 		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.failed[s] = true
+		told := r.failed[s.String()]
+		r.failed[s.String()] = true
+		r.mu.Unlock()
+		if told {
+			return
+		}
 	}
+	r.notice(fmt.Sprintf("the mirror %s is passed over: %v", s, err))
 }
 
 func (r *Registry) hasFailed(s *site) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.failed[s]
+	return r.failed[s.String()]
 }

@@ -306,6 +306,9 @@ func TestMirrors(t *testing.T) {
 			if strings.Count(notices, strings.TrimPrefix(dead.URL, "http://")+" is passed over") != 1 || !strings.Contains(notices, test.notice) {
 				t.Errorf("notices: %s", notices)
 			}
+			if _, err := c.pull(t, newStore(t), origin.host()+"/shop/web"); err != nil || strings.Count(c.noticed(), "passed over: cannot reach") != 1 {
+				t.Errorf("one that is not reached is asked again: %v, %s", err, c.noticed())
+			}
 		})
 	}
 }
@@ -318,7 +321,8 @@ func TestParseRegistries(t *testing.T) {
 	for text, problem := range map[string]string{
 		"": "",
 		"plain_http: [registry.example:5000]\nmirrors: {docker.io: [https://mirror.example, https://h.example/hub/]}": "",
-		"plain: [x]":                                      "field plain not found",
+		"plain: [x]": `line 1: unknown key "plain": there are`,
+		"mirrors: {docker.io: https://m.example}":         "line 1: plain_http is a list of registries, and mirrors has",
 		"plain_http: ['http://x']":                        "write host or host:port",
 		"plain_http: [x/y]":                               "write host or host:port",
 		"mirrors: {index.docker.io: []}":                  "is called docker.io",
