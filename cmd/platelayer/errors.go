@@ -206,6 +206,8 @@ func classify(err error) (code int, hint string) {
 		return exitUsage, "platelayer image import --help says which changes there are"
 	case errors.As(err, &heldImage):
 		return exitFailed, "take the topology down first; -f takes only the name away"
+	case errors.As(err, &damage) && damage.Repaired:
+		return exitIntegrity, "pull or load anew what was taken away; of what a topology runs on, take that down first, and repair it then"
 	case errors.As(err, &damage):
 		return exitIntegrity, "platelayer image verify --repair unpacks damaged layers again, and takes damaged blobs away to be pulled or loaded anew"
 	case errors.As(err, &corrupt), errors.As(err, &lostBlob):
