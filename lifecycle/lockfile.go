@@ -63,7 +63,7 @@ func LockOf(file string) string {
 type LockError struct {
 	Path     string
 	Problems []string
-	Missing  bool // something is not in it
+	Missing  bool // it has other names than the file: something is not in it, or too much
 }
 
 func (e *LockError) Error() string {
@@ -188,6 +188,11 @@ func MakeLock(ctx context.Context, l Layout, t *topology.Topology, o LockOptions
 		if err != nil {
 			return nil, fmt.Errorf("cannot lock the image %s: %w", k.name, err)
 		}
+		if had != nil {
+			if before, ok := had.Images[k.name][k.platform]; ok && before.Digest != found.Digest {
+				o.Notice(fmt.Sprintf("%s for %s was %s in the lock, and is %s from now on", k.name, k.platform, before.Digest, found.Digest))
+			}
+		}
 		lock.set(k.name, k.platform, found)
 	}
 	text, err := json.MarshalIndent(lock, "", "  ")
@@ -298,6 +303,7 @@ func checkLock(ctx context.Context, path string, had *Lock, keys []lockKey, o Lo
 	}
 	for _, name := range slices.Sorted(maps.Keys(had.Images)) {
 		if !slices.ContainsFunc(keys, func(k lockKey) bool { return k.name == name }) {
+			e.Missing = true
 			e.Problems = append(e.Problems, fmt.Sprintf("no station runs on the image %s, which is in it", name))
 		}
 	}

@@ -158,7 +158,7 @@ func classify(err error) (code int, hint string) {
 	case errors.As(err, &bundle):
 		return exitIntegrity, "nothing was loaded; --digest is what bundle save printed"
 	case errors.As(err, &unlocked) && unlocked.Missing:
-		return exitIntegrity, "platelayer lock adds what is missing"
+		return exitIntegrity, "platelayer lock adds what is missing, and drops what no station runs on"
 	case errors.As(err, &unlocked):
 		return exitIntegrity, "if the change is meant, write the lock anew with: platelayer lock --remote"
 	case errors.As(err, &outside):
