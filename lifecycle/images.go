@@ -319,8 +319,19 @@ func findOrFetch(ctx context.Context, store *image.Store, w wantedImage, o Image
 	if err != nil {
 		return nil, err
 	}
+	if name == w.name {
+		return image.Obtain(ctx, store, name, how)
+	}
+	if o.Progress != nil {
+		how.Progress = func(p image.Progress) {
+			if ref, err := image.ParseReference(w.name); err == nil {
+				p.Image = ref.String() // as the file calls it
+			}
+			o.Progress(p)
+		}
+	}
 	i, err := image.Obtain(ctx, store, name, how)
-	if err != nil && name != w.name {
+	if err != nil {
 		err = o.gate.explain(store, w, err)
 	}
 	return i, err

@@ -121,8 +121,11 @@ func (a *app) bundleSave(ctx context.Context, path, output string, volumes bool)
 			return err
 		}
 	}
-	summary := fmt.Sprintf("%s: %s, %s in %s", done.Name, plural(len(done.Images), "image"), plural(len(done.Volumes), "volume"), output)
-	view.done(summary)
+	where := "in " + output
+	if output == "-" { // the digest can't be there, too
+		where = "in " + done.Digest
+	}
+	view.done(fmt.Sprintf("%s: %s, %s %s", done.Name, plural(len(done.Images), "image"), plural(len(done.Volumes), "volume"), where))
 	if a.json {
 		return a.printJSON(done)
 	}

@@ -30,9 +30,10 @@ type listedImage struct {
 func (a *app) imageLsCommand() *cobra.Command {
 	var digests bool
 	c := a.jsonFlag(&cobra.Command{
-		Use:     "ls",
-		Aliases: []string{"list"},
-		Short:   "List the images, and which topologies run them",
+		Use:        "ls",
+		SuggestFor: []string{"images"},
+		Aliases:    []string{"list"},
+		Short:      "List the images, and which topologies run them",
 		Example: `  platelayer image ls
   platelayer image ls --json`,
 		Args: atMost(0),

@@ -60,10 +60,14 @@ func (a *app) imageVerify(ctx context.Context, refs []string, o image.VerifyOpti
 	} else {
 		a.printDamage(v)
 	}
+	left := 0
 	for _, d := range v.Damage {
 		if !d.Repaired {
-			return &image.DamageError{Found: len(v.Damage) + v.More}
+			left++
 		}
+	}
+	if left > 0 {
+		return &image.DamageError{Found: left + v.More, Repaired: o.Repair}
 	}
 	return nil
 }

@@ -37,7 +37,8 @@ another image by now; it needs no privilege.`,
 			if err != nil {
 				return err
 			}
-			o.Registry = a.imageOptions(nil).Registry
+			images := a.imageOptions(nil)
+			o.Registry, o.Notice = images.Registry, images.Notice
 			done, err := lifecycle.MakeLock(c.Context(), a.layout(), t, o)
 			if err != nil {
 				return err

@@ -19,7 +19,7 @@ func (a *app) imageOptions(p *progress) lifecycle.ImageOptions {
 		o.Progress, o.Finished = p.imageMoved, p.imageDone
 	}
 	o.Notice = notice
-	// One for all of them: they share connections, sign-ins and slots.
+	// One for all images: what it learns of mirrors and sign-ins holds for all.
 	o.Registry = sync.OnceValues(func() (*image.Registry, error) { return a.registry(false, notice) })
 	return o
 }

@@ -133,7 +133,7 @@ type Pruned struct {
 // blobs and layers that no image has any more, and what killed processes left.
 // While another process fetches or starts something it waits.
 func (s *Store) Prune(ctx context.Context, gone func(Named) bool) (Pruned, error) {
-	var p Pruned
+	p := Pruned{Images: []v1.Hash{}} // none is [] in JSON
 	lock, err := s.lockFile(ctx, ".use", unix.LOCK_EX)
 	if err != nil {
 		return p, err

@@ -38,7 +38,7 @@ type Registry struct {
 
 	mu       sync.Mutex
 	sessions map[string]*session
-	failed   map[string]bool // mirrors that could not be reached, by site.base
+	failed   map[string]bool // mirrors that can't be reached
 }
 
 const (
@@ -388,21 +388,22 @@ func (r *Registry) document(ctx context.Context, q *request) (text []byte, diges
 }
 
 // mirrorFailed tells that a mirror could not do what it was asked; one that
-// can't be reached is not asked again.
+// can't be reached is not asked again, for other images either.
 func (r *Registry) mirrorFailed(s *site, err error) {
-	told := false
 	if unreachable(err) {
 		r.mu.Lock()
-		told, r.failed[s.base()] = r.failed[s.base()], true
+		told := r.failed[s.String()]
+		r.failed[s.String()] = true
 		r.mu.Unlock()
+		if told {
+			return
+		}
 	}
-	if !told {
-		r.notice(fmt.Sprintf("the mirror %s is passed over: %v", s, err))
-	}
+	r.notice(fmt.Sprintf("the mirror %s is passed over: %v", s, err))
 }
 
 func (r *Registry) hasFailed(s *site) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.failed[s.base()]
+	return r.failed[s.String()]
 }

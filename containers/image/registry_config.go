@@ -52,7 +52,7 @@ func parseRegistries(from io.Reader) (Registries, error) {
 	d := yaml.NewDecoder(from)
 	d.KnownFields(true)
 	if err := d.Decode(&r); err != nil && err != io.EOF {
-		return r, err
+		return r, ofKeys(err)
 	}
 	for n, host := range r.PlainHTTP {
 		r.PlainHTTP[n] = strings.ToLower(host)
@@ -72,6 +72,20 @@ func parseRegistries(from io.Reader) (Registries, error) {
 		}
 	}
 	return r, nil
+}
+
+// ofKeys words what the decoder says of a key by the file, not by our types.
+func ofKeys(err error) error {
+	var wrong *yaml.TypeError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	line, what, _ := strings.Cut(wrong.Errors[0], ": ")
+	if key, unknown := strings.CutPrefix(what, "field "); unknown {
+		key, _, _ = strings.Cut(key, " not found in type ")
+		return fmt.Errorf("%s: unknown key %q: there are plain_http and mirrors", line, shorten(key))
+	}
+	return fmt.Errorf("%s: plain_http is a list of registries, and mirrors has a list of URLs for each registry", line)
 }
 
 func checkRegistryHost(host string) error {

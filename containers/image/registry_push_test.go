@@ -258,7 +258,8 @@ func TestParseRegistries(t *testing.T) {
 	for text, problem := range map[string]string{
 		"": "",
 		"plain_http: [registry.example:5000]\nmirrors: {docker.io: [https://mirror.example, https://h.example/hub/]}": "",
-		"plain: [x]":                                      "field plain not found",
+		"plain: [x]": `line 1: unknown key "plain": there are`,
+		"mirrors: {docker.io: https://m.example}":         "line 1: plain_http is a list of registries, and mirrors has",
 		"plain_http: ['http://x']":                        "write host or host:port",
 		"plain_http: [x/y]":                               "write host or host:port",
 		"mirrors: {index.docker.io: []}":                  "is called docker.io",

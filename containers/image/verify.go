@@ -325,8 +325,12 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// DamageError says that Verify found damage, which it has listed.
-type DamageError struct{ Found int }
+// DamageError says that Verify found damage, which it has listed, and that is
+// there still.
+type DamageError struct {
+	Found    int
+	Repaired bool // as far as it could be
+}
 
 func (e *DamageError) Error() string {
 	if e.Found == 1 {
