@@ -446,7 +446,7 @@ func TestPlatforms(t *testing.T) {
 			t.Errorf("%s%v of %v: got %d, want %d", test.asked, test.own, test.have, got, test.want)
 		}
 	}
-	for _, text := range []string{"", "windows/amd64", "linux/", "linux/a/b/c", "linux//v7"} {
+	for _, text := range []string{"", "windows/amd64", "linux/", "linux/a/b/c", "linux//v7", "foo", "linux/foo", "linux/amd64/v1/2"} {
 		if p, err := ParsePlatform(text); err == nil {
 			t.Errorf("%q is %s", text, p)
 		}
