@@ -315,6 +315,12 @@ func TestParseRegistries(t *testing.T) {
 	if sites, _ := r.sites(mustReference(t, "R.Example/a"), false); err != nil || len(sites) != 2 || sites[1].scheme != "http" {
 		t.Errorf("got %v, %v", sites, err)
 	}
+	if r, err = parseRegistries(strings.NewReader("mirrors: {r.example: [HTTPS://M.Example/hub]}")); err != nil {
+		t.Fatal(err)
+	}
+	if sites, err := r.sites(mustReference(t, "r.example/a"), false); err != nil || sites[0].account != "m.example" || sites[0].repository != "hub/a" {
+		t.Errorf("got %v, %v", sites, err)
+	}
 	for text, problem := range map[string]string{
 		"": "",
 		"plain_http: [registry.example:5000]\nmirrors: {docker.io: [https://mirror.example, https://h.example/hub/]}": "",
@@ -322,6 +328,7 @@ func TestParseRegistries(t *testing.T) {
 		"plain_http: ['http://x']":                        "write host or host:port",
 		"plain_http: [x/y]":                               "write host or host:port",
 		"mirrors: {index.docker.io: []}":                  "is called docker.io",
+		"mirrors: {Index.Docker.io: []}":                  "is called docker.io",
 		"mirrors: {docker.io: [mirror.example]}":          "is not a mirror",
 		"mirrors: {docker.io: ['https://u:p@m.example']}": "is written without a user",
 		"mirrors: {docker.io: ['https://m.example/A B']}": "not the beginning of a repository's name",
