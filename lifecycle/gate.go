@@ -124,12 +124,9 @@ func (g *gate) pinned(w wantedImage) (string, error) {
 // explain tells of another image that is here under the name where the locked
 // one can't be had.
 func (g *gate) explain(store *image.Store, w wantedImage, failed error) error {
-	p := image.MachinePlatform()
-	if w.platform != "" {
-		var err error
-		if p, err = image.ParsePlatform(w.platform); err != nil {
-			return failed
-		}
+	p, err := platformOf(w.platform)
+	if err != nil {
+		return failed
 	}
 	locked, _ := g.lock.find(w.name, w.platform)
 	have, err := store.Here(w.name, p)
@@ -199,7 +196,7 @@ func admitRecorded(ctx context.Context, l Layout, i *Intent) error {
 	}
 	var errs []error
 	for _, w := range list {
-		found, err := store.Find(w.digest)
+		found, err := broughtUpWith(store, w)
 		if err == nil {
 			err = g.pass(ctx, w, found.Digest, found.Index)
 		}
