@@ -205,7 +205,7 @@ func admitRecorded(ctx context.Context, l Layout, i *Intent) error {
 	}
 	var errs []error
 	for _, w := range list {
-		found, err := store.Find(w.digest)
+		found, err := broughtUpWith(store, w)
 		if err == nil {
 			err = g.pass(ctx, w, found.Digest, found.Index)
 		}

@@ -286,7 +286,7 @@ func obtain(ctx context.Context, store *image.Store, w wantedImage, o ImageOptio
 
 func findOrFetch(ctx context.Context, store *image.Store, w wantedImage, o ImageOptions) (*image.Image, error) {
 	if w.digest != "" { // it has been up with that one, and is brought up again as it was
-		i, err := store.Find(w.digest)
+		i, err := broughtUpWith(store, w)
 		if err == nil {
 			err = o.gate.pass(ctx, w, i.Digest, i.Index)
 		}
@@ -335,6 +335,19 @@ func findOrFetch(ctx context.Context, store *image.Store, w wantedImage, o Image
 		err = o.gate.explain(store, w, err)
 	}
 	return i, err
+}
+
+// broughtUpWith finds the image that a station has, under the name that the file
+// has for it while that still means it: that says of which index it is.
+func broughtUpWith(store *image.Store, w wantedImage) (*image.Image, error) {
+	p, err := platformOf(w.platform)
+	if err != nil {
+		return nil, err
+	}
+	if i, err := store.Here(w.name, p); err == nil && i != nil && i.Digest.String() == w.digest {
+		return i, nil
+	}
+	return store.Find(w.digest)
 }
 
 // folders lists where an image's layers are, the topmost first.

@@ -31,7 +31,9 @@ const (
 var imageName = regexp.MustCompile(`^([a-zA-Z0-9.-]+(:[0-9]+)?/|\[[0-9a-fA-F:.]+\](:[0-9]+)?/)?[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*` +
 	`(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
 
-var platformName = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$`)
+// platformName is what image.ParsePlatform takes, in full: Go's architectures, and
+// their other names.
+var platformName = regexp.MustCompile(`^linux/(386|amd64|arm|arm64|loong64|mips|mips64|mips64le|mipsle|ppc64|ppc64le|riscv64|s390x|i386|x86_64|x86-64|aarch64|armhf|armel)(/[a-z0-9.]+)?$`)
 
 func (l *loader) image(s *stationDraft) {
 	if p := s.body.get("pull_policy"); p != nil {
@@ -39,7 +41,7 @@ func (l *loader) image(s *stationDraft) {
 	}
 	if p := s.body.get("platform"); p != nil {
 		if s.out.Platform = p.text; !platformName.MatchString(p.text) {
-			l.spoil(p, fmt.Sprintf("%s is not a platform", quoted(p.text)), "write linux/amd64, linux/arm64, linux/arm/v7 ...")
+			l.spoil(p, fmt.Sprintf("%s is not a Linux platform", quoted(p.text)), "write linux/amd64, linux/arm64, linux/arm/v7 ...")
 		}
 	}
 	n := s.body.get("image")

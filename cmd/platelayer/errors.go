@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"platelayer/containers"
 	"platelayer/containers/image"
 	"platelayer/lifecycle"
 	"platelayer/policy"
@@ -117,6 +118,7 @@ func classify(err error) (code int, hint string) {
 		heldImage  *image.HeldError
 		corrupt    *image.CorruptError
 		lostBlob   *image.MissingError
+		lostNames  *image.NamesError
 		unfitStore *image.UnfitError
 		damage     *image.DamageError
 		change     *image.ChangeError
@@ -127,6 +129,7 @@ func classify(err error) (code int, hint string) {
 		bundle     *lifecycle.OtherBundle
 		machine    *lifecycle.OtherMachine
 		taken      *lifecycle.Taken
+		unfitKey   *containers.Impossible
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
@@ -212,6 +215,8 @@ func classify(err error) (code int, hint string) {
 		return exitIntegrity, "platelayer image verify --repair unpacks damaged layers again, and takes damaged blobs away to be pulled or loaded anew"
 	case errors.As(err, &corrupt), errors.As(err, &lostBlob):
 		return exitIntegrity, "platelayer image verify --repair takes damaged blobs away; pull or load the image again then"
+	case errors.As(err, &lostNames):
+		return exitIntegrity, "platelayer image verify --repair makes it anew of the images that are there, without their names"
 	case errors.As(err, &unfitStore):
 		return exitUnsupported, "keep images elsewhere, on ext4, xfs, btrfs or a tmpfs: platelayer --root DIR"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
@@ -241,6 +246,8 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "give a station tls: true and bring the topology up: it is made then"
 	case errors.As(err, &damaged):
 		return exitFailed, fmt.Sprintf("restore it, or have a new one made by the next up: platelayer down %s --volumes removes it, and named volumes", damaged.Name)
+	case errors.As(err, &unfitKey) && unfitKey.Key == "user":
+		return exitFailed, "write user: NAME as the station's own /etc/passwd and /etc/group have it, or UID:GID; without it, an image's USER counts"
 	case errors.As(err, &unknown):
 		return exitFailed, "platelayer ls lists the topologies"
 	}

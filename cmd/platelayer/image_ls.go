@@ -34,6 +34,7 @@ func (a *app) imageLsCommand() *cobra.Command {
 		SuggestFor: []string{"images"},
 		Aliases:    []string{"list"},
 		Short:      "List the images, and which topologies run them",
+		Long:       "List the images, and which topologies run them. With --quiet the digest of each, alone.",
 		Example: `  platelayer image ls
   platelayer image ls --json`,
 		Args: atMost(0),
@@ -64,9 +65,12 @@ func (a *app) imageLsCommand() *cobra.Command {
 				slices.Sort(l.UsedBy)
 				listed = append(listed, l)
 			}
-			if a.json {
+			switch {
+			case a.json:
 				err = a.printJSON(listed)
-			} else {
+			case a.quiet:
+				err = a.printDigests(listed)
+			default:
 				err = a.printImages(listed, digests)
 			}
 			if err != nil {
@@ -107,6 +111,21 @@ func uniqueSizes(all []image.Named) map[v1.Hash]int64 {
 		}
 	}
 	return unique
+}
+
+// printDigests prints each image once, whatever names it has.
+func (a *app) printDigests(all []listedImage) error {
+	told := map[string]bool{}
+	for _, l := range all {
+		if told[l.Digest] {
+			continue
+		}
+		told[l.Digest] = true
+		if _, err := fmt.Fprintln(a.stdout, l.Digest); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *app) printImages(all []listedImage, digests bool) error {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,14 +27,25 @@ type Local struct {
 	UID, GID int      // the user's, for whom the program runs
 	Home     string
 	Notice   func(text string) // an engine that is there and fails; may be nil
+
+	host *dockerHost // nil where $DOCKER_HOST is not set
+}
+
+// dockerHost is $DOCKER_HOST, of which it is told once that it can't be asked.
+type dockerHost struct {
+	value, socket string // "" is none
+	tell          sync.Once
 }
 
 // LocalEngines gives those of a user and of root, by getenv's DOCKER_HOST and at
 // their usual places. It asks nobody.
 func LocalEngines(uid, gid int, home string, getenv func(string) string) Local {
 	l := Local{UID: uid, GID: gid, Home: home}
-	if path, ok := strings.CutPrefix(getenv("DOCKER_HOST"), "unix://"); ok {
-		l.Sockets = append(l.Sockets, path)
+	if host := getenv("DOCKER_HOST"); host != "" {
+		l.host = &dockerHost{value: host}
+		if path, ok := strings.CutPrefix(host, "unix://"); ok {
+			l.host.socket, l.Sockets = path, append(l.Sockets, path)
+		}
 	}
 	l.Sockets = append(l.Sockets, "/run/docker.sock")
 	if uid != 0 {
@@ -51,6 +63,11 @@ func LocalEngines(uid, gid int, home string, getenv func(string) string) Local {
 func fromLocal(ctx context.Context, s *Store, ref Reference, l Local, o LoadOptions) (*Image, string, error) {
 	if l.Notice == nil {
 		l.Notice = func(string) {}
+	}
+	if h := l.host; h != nil && !l.trusts(h.socket) {
+		h.tell.Do(func() {
+			l.Notice(fmt.Sprintf("DOCKER_HOST=%s is not asked for images: it is not a unix socket that is there and is root's or yours", shorten(theirs(h.value))))
+		})
 	}
 	for _, name := range localNames(ref) {
 		for _, socket := range l.Sockets {

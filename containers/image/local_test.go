@@ -198,3 +198,27 @@ esac
 		}
 	}
 }
+
+// What $DOCKER_HOST names is asked, or it is said once why not.
+func TestDockerHost(t *testing.T) {
+	s, ctx := newStore(t), context.Background()
+	for _, host := range []string{"tcp://203.0.113.9:2375", "ssh://ann@203.0.113.9", "unix:///nonexistent/docker.sock", "unix://" + t.TempDir()} {
+		l := LocalEngines(0, 0, "/root", func(string) string { return host })
+		var notices []string
+		l.Sockets, l.Podman, l.Notice = nil, "", func(text string) { notices = append(notices, text) }
+		for _, name := range []string{"a", "b"} {
+			if _, _, err := fromLocal(ctx, s, mustReference(t, name), l, LoadOptions{}); err == nil {
+				t.Errorf("%s: has %s", host, name)
+			}
+		}
+		if len(notices) != 1 || !strings.Contains(notices[0], "DOCKER_HOST="+host+" is not asked") {
+			t.Errorf("%s: it said %q", host, notices)
+		}
+	}
+	e := engine{}
+	l := LocalEngines(0, 0, "/root", func(string) string { return "unix://" + e.listen(t) })
+	l.Sockets, l.Podman, l.Notice = l.Sockets[:1], "", func(text string) { t.Error(text) }
+	if _, _, err := fromLocal(ctx, s, mustReference(t, "a"), l, LoadOptions{}); err == nil || len(e.asked) != 2 {
+		t.Errorf("asked for %v: %v", e.asked, err)
+	}
+}

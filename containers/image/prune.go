@@ -150,6 +150,9 @@ func (s *Store) Prune(ctx context.Context, gone func(Named) bool) (Pruned, error
 	if err != nil {
 		return p, fmt.Errorf("nothing was removed: %w", err)
 	}
+	if _, err := s.needed(held); err != nil { // before any name goes
+		return p, err
+	}
 	names := map[v1.Hash]int{}
 	for _, i := range images {
 		names[i.Digest]++
@@ -249,7 +252,7 @@ func (s *Store) needed(held map[v1.Hash][]string) (*needs, error) {
 			continue // lost by other hands
 		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("nothing was removed: %w", err)
 		}
 		need.blobs[h.Hex], need.blobs[i.Manifest.Config.Digest.Hex] = true, true
 		for n := range i.Layers {

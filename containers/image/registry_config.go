@@ -89,7 +89,7 @@ func ofKeys(err error) error {
 }
 
 func checkRegistryHost(host string) error {
-	if host == name.DefaultRegistry || host == hubAddress {
+	if lower := strings.ToLower(host); lower == name.DefaultRegistry || lower == hubAddress {
 		return fmt.Errorf("%q is called docker.io", host)
 	}
 	if _, err := name.NewRegistry(host, name.StrictValidation); err != nil || strings.Contains(host, "/") {
@@ -104,6 +104,9 @@ func parseMirror(text string) (*url.URL, error) {
 		return nil, errors.New("a mirror is written without a user: credentials for it are looked for as for others")
 	}
 	u, err := url.Parse(text)
+	if err == nil {
+		u.Host = strings.ToLower(u.Host) // credentials stand under it so
+	}
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("%q is not a mirror: write https://host, with a port or a path where it has one", shorten(text))
 	}

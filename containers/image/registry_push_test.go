@@ -255,6 +255,12 @@ func TestParseRegistries(t *testing.T) {
 	if sites, _ := r.sites(mustReference(t, "R.Example/a"), false); err != nil || len(sites) != 2 || sites[1].scheme != "http" {
 		t.Errorf("got %v, %v", sites, err)
 	}
+	if r, err = parseRegistries(strings.NewReader("mirrors: {r.example: [HTTPS://M.Example/hub]}")); err != nil {
+		t.Fatal(err)
+	}
+	if sites, err := r.sites(mustReference(t, "r.example/a"), false); err != nil || sites[0].account != "m.example" || sites[0].repository != "hub/a" {
+		t.Errorf("got %v, %v", sites, err)
+	}
 	for text, problem := range map[string]string{
 		"": "",
 		"plain_http: [registry.example:5000]\nmirrors: {docker.io: [https://mirror.example, https://h.example/hub/]}": "",
@@ -263,6 +269,7 @@ func TestParseRegistries(t *testing.T) {
 		"plain_http: ['http://x']":                        "write host or host:port",
 		"plain_http: [x/y]":                               "write host or host:port",
 		"mirrors: {index.docker.io: []}":                  "is called docker.io",
+		"mirrors: {Index.Docker.io: []}":                  "is called docker.io",
 		"mirrors: {docker.io: [mirror.example]}":          "is not a mirror",
 		"mirrors: {docker.io: ['https://u:p@m.example']}": "is written without a user",
 		"mirrors: {docker.io: ['https://m.example/A B']}": "not the beginning of a repository's name",
@@ -387,7 +394,7 @@ func TestPlatforms(t *testing.T) {
 			t.Errorf("%s%v of %v: got %d, want %d", test.asked, test.own, test.have, got, test.want)
 		}
 	}
-	for _, text := range []string{"", "windows/amd64", "linux/", "linux/a/b/c", "linux//v7"} {
+	for _, text := range []string{"", "windows/amd64", "linux/", "linux/a/b/c", "linux//v7", "foo", "linux/foo", "linux/amd64/v1/2"} {
 		if p, err := ParsePlatform(text); err == nil {
 			t.Errorf("%q is %s", text, p)
 		}

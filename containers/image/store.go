@@ -52,6 +52,9 @@ func OpenStore(dir string) (*Store, error) {
 			return nil, fmt.Errorf("cannot make the image store: %w", err)
 		}
 	}
+	if err := s.beginIndex(); err != nil {
+		return nil, fmt.Errorf("cannot make the image store: %w", err)
+	}
 	return s, nil
 }
 

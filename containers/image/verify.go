@@ -57,6 +57,15 @@ func (s *Store) Verify(ctx context.Context, images []Named, o VerifyOptions) (*V
 	if v.held, err = s.Holders(); err != nil {
 		return nil, err
 	}
+	if o.Repair {
+		lost, err := s.relist(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if lost != nil {
+			v.damage(Damage{Problem: lost.Error() + "; made anew, without names: image tag gives one, and so does pulling or loading an image again", Repaired: true})
+		}
+	}
 	if images == nil {
 		// What can't be read is found among the blobs.
 		images, _ = s.List()
