@@ -372,7 +372,8 @@ func imageConfig(i *image.Image) *topology.ImageConfig {
 		out.Volumes = append(out.Volumes, v)
 	}
 	if h := c.Healthcheck; h != nil && len(h.Test) > 0 {
-		out.Healthcheck = &topology.Healthcheck{Test: healthTest(h.Test, c.Shell), Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, Retries: h.Retries}
+		out.Healthcheck = &topology.Healthcheck{Test: healthTest(h.Test, c.Shell), Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod,
+			StartInterval: i.StartInterval, Retries: h.Retries}
 	}
 	return out
 }

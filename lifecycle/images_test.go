@@ -17,14 +17,14 @@ import (
 
 func TestImageConfig(t *testing.T) {
 	h := v1.Hash{Algorithm: "sha256", Hex: "12"}
-	i := &image.Image{Digest: h, Config: &v1.ConfigFile{Config: v1.Config{
+	i := &image.Image{Digest: h, StartInterval: 5 * time.Second, Config: &v1.ConfigFile{Config: v1.Config{
 		Entrypoint: []string{"/entry"}, Cmd: []string{"serve"}, Env: []string{"A=b"}, User: "web", WorkingDir: "/srv", StopSignal: "SIGINT",
 		Labels: map[string]string{"a": "b"}, Volumes: map[string]struct{}{"/data": {}}, ExposedPorts: map[string]struct{}{"80/tcp": {}},
 		Healthcheck: &v1.HealthConfig{Test: []string{"CMD", "/well", "-q"}, Interval: time.Second, Timeout: 2 * time.Second, StartPeriod: 3 * time.Second, Retries: 4},
 	}}}
 	want := &topology.ImageConfig{Digest: "sha256:12", Entrypoint: []string{"/entry"}, Cmd: []string{"serve"}, Env: []string{"A=b"}, User: "web", WorkingDir: "/srv",
 		StopSignal: "SIGINT", Labels: map[string]string{"a": "b"}, Volumes: []string{"/data"}, Exposed: []string{"80/tcp"},
-		Healthcheck: &topology.Healthcheck{Test: []string{"/well", "-q"}, Interval: time.Second, Timeout: 2 * time.Second, StartPeriod: 3 * time.Second, Retries: 4}}
+		Healthcheck: &topology.Healthcheck{Test: []string{"/well", "-q"}, Interval: time.Second, Timeout: 2 * time.Second, StartPeriod: 3 * time.Second, StartInterval: 5 * time.Second, Retries: 4}}
 	if diff := cmp.Diff(want, imageConfig(i)); diff != "" {
 		t.Error(diff)
 	}

@@ -175,8 +175,8 @@ func (s *Station) WithImage(c *ImageConfig) error {
 	}
 	s.StopSignal = cmp.Or(s.StopSignal, defaultStopSignal(s))
 	s.Healthcheck = mergeHealthcheck(c.Healthcheck, s.Healthcheck)
-	if h := s.Healthcheck; h != nil && (h.Interval < time.Millisecond || h.Timeout < time.Millisecond || h.StartPeriod < 0 || h.Retries < 0) {
-		return unfit(fmt.Sprintf("its healthcheck has an interval of %s, a timeout of %s, a start period of %s and %d retries", h.Interval, h.Timeout, h.StartPeriod, h.Retries),
+	if h := s.Healthcheck; h != nil && (min(h.Interval, h.Timeout, h.StartInterval) < time.Millisecond || h.StartPeriod < 0 || h.Retries < 0) {
+		return unfit(fmt.Sprintf("its healthcheck has an interval of %s, one of %s at the start, a timeout of %s, a start period of %s and %d retries", h.Interval, h.StartInterval, h.Timeout, h.StartPeriod, h.Retries),
 			"set what is too small in healthcheck, or disable: true")
 	}
 	if len(c.Labels) > 0 {

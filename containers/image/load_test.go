@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -191,6 +192,18 @@ func TestLoad(t *testing.T) {
 				t.Errorf("left in ingest: %v, %v", left, err)
 			}
 		})
+	}
+}
+
+// What go-containerregistry doesn't know of a configuration is read, too.
+func TestStartInterval(t *testing.T) {
+	m := simple(t)
+	for said, want := range map[string]time.Duration{"2000000000": 2 * time.Second, "0": 0, `"2s"`: -1} {
+		text := strings.Replace(string(m.blobs[m.parsed(t).Config.Digest]), `"config":{`, `"config":{"Healthcheck":{"Test":["CMD","a"],"StartInterval":`+said+`},`, 1)
+		i, err := assemble(sumOf(m.manifest), m.parsed(t), []byte(text))
+		if (err == nil) != (want >= 0) || err == nil && i.StartInterval != want {
+			t.Errorf("%s: got %+v, %v", said, i, err)
+		}
 	}
 }
 

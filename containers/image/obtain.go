@@ -47,6 +47,7 @@ func Obtain(ctx context.Context, s *Store, name string, o ObtainOptions) (*Image
 	defer done()
 	i, err := s.provide(ctx, ref, &o)
 	if err != nil {
+		s.noticeLocalhost(ref, &o)
 		return nil, err
 	}
 	if o.Check != nil {
@@ -87,6 +88,16 @@ func (s *Store) provide(ctx context.Context, ref Reference, o *ObtainOptions) (*
 		return have, nil
 	}
 	return i, err
+}
+
+// noticeLocalhost tells of the image that Podman would have taken: an archive of
+// Podman's names it so.
+func (s *Store) noticeLocalhost(ref Reference, o *ObtainOptions) {
+	for _, name := range localNames(ref)[1:] {
+		if i, err := s.Here(name, o.Platform); err == nil && i != nil {
+			o.Notice(fmt.Sprintf("%s is here, which is not what %s means; it would be after: platelayer image tag %s %s", name, ref.Short(), name, ref.Short()))
+		}
+	}
 }
 
 func (s *Store) pull(ctx context.Context, ref Reference, o *ObtainOptions) (*Image, error) {

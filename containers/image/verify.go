@@ -269,7 +269,7 @@ func (v *verification) layer(ctx context.Context, i Named, l *Layer, below []str
 	// A name of its own: it is needed longer than the lock is.
 	dir := v.store.path("ingest", fmt.Sprintf("%s.%x.layer", l.Key(), rand.Uint64()))
 	v.fresh = append(v.fresh, dir)
-	if err := v.store.unpackLayer(ctx, l, dir, below, &AddOptions{Progress: v.o.Progress}); err != nil {
+	if _, err := v.store.unpackLayer(ctx, l, dir, below, &AddOptions{Progress: v.o.Progress}); err != nil {
 		return "", err
 	}
 	v.found.Layers++
