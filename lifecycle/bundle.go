@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -42,7 +43,7 @@ const (
 
 // BundleSaveOptions are the choices of `bundle save`.
 type BundleSaveOptions struct {
-	Output  string   // for what not to pack
+	Output  []string // paths that are not packed, absolute
 	Read    []string // files that were read for the topology, absolute
 	Volumes bool     // named volumes too
 	Images  ImageOptions
@@ -104,7 +105,12 @@ func SaveBundle(ctx context.Context, l Layout, t *topology.Topology, w io.Writer
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, goOn()) }()
+	goOn = sync.OnceValue(goOn)
+	defer func() {
+		if failed := goOn(); !errors.Is(err, failed) {
+			err = errors.Join(err, failed)
+		}
+	}()
 	config := bundleConfig{Version: bundleVersion, Name: t.Name, File: filepath.Base(t.File()), Images: []bundleImage{}, Volumes: keys}
 	for _, n := range named {
 		config.Images = append(config.Images, bundleImage{n.Name, n.Digest.String()})
@@ -114,10 +120,12 @@ func SaveBundle(ctx context.Context, l Layout, t *topology.Topology, w io.Writer
 		return nil, err
 	}
 	var skip []string
-	if rel, err := filepath.Rel(t.Dir, o.Output); err == nil {
-		skip = append(skip, rel)
+	for _, path := range o.Output {
+		if rel, err := filepath.Rel(t.Dir, path); err == nil {
+			skip = append(skip, rel)
+		}
 	}
-	digest, err := store.SaveBundle(ctx, w, named, parts, image.BundleOptions{Config: text, Skip: skip, Notice: o.Notice, Progress: o.Images.Progress})
+	digest, err := store.SaveBundle(ctx, w, named, parts, image.BundleOptions{Config: text, Skip: skip, Notice: o.Notice, Read: goOn, Progress: o.Images.Progress})
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +159,7 @@ func (p *packer) images(store *image.Store, which []*topology.Station) ([]image.
 		if s.Image == "" {
 			continue
 		}
-		i, err := store.Find(s.Digest)
+		i, err := broughtUpWith(store, wantedBy(s))
 		if err != nil {
 			return nil, nil, err
 		}

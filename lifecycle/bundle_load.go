@@ -218,10 +218,14 @@ func fillProject(ctx context.Context, b *image.Bundle, c *bundleConfig, dir stri
 type filledVolume struct{ from, to string }
 
 func (v filledVolume) free() error {
-	if exists(v.to) {
-		return fmt.Errorf("there is a volume %q already: down --volumes removes a topology's", filepath.Base(v.to))
+	if !exists(v.to) {
+		return nil
 	}
-	return nil
+	name := filepath.Base(v.to)
+	if owner, err := os.ReadFile(filepath.Join(v.to, volumeOwner)); err == nil && len(owner) > 0 {
+		return fmt.Errorf("there is a volume %q already: platelayer down --volumes %s removes it", name, owner)
+	}
+	return fmt.Errorf("there is a volume %q already", name)
 }
 
 // staysInside refuses what looks like a part of the project and is, through a link

@@ -232,6 +232,14 @@ func wholeText(parts []part) string {
 // single is a value as a whole; "" is none.
 func single(s string) []part { return nonEmpty(part{"", s}) }
 
+// named is a value that stations may lack.
+func named(text string) []part {
+	if text == "" {
+		return nil
+	}
+	return single(word(text))
+}
+
 func nonEmpty(all ...part) []part {
 	return slices.DeleteFunc(all, func(p part) bool { return p.value == "" })
 }

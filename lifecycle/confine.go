@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"cmp"
 	"path/filepath"
 
 	"platelayer/policy"
@@ -17,7 +16,12 @@ func realFolder(dir string) string {
 
 // project is the topology file's folder when it was brought up: it may be a link
 // to another by now.
-func (i *Intent) project() string { return cmp.Or(i.Project, realFolder(i.Topology.Dir)) }
+func (i *Intent) project() string {
+	if i.Project == "" { // recorded by an earlier program
+		return realFolder(i.Topology.Dir)
+	}
+	return i.Project
+}
 
 // confine has the policies look at what a container gets of the machine's files
 // as it gets them. Since `up` a link may have come into the place of a folder:

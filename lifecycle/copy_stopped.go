@@ -36,6 +36,9 @@ func openStopped(ctx context.Context, l Layout, s CopySide, beside *copySide, no
 		return nil, err
 	}
 	state, err := readState(l, s.Topology)
+	if unknown := new(NotKnown); errors.As(err, &unknown) { // as after a reboot
+		return nil, notRunning
+	}
 	if err != nil {
 		return nil, err
 	}

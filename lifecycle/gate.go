@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -121,19 +122,24 @@ func (g *gate) pinned(w wantedImage) (string, error) {
 	return ref.String(), nil
 }
 
-// explain tells of another image that is here under the name where the locked
-// one can't be had.
+// explain tells why the locked image can't be had: another is here under the
+// name, or the registry doesn't have it.
 func (g *gate) explain(store *image.Store, w wantedImage, failed error) error {
-	p := image.MachinePlatform()
-	if w.platform != "" {
-		var err error
-		if p, err = image.ParsePlatform(w.platform); err != nil {
-			return failed
-		}
+	p, err := platformOf(w.platform)
+	if err != nil {
+		return failed
 	}
 	locked, _ := g.lock.find(w.name, w.platform)
 	have, err := store.Here(w.name, p)
-	if err != nil || have == nil || locked == nil || have.Digest.String() == locked.Digest {
+	if err != nil || locked == nil {
+		return failed
+	}
+	var lacks *image.RegistryError
+	switch {
+	case have != nil && have.Digest.String() != locked.Digest:
+	case errors.As(failed, &lacks) && lacks.Status == http.StatusNotFound:
+		return &LockError{Path: g.lock.path, Problems: []string{fmt.Sprintf("the image %s is %s in the lock, which its registry does not have: %v", w.name, locked.Digest, failed)}}
+	default:
 		return failed
 	}
 	return &LockError{Path: g.lock.path, Problems: []string{fmt.Sprintf("the image %s is %s here and %s in the lock, which can't be had: %v", w.name, have.Digest, locked.Digest, failed)}}
@@ -199,7 +205,7 @@ func admitRecorded(ctx context.Context, l Layout, i *Intent) error {
 	}
 	var errs []error
 	for _, w := range list {
-		found, err := store.Find(w.digest)
+		found, err := broughtUpWith(store, w)
 		if err == nil {
 			err = g.pass(ctx, w, found.Digest, found.Index)
 		}

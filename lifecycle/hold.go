@@ -107,13 +107,29 @@ func (k *keeper) letGo(members []*member) error {
 	return errors.Join(errs...)
 }
 
-// freeze pauses stations, or lets them go on, as a user says.
+// freeze pauses stations, or lets them go on, as a user says. None stays paused
+// of which that can't be written down: everybody would take it for running.
 func (k *keeper) freeze(members []*member, frozen bool) error {
 	k.freezing.Lock()
 	defer k.freezing.Unlock()
 	var errs []error
+	var fresh []*member
 	for _, m := range members {
-		errs = append(errs, k.freezeOne(m, frozen))
+		was, _, _ := m.now()
+		err := k.freezeOne(m, frozen)
+		if err == nil && was.State == Running {
+			fresh = append(fresh, m)
+		}
+		errs = append(errs, err)
+	}
+	if len(fresh) == 0 || !frozen {
+		return errors.Join(errs...)
+	}
+	if err := k.flush(); err != nil {
+		errs = append(errs, err)
+		for _, m := range fresh {
+			errs = append(errs, k.freezeOne(m, false))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -153,11 +153,9 @@ func noteImages(l Layout, t *topology.Topology) error {
 		if s.Image == "" || s.Digest != "" {
 			continue
 		}
-		p := image.MachinePlatform()
-		if s.Platform != "" {
-			if p, err = image.ParsePlatform(s.Platform); err != nil {
-				return err
-			}
+		p, err := platformOf(s.Platform)
+		if err != nil {
+			return err
 		}
 		name, err := g.pinned(wantedBy(s))
 		if err != nil {
@@ -288,7 +286,7 @@ func obtain(ctx context.Context, store *image.Store, w wantedImage, o ImageOptio
 
 func findOrFetch(ctx context.Context, store *image.Store, w wantedImage, o ImageOptions) (*image.Image, error) {
 	if w.digest != "" { // it has been up with that one, and is brought up again as it was
-		i, err := store.Find(w.digest)
+		i, err := broughtUpWith(store, w)
 		if err == nil {
 			err = o.gate.pass(ctx, w, i.Digest, i.Index)
 		}
@@ -321,11 +319,35 @@ func findOrFetch(ctx context.Context, store *image.Store, w wantedImage, o Image
 	if err != nil {
 		return nil, err
 	}
+	if name == w.name {
+		return image.Obtain(ctx, store, name, how)
+	}
+	if o.Progress != nil {
+		how.Progress = func(p image.Progress) {
+			if ref, err := image.ParseReference(w.name); err == nil {
+				p.Image = ref.String() // as the file calls it
+			}
+			o.Progress(p)
+		}
+	}
 	i, err := image.Obtain(ctx, store, name, how)
-	if err != nil && name != w.name {
+	if err != nil {
 		err = o.gate.explain(store, w, err)
 	}
 	return i, err
+}
+
+// broughtUpWith finds the image that a station has, under the name that the file
+// has for it while that still means it: that says of which index it is.
+func broughtUpWith(store *image.Store, w wantedImage) (*image.Image, error) {
+	p, err := platformOf(w.platform)
+	if err != nil {
+		return nil, err
+	}
+	if i, err := store.Here(w.name, p); err == nil && i != nil && i.Digest.String() == w.digest {
+		return i, nil
+	}
+	return store.Find(w.digest)
 }
 
 // folders lists where an image's layers are, the topmost first.
@@ -350,7 +372,8 @@ func imageConfig(i *image.Image) *topology.ImageConfig {
 		out.Volumes = append(out.Volumes, v)
 	}
 	if h := c.Healthcheck; h != nil && len(h.Test) > 0 {
-		out.Healthcheck = &topology.Healthcheck{Test: healthTest(h.Test, c.Shell), Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, Retries: h.Retries}
+		out.Healthcheck = &topology.Healthcheck{Test: healthTest(h.Test, c.Shell), Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod,
+			StartInterval: i.StartInterval, Retries: h.Retries}
 	}
 	return out
 }
@@ -367,87 +390,4 @@ func healthTest(test, shell []string) []string {
 		return append(slices.Clone(shell), test[1])
 	}
 	return nil
-}
-
-// holdImages keeps what a topology runs on from being pruned; besides what it
-// ran on, or instead.
-func holdImages(ctx context.Context, l Layout, name string, images Images, besides bool) error {
-	if len(images) == 0 && !exists(l.images()) {
-		return nil
-	}
-	store, err := image.OpenStore(l.images())
-	if err != nil {
-		return err
-	}
-	var digests []v1.Hash
-	for d := range images {
-		h, err := v1.NewHash(d)
-		if err != nil {
-			return fmt.Errorf("cannot keep the images of %q: %w", name, err)
-		}
-		digests = append(digests, h)
-	}
-	return store.Hold(ctx, name, digests, besides)
-}
-
-// releaseImages lets go of what a topology ran on.
-func releaseImages(l Layout, name string) error {
-	if !exists(l.images()) {
-		return nil
-	}
-	store, err := image.OpenStore(l.images())
-	if err != nil {
-		return err
-	}
-	return store.Release(name)
-}
-
-// ReleaseGone lets go of what topologies ran that are gone: a command that was
-// killed at its end, or before it began, has not.
-func ReleaseGone(l Layout) error {
-	store, err := image.OpenStore(l.images())
-	if err != nil {
-		return err
-	}
-	held, err := store.Holders()
-	if err != nil {
-		return err
-	}
-	var names []string
-	for _, by := range held {
-		names = append(names, by...)
-	}
-	slices.Sort(names)
-	for _, name := range slices.Compact(names) {
-		unlock, err := lock(l, name)
-		if busy := new(Busy); errors.As(err, &busy) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if !exists(l.run(name)) && !exists(l.lib(name)) {
-			err = store.Release(name)
-		}
-		unlock()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// dropStrayHold lets go of what a launch that never began would have run on.
-func dropStrayHold(l Layout, name string) {
-	if !exists(l.intent(name)) {
-		_ = releaseImages(l, name) // it only takes room
-	}
-}
-
-// named is one value, or none.
-func named(text string) []part {
-	if text == "" {
-		return nil
-	}
-	return single(word(text))
 }

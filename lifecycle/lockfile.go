@@ -63,7 +63,7 @@ func LockOf(file string) string {
 type LockError struct {
 	Path     string
 	Problems []string
-	Missing  bool // something is not in it
+	Missing  bool // it has other names than the file: something is not in it, or too much
 }
 
 func (e *LockError) Error() string {
@@ -143,6 +143,7 @@ type LockOptions struct {
 	Check     bool     // write nothing
 	Platforms []string // besides those of the stations
 	Registry  func() (*image.Registry, error)
+	Notice    func(string)
 }
 
 // Locked is what Lock wrote.
@@ -159,8 +160,8 @@ type lockKey struct{ name, platform string }
 func MakeLock(ctx context.Context, l Layout, t *topology.Topology, o LockOptions) (*Locked, error) {
 	path := LockOf(t.File())
 	had, err := ReadLock(path)
-	if err != nil && (o.Check || had != nil) {
-		return nil, err
+	if err != nil && o.Check {
+		return nil, err // else it is written anew
 	}
 	keys, err := lockKeys(t.Stations(), had, o.Platforms)
 	if err != nil {
@@ -172,9 +173,25 @@ func MakeLock(ctx context.Context, l Layout, t *topology.Topology, o LockOptions
 	}
 	lock := &Lock{Version: lockVersion, Images: map[string]map[string]LockedImage{}}
 	for _, k := range keys {
-		found, err := resolveLocked(ctx, l, k, o)
+		have, err := lockedHere(l, k, o)
+		var found LockedImage
+		switch {
+		case err != nil:
+		case have == nil:
+			found, err = resolveLocked(ctx, k, o)
+		default:
+			found = newLocked(have.Digest, have.Index)
+			if have.Loose() {
+				o.Notice(fmt.Sprintf("%s was made or loaded here, and no registry has it by this digest: --remote locks what its registry has", k.name))
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("cannot lock the image %s: %w", k.name, err)
+		}
+		if had != nil {
+			if before, ok := had.Images[k.name][k.platform]; ok && before.Digest != found.Digest {
+				o.Notice(fmt.Sprintf("%s for %s was %s in the lock, and is %s from now on", k.name, k.platform, before.Digest, found.Digest))
+			}
 		}
 		lock.set(k.name, k.platform, found)
 	}
@@ -215,24 +232,32 @@ func lockKeys(which []*topology.Station, had *Lock, platforms []string) ([]lockK
 	}), nil
 }
 
-// resolveLocked finds out what an image's name means: here, or in its registry.
-func resolveLocked(ctx context.Context, l Layout, k lockKey, o LockOptions) (locked LockedImage, err error) {
+// lockedHere finds the image that a name means here; nil is none, or that it
+// doesn't count.
+func lockedHere(l Layout, k lockKey, o LockOptions) (*image.Image, error) {
+	if o.Remote || os.Geteuid() != 0 || !exists(l.images()) {
+		return nil, nil
+	}
+	p, err := image.ParsePlatform(k.platform)
+	if err != nil {
+		return nil, err
+	}
+	store, err := image.OpenStore(l.images())
+	if err != nil {
+		return nil, err
+	}
+	have, err := store.Here(k.name, p)
+	if err != nil || have == nil || !have.Fits(p) {
+		return nil, err
+	}
+	return have, nil
+}
+
+// resolveLocked asks an image's registry what its name means.
+func resolveLocked(ctx context.Context, k lockKey, o LockOptions) (locked LockedImage, err error) {
 	p, err := image.ParsePlatform(k.platform)
 	if err != nil {
 		return locked, err
-	}
-	if !o.Remote && os.Geteuid() == 0 && exists(l.images()) {
-		store, err := image.OpenStore(l.images())
-		if err != nil {
-			return locked, err
-		}
-		have, err := store.Here(k.name, p)
-		if err != nil {
-			return locked, err
-		}
-		if have != nil && have.Fits(p) {
-			return newLocked(have.Digest, have.Index), nil
-		}
 	}
 	ref, err := image.ParseReference(k.name)
 	if err != nil {
@@ -268,7 +293,7 @@ func checkLock(ctx context.Context, path string, had *Lock, keys []lockKey, o Lo
 		if !o.Remote {
 			continue
 		}
-		now, err := resolveLocked(ctx, Layout{}, k, o)
+		now, err := resolveLocked(ctx, k, o)
 		if err != nil {
 			return fmt.Errorf("cannot check the image %s: %w", k.name, err)
 		}
@@ -278,6 +303,7 @@ func checkLock(ctx context.Context, path string, had *Lock, keys []lockKey, o Lo
 	}
 	for _, name := range slices.Sorted(maps.Keys(had.Images)) {
 		if !slices.ContainsFunc(keys, func(k lockKey) bool { return k.name == name }) {
+			e.Missing = true
 			e.Problems = append(e.Problems, fmt.Sprintf("no station runs on the image %s, which is in it", name))
 		}
 	}

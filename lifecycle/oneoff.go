@@ -21,7 +21,7 @@ type OneOff struct {
 }
 
 // withOneOffs gives the intent the one-off stations of another that fit into
-// it.
+// it, with the images that they run on.
 func (i *Intent) withOneOffs(of *Intent) *Intent {
 	out := *i
 	out.OneOffs = nil
@@ -33,6 +33,7 @@ func (i *Intent) withOneOffs(of *Intent) *Intent {
 		if t, fits := out.Topology.With(s); fits {
 			out.Topology = t
 			out.keep(s.ID(), o)
+			out.keepImage(s.Digest, of.Images)
 		}
 	}
 	return &out
@@ -43,6 +44,17 @@ func (i *Intent) keep(id string, o OneOff) {
 		i.OneOffs = map[string]OneOff{}
 	}
 	i.OneOffs[id] = o
+}
+
+func (i *Intent) keepImage(digest string, of Images) {
+	folders, ok := of[digest]
+	if !ok {
+		return
+	}
+	if i.Images = maps.Clone(i.Images); i.Images == nil {
+		i.Images = Images{}
+	}
+	i.Images[digest] = folders
 }
 
 // oneOff tells whether a station is one, and what is known of it.

@@ -29,6 +29,8 @@ func TestOneOffsInEdits(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.DependsOn = []topology.Dependency{{Station: "lan/db", Condition: topology.Started}}
+		s.Digest = "sha256:" + s.Name
+		old.keepImage(s.Digest, Images{s.Digest: {"LAYER/fs"}})
 		old.Topology, _ = old.Topology.With(s)
 		old.keep(s.ID(), OneOff{Of: of, Runner: &containers.ProcessRef{Pid: 1}})
 	}
@@ -53,6 +55,9 @@ func TestOneOffsInEdits(t *testing.T) {
 			if err != nil || next.OneOffs[id].Runner == nil {
 				t.Errorf("%s: %s is lost (%v)", what, id, err)
 				continue
+			}
+			if len(next.Images[s.Digest]) != 1 || len(next.Images) != len(tc.kept) {
+				t.Errorf("%s: the images are %v", what, next.Images)
 			}
 			if _, err := next.Topology.Lookup("lan/db"); (err == nil) != (len(s.DependsOn) == 1) {
 				t.Errorf("%s: it depends on %v", what, s.DependsOn)

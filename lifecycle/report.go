@@ -160,6 +160,7 @@ type failure struct {
 	// Unfinished: what could be done has been.
 	Unfinished bool   `json:"unfinished,omitempty"`
 	Busy       string `json:"busy,omitempty"` // the name of a topology on which another is at work
+	Key        string `json:"key,omitempty"`  // of a station, whose value its root doesn't allow
 }
 
 func encodeFailure(err error) *failure {
@@ -174,6 +175,9 @@ func encodeFailure(err error) *failure {
 	f.Unfinished = errors.As(err, new(*Unfinished))
 	if busy := new(Busy); errors.As(err, &busy) {
 		f.Busy = busy.Name
+	}
+	if unfit := new(containers.Impossible); errors.As(err, &unfit) {
+		f.Key = unfit.Key
 	}
 	return f
 }
@@ -218,6 +222,8 @@ func (f *failure) decode() error {
 		typed = f.Taken
 	case f.Feature != "":
 		typed = &lacking{f.Feature, f.Message}
+	case f.Key != "":
+		typed = &containers.Impossible{Key: f.Key, Err: errors.New(f.Message)}
 	}
 	if typed == nil || typed.Error() != f.Message {
 		typed = &told{f.Message, typed}

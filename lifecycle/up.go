@@ -30,6 +30,9 @@ type UpOptions struct {
 	AtBoot     *bool         // bring it up at the machine's start too; nil leaves it as it is
 	Timeout    time.Duration // for all stations to be ready; 0 is none
 	Images     ImageOptions
+	// Admitted is called when neither a policy nor an image is in the way any
+	// more, and nothing has changed yet; may be nil.
+	Admitted func()
 	// Progress is told each finished step and each notice.
 	Progress func(Progress)
 }
@@ -76,6 +79,9 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 		return nil, err
 	}
 	defer provided()
+	if o.Admitted != nil {
+		o.Admitted()
+	}
 	unlock, err := lock(l, t.Name)
 	if err != nil {
 		return nil, err
@@ -102,6 +108,7 @@ func Up(ctx context.Context, l Layout, t *topology.Topology, o UpOptions) (*UpRe
 	defer dropStrayHold(l, t.Name)
 	if found.running {
 		err = changeRunning(ctx, l, found, intent, o, result)
+		images = intent.withOneOffs(found.intent).Images
 	} else {
 		err = launchAnew(ctx, l, found, intent, o)
 	}

@@ -10,7 +10,8 @@ import (
 // perhaps with export before them, # comments, single quotes that keep
 // everything, double quotes with \n, \t, \r, \", \\ and \$, and variables from
 // earlier lines. A quoted value may span lines. The path is used for messages;
-// the error is Problems.
+// the error is Problems. No error has more of the file than a variable's name:
+// what is wrong with a line may be that it is a part of a secret.
 func ParseEnv(path string, data []byte) (map[string]string, error) {
 	env, err := parseEnv(data, nil, false)
 	if wrong := new(envError); errors.As(err, &wrong) {
@@ -66,12 +67,10 @@ func parseEnv(data []byte, lookup func(string) (string, bool), bare bool) (map[s
 			rest = after
 			line++
 			continue
-		case strings.HasPrefix(trimmed, "export ") && end < 0:
-			return nil, wrong("export %s has no value", strings.TrimSpace(trimmed[7:]))
 		case end < 0:
-			return nil, wrong("%s has no value", quoted(trimmed))
+			return nil, wrong("there is no = and no value")
 		case leadingName(name) != name || name == "":
-			return nil, wrong("%s is not a variable's name", quoted(name))
+			return nil, wrong("what stands before %c is not a variable's name", text[end])
 		}
 		value := rest[end+1:]
 		v, end, err := envValue(value, find(env))
@@ -98,7 +97,7 @@ func envValue(s string, lookup func(string) (string, bool)) (value string, end i
 				break
 			}
 		}
-		value, err := interpolate(strings.TrimSpace(text), orEmpty(lookup))
+		value, err := interpolateEnv(strings.TrimSpace(text), lookup)
 		return value, start + len(line), err
 	}
 	quote, i := s[0], 1
@@ -113,21 +112,25 @@ func envValue(s string, lookup func(string) (string, bool)) (value string, end i
 	inner := s[1:i]
 	tail, _, _ := strings.Cut(s[i+1:], "\n")
 	if after := strings.TrimSpace(tail); after != "" && !strings.HasPrefix(after, "#") {
-		return "", 0, fmt.Errorf("%s follows the closing quote", quoted(after))
+		return "", 0, errors.New("something follows the closing quote")
 	}
 	if quote == '\'' {
 		return strings.ReplaceAll(inner, `\'`, `'`), start + i + 1, nil
 	}
 	inner = strings.NewReplacer(`\\`, `\`, `\n`, "\n", `\r`, "\r", `\t`, "\t", `\"`, `"`, `\$`, "$$").Replace(inner)
-	value, err = interpolate(inner, orEmpty(lookup))
+	value, err = interpolateEnv(inner, lookup)
 	return value, start + i + 1, err
 }
 
-// orEmpty takes unset variables for empty: a .env file may name what only
+// interpolateEnv takes unset variables for empty: a .env file may name what only
 // some machines have.
-func orEmpty(lookup func(string) (string, bool)) func(string) (string, bool) {
-	return func(name string) (string, bool) {
+func interpolateEnv(s string, lookup func(string) (string, bool)) (string, error) {
+	value, err := interpolate(s, func(name string) (string, bool) {
 		value, _ := lookup(name)
 		return value, true
+	})
+	if err != nil {
+		err = errors.New("a $ in its value begins no variable, or a required one that is not set; $$ is a dollar sign")
 	}
+	return value, err
 }

@@ -103,7 +103,7 @@ func rawEnv(text string, lookup func(string) (string, bool)) (map[string]string,
 		}
 		name, value, given := strings.Cut(line, "=")
 		if name = strings.TrimSpace(name); name == "" || leadingName(name) != name {
-			return nil, fmt.Errorf("line %d: %s is not a variable's name", i, quoted(name))
+			return nil, fmt.Errorf("line %d: what stands before = is not a variable's name", i)
 		}
 		if !given && lookup != nil {
 			value, given = lookup(name)

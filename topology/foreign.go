@@ -1,13 +1,14 @@
 package topology
 
-// foreignKeys returns keys that users of compose know, or that the design
+// foreignKeys returns keys that users of compose and containerlab know, or that the design
 // foresees, and that this version does not take: the key and what to do
 // instead. They are refused by name rather than ignored.
 func foreignKeys(at level) map[string]string {
 	switch at {
 	case topologyLevel:
 		return map[string]string{
-			"services": "stations go below clusters: {NAME: {stations: ...}}",
+			"services": "platelayer import writes a topology file from a compose file; here stations go below clusters: {NAME: {stations: ...}}",
+			"topology": "containerlab's nodes are stations: clusters: {NAME: {stations: ...}}; its links go below links",
 			"networks": "a network is a cluster: clusters: {NAME: {subnet: ..., stations: ...}}",
 			"version":  "remove it; the format has no version key",
 			"models":   "there are no models; remove it",
@@ -100,7 +101,7 @@ func foreignStationKeys() map[string]string {
 // reported as missing too.
 func replacedBy(foreign string) string {
 	switch foreign {
-	case "services":
+	case "services", "topology":
 		return "clusters"
 	case "ipam":
 		return "subnet"

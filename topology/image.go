@@ -8,6 +8,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -30,7 +31,9 @@ const (
 var imageName = regexp.MustCompile(`^([a-zA-Z0-9.-]+(:[0-9]+)?/|\[[0-9a-fA-F:.]+\](:[0-9]+)?/)?[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*` +
 	`(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
 
-var platformName = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$`)
+// platformName is what image.ParsePlatform takes, in full: Go's architectures, and
+// their other names.
+var platformName = regexp.MustCompile(`^linux/(386|amd64|arm|arm64|loong64|mips|mips64|mips64le|mipsle|ppc64|ppc64le|riscv64|s390x|i386|x86_64|x86-64|aarch64|armhf|armel)(/[a-z0-9.]+)?$`)
 
 func (l *loader) image(s *stationDraft) {
 	if p := s.body.get("pull_policy"); p != nil {
@@ -38,7 +41,7 @@ func (l *loader) image(s *stationDraft) {
 	}
 	if p := s.body.get("platform"); p != nil {
 		if s.out.Platform = p.text; !platformName.MatchString(p.text) {
-			l.spoil(p, fmt.Sprintf("%s is not a platform", quoted(p.text)), "write linux/amd64, linux/arm64, linux/arm/v7 ...")
+			l.spoil(p, fmt.Sprintf("%s is not a Linux platform", quoted(p.text)), "write linux/amd64, linux/arm64, linux/arm/v7 ...")
 		}
 	}
 	n := s.body.get("image")
@@ -98,8 +101,8 @@ func PullAge(policy string) (time.Duration, error) {
 		is   time.Duration
 	}{{"w", 7 * day}, {"d", day}} {
 		if before, after, ok := strings.Cut(text, unit.name); ok {
-			var n int
-			if _, err := fmt.Sscanf(before, "%d", &n); err != nil || n < 0 || n > 10000 {
+			n, err := strconv.Atoi(before)
+			if err != nil || n < 0 || n > 10000 {
 				return 0, fmt.Errorf("%q is not a duration", text)
 			}
 			sum, text = sum+time.Duration(n)*unit.is, after
@@ -172,8 +175,8 @@ func (s *Station) WithImage(c *ImageConfig) error {
 	}
 	s.StopSignal = cmp.Or(s.StopSignal, defaultStopSignal(s))
 	s.Healthcheck = mergeHealthcheck(c.Healthcheck, s.Healthcheck)
-	if h := s.Healthcheck; h != nil && (h.Interval < time.Millisecond || h.Timeout < time.Millisecond || h.StartPeriod < 0 || h.Retries < 0) {
-		return unfit(fmt.Sprintf("its healthcheck has an interval of %s, a timeout of %s, a start period of %s and %d retries", h.Interval, h.Timeout, h.StartPeriod, h.Retries),
+	if h := s.Healthcheck; h != nil && (min(h.Interval, h.Timeout, h.StartInterval) < time.Millisecond || h.StartPeriod < 0 || h.Retries < 0) {
+		return unfit(fmt.Sprintf("its healthcheck has an interval of %s, one of %s at the start, a timeout of %s, a start period of %s and %d retries", h.Interval, h.StartInterval, h.Timeout, h.StartPeriod, h.Retries),
 			"set what is too small in healthcheck, or disable: true")
 	}
 	if len(c.Labels) > 0 {

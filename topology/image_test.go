@@ -153,7 +153,7 @@ const zeros64 = "000000000000000000000000000000000000000000000000000000000000000
 func TestPullAge(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"always": 0, "daily": 24 * time.Hour, "weekly": 168 * time.Hour, "every_12h": 12 * time.Hour, "every_1w2d3h": (168 + 48 + 3) * time.Hour, "every_90m": 90 * time.Minute,
-		"every_x": -1, "every_-1h": -1, "every_d": -1,
+		"every_x": -1, "every_-1h": -1, "every_d": -1, "every_1xd": -1, "every_3d2w": -1,
 	} {
 		got, err := PullAge(text)
 		if (err != nil) != (want < 0) || err == nil && got != want {

@@ -261,7 +261,7 @@ func (r *reuser) include(n *node, dir string, open []string) (roots []*node) {
 			}
 		}
 		if err != nil {
-			r.spoil(f, fmt.Sprintf("cannot read env_file: %v", err), "check the path and its lines, NAME=value")
+			r.spoil(f, fmt.Sprintf("cannot read env_file %s: %v", path, err), "check the path and its lines, NAME=value")
 		}
 	}
 	if len(env) > 0 {

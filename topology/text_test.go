@@ -102,6 +102,29 @@ func TestParseEnv(t *testing.T) {
 	}
 }
 
+// A line of an env_file that can't be read may be a secret, or a part of one.
+func TestEnvErrorsAreDiscreet(t *testing.T) {
+	for _, text := range []string{"hunter2", "export hunter2", "2hunter2=1", "hunter2/x: 1", "A='x' hunter2", "A=\"hunter2", "A=${hunter2!}", "A=${hunter2:x}", "A=${B:?hunter2}", "A=$ hunter2"} {
+		for name, parse := range map[string]func() error{
+			".env": func() error { _, err := ParseEnv("dir/.env", []byte("X=1\n"+text)); return err },
+			"env_file": func() error {
+				_, err := Load("f.yaml", []byte("clusters: {c: {stations: {a: {env_file: [{path: secret.env, format: raw}, plain.env]}}}}"), Options{ReadFile: func(path string) ([]byte, error) {
+					if strings.HasSuffix(path, "plain.env") {
+						return []byte("X=1\n" + text), nil
+					}
+					return []byte("X=1\nhunter2/x=1"), nil
+				}})
+				return err
+			},
+		} {
+			err := parse()
+			if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), ":2:") && !strings.Contains(err.Error(), "line 2: ") {
+				t.Errorf("%s, %s: %v", name, text, err)
+			}
+		}
+	}
+}
+
 func TestLookup(t *testing.T) {
 	top := mustLoad(t, "name: shop\nclusters: {web: {stations: {a: , b: }}, db: {stations: {a: , pg: }}}")
 	for ref, want := range map[string]string{"b": "web/b", "db/a": "db/a", "shop.db.pg": "db/pg", "pg": "db/pg"} {

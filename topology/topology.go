@@ -109,7 +109,7 @@ type Station struct {
 	// programs, or an absolute folder.
 	Rootfs string `json:"rootfs,omitempty"`
 	// Image is the name of the image that the station runs on; Digest is which
-	// one that is, once it is known (WithImages).
+	// one that is, once it is known (WithImage).
 	Image      string `json:"image,omitempty"`
 	Digest     string `json:"digest,omitempty"`
 	PullPolicy string `json:"pull_policy,omitempty"` // "" is missing

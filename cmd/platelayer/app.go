@@ -52,6 +52,8 @@ func (a *app) command() *cobra.Command {
 	c := &cobra.Command{
 		Use:           "platelayer",
 		Short:         "Build a network of containers from one YAML file",
+		Args:          subcommand,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

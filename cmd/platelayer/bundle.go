@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -79,50 +79,37 @@ func (a *app) bundleSave(ctx context.Context, path, output string, volumes bool)
 		slices.Sort(variables)
 		o.Notice("it takes from the environment what is not in the bundle: " + strings.Join(variables, ", "))
 	}
-	to, inPlace := a.stdout, false
-	if output == "-" {
-		if term.IsTerminal(int(a.stdout.Fd())) {
-			return &usageError{errors.New("a bundle is not for a terminal: redirect stdout, or name a file with -o")}
+	var done *lifecycle.Bundled
+	save := func(to io.Writer, temporary string) (err error) {
+		for _, path := range []string{output, temporary} {
+			if abs, err := filepath.Abs(path); err == nil && path != "" {
+				o.Output = append(o.Output, abs)
+			}
 		}
-		if a.json {
-			return &usageError{errors.New("--json and the bundle can't both go to stdout")}
-		}
-	} else {
-		if o.Output, err = filepath.Abs(output); err != nil {
-			return err
-		}
-		if st, statErr := os.Stat(output); statErr == nil && !st.Mode().IsRegular() {
-			inPlace = true // a pipe or a device, which nothing may replace
-			to, err = os.OpenFile(output, os.O_WRONLY, 0)
-		} else { // It may hold secrets.
-			to, err = os.CreateTemp(filepath.Dir(o.Output), "."+filepath.Base(output)+"-")
-		}
-		if err != nil {
-			return fmt.Errorf("cannot save to %s: %w", output, err)
-		}
-		if !inPlace {
-			defer os.Remove(to.Name())
-		}
-		defer to.Close()
+		done, err = lifecycle.SaveBundle(ctx, a.layout(), t, to, o)
+		return err
 	}
-	done, err := lifecycle.SaveBundle(ctx, a.layout(), t, to, o)
+	switch {
+	case output == "-" && term.IsTerminal(int(a.stdout.Fd())):
+		return &usageError{errors.New("a bundle is not for a terminal: redirect stdout, or name a file with -o")}
+	case output == "-" && a.json:
+		return &usageError{errors.New("--json and the bundle can't both go to stdout")}
+	case output == "-":
+		err = save(a.stdout, "")
+	default:
+		// It may hold secrets.
+		if err = image.WriteFile(output, 0o600, save); err == nil {
+			err = chownSaved(output)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("cannot bundle %s: %w", t.Name, err)
 	}
-	if inPlace {
-		if err := to.Close(); err != nil {
-			return err
-		}
-	} else if output != "-" {
-		if err := errors.Join(to.Sync(), to.Close(), chownToInvoker(to.Name())); err != nil {
-			return err
-		}
-		if err := os.Rename(to.Name(), o.Output); err != nil {
-			return err
-		}
+	where := "in " + output
+	if output == "-" { // the digest can't be there, too
+		where = "in " + done.Digest
 	}
-	summary := fmt.Sprintf("%s: %s, %s in %s", done.Name, plural(len(done.Images), "image"), plural(len(done.Volumes), "volume"), output)
-	view.done(summary)
+	view.done(fmt.Sprintf("%s: %s, %s %s", done.Name, plural(len(done.Images), "image"), plural(len(done.Volumes), "volume"), where))
 	if a.json {
 		return a.printJSON(done)
 	}

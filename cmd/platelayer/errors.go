@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"platelayer/containers"
 	"platelayer/containers/image"
 	"platelayer/lifecycle"
 	"platelayer/policy"
@@ -117,6 +118,7 @@ func classify(err error) (code int, hint string) {
 		heldImage  *image.HeldError
 		corrupt    *image.CorruptError
 		lostBlob   *image.MissingError
+		lostNames  *image.NamesError
 		unfitStore *image.UnfitError
 		damage     *image.DamageError
 		change     *image.ChangeError
@@ -127,15 +129,17 @@ func classify(err error) (code int, hint string) {
 		bundle     *lifecycle.OtherBundle
 		machine    *lifecycle.OtherMachine
 		taken      *lifecycle.Taken
+		unfitKey   *containers.Impossible
 	)
 	switch {
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "if any flags in the group"):
 		return exitUsage, "platelayer COMMAND --help says how it is used"
-	case strings.HasPrefix(err.Error(), "unknown command"):
-		return exitUsage, "platelayer --help lists the commands"
 	case errors.As(err, &file):
 		if file.compose {
 			return exitInvalid, "name the compose file, or its folder: platelayer import FILE"
+		}
+		if _, none := composeFiles([]string{filepath.Dir(file.path)}); errors.Is(err, fs.ErrNotExist) && none == nil {
+			return exitInvalid, "there is a compose file: platelayer import writes a topology file from it"
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return exitInvalid, "name the file (platelayer up FILE), or write a first one with: platelayer init"
@@ -157,7 +161,7 @@ func classify(err error) (code int, hint string) {
 	case errors.As(err, &bundle):
 		return exitIntegrity, "nothing was loaded; --digest is what bundle save printed"
 	case errors.As(err, &unlocked) && unlocked.Missing:
-		return exitIntegrity, "platelayer lock adds what is missing"
+		return exitIntegrity, "platelayer lock adds what is missing, and drops what no station runs on"
 	case errors.As(err, &unlocked):
 		return exitIntegrity, "if the change is meant, write the lock anew with: platelayer lock --remote"
 	case errors.As(err, &outside):
@@ -205,10 +209,14 @@ func classify(err error) (code int, hint string) {
 		return exitUsage, "platelayer image import --help says which changes there are"
 	case errors.As(err, &heldImage):
 		return exitFailed, "take the topology down first; -f takes only the name away"
+	case errors.As(err, &damage) && damage.Repaired:
+		return exitIntegrity, "pull or load anew what was taken away; of what a topology runs on, take that down first, and repair it then"
 	case errors.As(err, &damage):
 		return exitIntegrity, "platelayer image verify --repair unpacks damaged layers again, and takes damaged blobs away to be pulled or loaded anew"
 	case errors.As(err, &corrupt), errors.As(err, &lostBlob):
 		return exitIntegrity, "platelayer image verify --repair takes damaged blobs away; pull or load the image again then"
+	case errors.As(err, &lostNames):
+		return exitIntegrity, "platelayer image verify --repair makes it anew of the images that are there, without their names"
 	case errors.As(err, &unfitStore):
 		return exitUnsupported, "keep images elsewhere, on ext4, xfs, btrfs or a tmpfs: platelayer --root DIR"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
@@ -238,6 +246,8 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "give a station tls: true and bring the topology up: it is made then"
 	case errors.As(err, &damaged):
 		return exitFailed, fmt.Sprintf("restore it, or have a new one made by the next up: platelayer down %s --volumes removes it, and named volumes", damaged.Name)
+	case errors.As(err, &unfitKey) && unfitKey.Key == "user":
+		return exitFailed, "write user: NAME as the station's own /etc/passwd and /etc/group have it, or UID:GID; without it, an image's USER counts"
 	case errors.As(err, &unknown):
 		return exitFailed, "platelayer ls lists the topologies"
 	}

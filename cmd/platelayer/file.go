@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,10 +33,27 @@ func subcommand(c *cobra.Command, args []string) error {
 	}
 	c.SuggestionsMinimumDistance = 2
 	err := fmt.Errorf("there is no command %s %s", c.Name(), args[0])
-	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+	near := below(c, args[0])
+	if len(near) == 0 {
+		near = c.SuggestionsFor(args[0])
+	}
+	if len(near) > 0 {
 		err = fmt.Errorf("%w: %s?", err, strings.Join(near, " or "))
 	}
 	return &usageError{err}
+}
+
+// below finds a command one level further down, such as image pull, which others
+// have at the top, or by another name.
+func below(c *cobra.Command, name string) (paths []string) {
+	for _, group := range c.Commands() {
+		for _, s := range group.Commands() {
+			if s.Name() == name || slices.Contains(s.SuggestFor, name) {
+				paths = append(paths, group.Name()+" "+s.Name())
+			}
+		}
+	}
+	return paths
 }
 
 func (a *app) initCommand() *cobra.Command {

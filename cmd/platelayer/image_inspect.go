@@ -17,7 +17,7 @@ import (
 type inspectedImage struct {
 	Names    []string         `json:"names"`
 	Digest   string           `json:"digest"`
-	Index    string           `json:"index,omitempty"`
+	Index    string           `json:"index"` // "" is none
 	ID       string           `json:"id"`
 	Size     int64            `json:"size"`
 	UsedBy   []string         `json:"used_by"`
@@ -37,8 +37,9 @@ type inspectedLayer struct {
 func (a *app) imageInspectCommand() *cobra.Command {
 	var format string
 	c := &cobra.Command{
-		Use:   "inspect IMAGE...",
-		Short: "Print all about images as JSON: manifest, configuration with history, layers",
+		Use:        "inspect IMAGE...",
+		SuggestFor: []string{"history"},
+		Short:      "Print all about images as JSON: manifest, configuration with history, layers",
 		Long: `Print all about images as JSON: names, digests, size in bytes, layers and where they
 are unpacked, manifest, configuration with history. --format takes parts of it for each
 image by a template of Go's text/template, with the names that the JSON has; {{json .config}}
@@ -83,7 +84,7 @@ prints a part as JSON.`,
 
 // printFormat fills a template with each image's JSON, a line each.
 func (a *app) printFormat(all []inspectedImage, format string) error {
-	t, err := template.New("--format").Funcs(template.FuncMap{"json": func(v any) (string, error) {
+	t, err := template.New("--format").Option("missingkey=error").Funcs(template.FuncMap{"json": func(v any) (string, error) {
 		text, err := json.Marshal(v)
 		return string(text), err
 	}}).Parse(format)

@@ -30,9 +30,11 @@ type listedImage struct {
 func (a *app) imageLsCommand() *cobra.Command {
 	var digests bool
 	c := a.jsonFlag(&cobra.Command{
-		Use:     "ls",
-		Aliases: []string{"list"},
-		Short:   "List the images, and which topologies run them",
+		Use:        "ls",
+		SuggestFor: []string{"images"},
+		Aliases:    []string{"list"},
+		Short:      "List the images, and which topologies run them",
+		Long:       "List the images, and which topologies run them. With --quiet the digest of each, alone.",
 		Example: `  platelayer image ls
   platelayer image ls --json`,
 		Args: atMost(0),
@@ -63,9 +65,12 @@ func (a *app) imageLsCommand() *cobra.Command {
 				slices.Sort(l.UsedBy)
 				listed = append(listed, l)
 			}
-			if a.json {
+			switch {
+			case a.json:
 				err = a.printJSON(listed)
-			} else {
+			case a.quiet:
+				err = a.printDigests(listed)
+			default:
 				err = a.printImages(listed, digests)
 			}
 			if err != nil {
@@ -106,6 +111,21 @@ func uniqueSizes(all []image.Named) map[v1.Hash]int64 {
 		}
 	}
 	return unique
+}
+
+// printDigests prints each image once, whatever names it has.
+func (a *app) printDigests(all []listedImage) error {
+	told := map[string]bool{}
+	for _, l := range all {
+		if told[l.Digest] {
+			continue
+		}
+		told[l.Digest] = true
+		if _, err := fmt.Fprintln(a.stdout, l.Digest); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *app) printImages(all []listedImage, digests bool) error {

@@ -13,8 +13,9 @@ import (
 func (a *app) imageRmCommand() *cobra.Command {
 	var force bool
 	c := &cobra.Command{
-		Use:   "rm IMAGE...",
-		Short: "Take names of images away, and the images that have no more",
+		Use:        "rm IMAGE...",
+		SuggestFor: []string{"rmi"},
+		Short:      "Take names of images away, and the images that have no more",
 		Long: `Take names of images away, and with its last name the image. A digest means an
 image with all its names. One that a topology runs is refused; with -f it loses
 its names only, and goes with the first image prune after the topology is down.`,

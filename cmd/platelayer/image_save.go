@@ -86,6 +86,9 @@ func (a *app) imageSave(ctx context.Context, refs []string, output string, o ima
 	for _, i := range images {
 		different[i.Digest] = true
 	}
+	if output == "-" {
+		output = "stdout"
+	}
 	view.summed(fmt.Sprintf("%s: %s saved", output, plural(len(different), "image")))
 	return nil
 }

@@ -22,7 +22,8 @@ links and content of each file, and that none is missing and none too many. With
 IMAGE, all that the store has. Damage ends it with code 4.
 
 --repair puts a fresh layer into the place of a damaged one that no topology runs
-on, and takes damaged blobs away, which are then to be pulled or loaded again.`,
+on, and takes damaged blobs away, which are then to be pulled or loaded again. Where
+index.json is damaged or lost, it lists the images anew, without their names.`,
 		Example: `  platelayer image verify
   platelayer image verify --repair shop/web`,
 		ValidArgsFunction: a.completeImages,
@@ -60,10 +61,14 @@ func (a *app) imageVerify(ctx context.Context, refs []string, o image.VerifyOpti
 	} else {
 		a.printDamage(v)
 	}
+	left := 0
 	for _, d := range v.Damage {
 		if !d.Repaired {
-			return &image.DamageError{Found: len(v.Damage) + v.More}
+			left++
 		}
+	}
+	if left > 0 {
+		return &image.DamageError{Found: left + v.More, Repaired: o.Repair}
 	}
 	return nil
 }

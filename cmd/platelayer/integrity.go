@@ -59,7 +59,6 @@ func sealedOf(t *topology.Topology, refs []string) (*topology.Topology, []*topol
 func (a *app) asTheyAre() lifecycle.ImageOptions {
 	o := a.imageOptions(nil)
 	o.Pull = topology.PullMissing
-	o.Notice = func(text string) { fmt.Fprintln(a.stderr, "platelayer: "+harmless(text)) }
 	return o
 }
 

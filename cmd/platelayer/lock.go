@@ -37,9 +37,8 @@ another image by now; it needs no privilege.`,
 			if err != nil {
 				return err
 			}
-			o.Registry = func() (*image.Registry, error) {
-				return a.registry(false, func(text string) { fmt.Fprintln(a.stderr, "platelayer: "+harmless(text)) })
-			}
+			images := a.imageOptions(nil)
+			o.Registry, o.Notice = images.Registry, images.Notice
 			done, err := lifecycle.MakeLock(c.Context(), a.layout(), t, o)
 			if err != nil {
 				return err

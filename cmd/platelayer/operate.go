@@ -269,8 +269,11 @@ func (a *app) rescale(ctx context.Context, path string) error {
 			gone = append(gone, c.Name)
 		}
 	}
-	if len(gone) > 0 && !a.quiet {
-		fmt.Fprintf(a.stderr, "platelayer: %s will be gone, with what was written there\n", strings.Join(gone, ", "))
+	o := lifecycle.UpOptions{File: path, Only: only, SameImages: true}
+	o.Admitted = func() {
+		if len(gone) > 0 && !a.quiet {
+			fmt.Fprintf(a.stderr, "platelayer: %s will be gone, with what was written there\n", strings.Join(gone, ", "))
+		}
 	}
-	return a.upAs(ctx, t, lifecycle.UpOptions{File: path, Only: only, SameImages: true})
+	return a.upAs(ctx, t, o)
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"sync"
 	"time"
 
 	"platelayer/containers/image"
@@ -8,16 +10,17 @@ import (
 )
 
 // imageOptions say how a command that assembles stations obtains their images,
-// and show it in a view, nil for none.
+// and show it in a view; without one, p is nil, only notices are told.
 func (a *app) imageOptions(p *progress) lifecycle.ImageOptions {
-	notice := func(string) {}
+	notice := func(text string) { fmt.Fprintln(a.stderr, "platelayer: "+harmless(text)) }
 	o := lifecycle.ImageOptions{Local: a.localEngines()}
 	if p != nil {
 		notice = func(text string) { p.tell(lifecycle.Progress{Notice: text}) }
 		o.Progress, o.Finished = p.imageMoved, p.imageDone
 	}
 	o.Notice = notice
-	o.Registry = func() (*image.Registry, error) { return a.registry(false, notice) }
+	// One for all images: what it learns of mirrors and sign-ins holds for all.
+	o.Registry = sync.OnceValues(func() (*image.Registry, error) { return a.registry(false, notice) })
 	return o
 }
 

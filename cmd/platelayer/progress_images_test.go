@@ -80,3 +80,16 @@ func TestProgressOfImagesOnTerminal(t *testing.T) {
 		t.Errorf("at the end\n%s", got)
 	}
 }
+
+// TestOneRegistry: what one command asks of registries shares connections,
+// sign-ins and what is known of mirrors.
+func TestOneRegistry(t *testing.T) {
+	o := (&app{}).imageOptions(nil)
+	first, err := o.Registry()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second, err := o.Registry(); err != nil || second != first {
+		t.Errorf("got another, %v", err)
+	}
+}

@@ -127,11 +127,9 @@ func (a *app) upAs(ctx context.Context, t *topology.Topology, o lifecycle.UpOpti
 	pull := o.Images.Pull
 	o.Images = a.imageOptions(view)
 	o.Images.Pull = pull
-	if a.name == "" {
-		for _, other := range lifecycle.UpFrom(a.layout(), o.File) {
-			if other != t.Name {
-				view.tell(lifecycle.Progress{Notice: fmt.Sprintf("this file is also up as %q, under the name that it had: platelayer down %s", other, other)})
-			}
+	if from := lifecycle.UpFrom(a.layout(), o.File); a.name == "" && !slices.Contains(from, t.Name) {
+		for _, other := range from {
+			view.tell(lifecycle.Progress{Notice: fmt.Sprintf("this file is also up as %q, a copy or the name that it had: platelayer down %s takes that down", other, other)})
 		}
 	}
 	result, err := lifecycle.Up(ctx, a.layout(), t, o)

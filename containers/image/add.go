@@ -131,7 +131,7 @@ func (s *Store) bring(ctx context.Context, manifest []byte, from Source, o *AddO
 	}
 	blobs := blobsOf(m)
 	for _, d := range blobs {
-		if !s.HasBlob(d.Digest) {
+		if !s.hasBlob(d.Digest) {
 			b.blobs = append(b.blobs, d.Digest)
 		}
 	}
@@ -152,10 +152,10 @@ func (s *Store) bring(ctx context.Context, manifest []byte, from Source, o *AddO
 	}
 	for _, text := range append([][]byte{manifest}, o.Indexes...) {
 		h := hashOf(text)
-		if !s.HasBlob(h) {
+		if !s.hasBlob(h) {
 			b.blobs = append(b.blobs, h)
 		}
-		if err := s.PutBlob(ctx, h, int64(len(text)), bytes.NewReader(text)); err != nil {
+		if err := s.putBlob(ctx, h, int64(len(text)), bytes.NewReader(text)); err != nil {
 			return nil, err
 		}
 	}
@@ -252,7 +252,7 @@ type Elsewhere interface {
 
 // fetch fetches one blob, and goes on where a transfer broke off.
 func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddOptions) error {
-	i, err := s.Ingest(ctx, d.Digest, d.Size)
+	i, err := s.ingest(ctx, d.Digest, d.Size)
 	if err != nil {
 		return err
 	}
@@ -316,7 +316,7 @@ func (s *Store) fetch(ctx context.Context, d v1.Descriptor, from Source, o *AddO
 	return nil
 }
 
-func (s *Store) transfer(ctx context.Context, d v1.Descriptor, from Source, to *Ingest, o *AddOptions) error {
+func (s *Store) transfer(ctx context.Context, d v1.Descriptor, from Source, to *ingest, o *AddOptions) error {
 	if to.Have() == d.Size && d.Size > 0 {
 		return nil
 	}

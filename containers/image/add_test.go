@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 )
 
 // gated is a source that does something before it gives a blob.
@@ -100,5 +102,60 @@ func TestUnpackWhileFetching(t *testing.T) {
 				t.Errorf("layers are there: %v, %v", entries, err)
 			}
 		})
+	}
+}
+
+// TestUnpackGivesUp: who waits for the layer that another gives up finds nothing
+// of it being removed.
+func TestUnpackGivesUp(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	s := newStore(t)
+	var many []entry
+	for n := range 3000 {
+		many = append(many, file(fmt.Sprint("f", n), "1"))
+	}
+	made := layersOf(t, makeTar(t, many...), makeTar(t, file("b", "2")))
+	m, err := parseManifest(made.manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits, left := make(chan struct{}), make(chan []string, 1)
+	go func() {
+		defer close(left)
+		if untilUnpacked(ctx, s, "f2999") != nil {
+			return
+		}
+		dirs, _ := filepath.Glob(s.path("ingest", "*.layer"))
+		lock, err := os.Open(strings.TrimSuffix(dirs[0], ".layer") + ".lock")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer lock.Close()
+		close(waits)
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+			t.Error(err)
+		}
+		found, _ := filepath.Glob(s.path("ingest", "*.layer"))
+		left <- found
+	}()
+	broken := errors.New("the line is dead")
+	_, err = s.Add(ctx, made.manifest, &gated{made, func(ctx context.Context, h v1.Hash) error {
+		if h != m.Layers[1].Digest {
+			return nil
+		}
+		select {
+		case <-waits:
+			return broken
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}}, AddOptions{Unpack: true})
+	if !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+	if found := <-left; len(found) > 0 {
+		t.Errorf("still there: %v", found)
 	}
 }

@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ingest is a blob on its way into the store. A killed process leaves what it
+// ingest is a blob on its way into the store. A killed process leaves what it
 // had, and the next goes on behind it; two that want the same wait for each
 // other.
-type Ingest struct {
+type ingest struct {
 	store  *Store
 	digest v1.Hash
 	size   int64 // -1: not known
@@ -27,25 +27,25 @@ type Ingest struct {
 	stored bool
 }
 
-// Ingest begins or resumes a blob of a size in bytes, or -1. It gives nil when
+// ingest begins or resumes a blob of a size in bytes, or -1. It gives nil when
 // the store has it already, perhaps since another process has just fetched it.
-func (s *Store) Ingest(ctx context.Context, h v1.Hash, size int64) (*Ingest, error) {
+func (s *Store) ingest(ctx context.Context, h v1.Hash, size int64) (*ingest, error) {
 	if err := checkHash(h); err != nil {
 		return nil, err
 	}
-	if s.HasBlob(h) {
+	if s.hasBlob(h) {
 		return nil, nil
 	}
 	f, err := s.lockFile(ctx, "ingest/"+h.Hex, unix.LOCK_EX)
 	if err != nil {
 		return nil, err
 	}
-	if s.HasBlob(h) {
+	if s.hasBlob(h) {
 		os.Remove(f.Name())
 		f.Close()
 		return nil, nil
 	}
-	i := &Ingest{store: s, digest: h, size: size, file: f, sum: sha256.New()}
+	i := &ingest{store: s, digest: h, size: size, file: f, sum: sha256.New()}
 	if i.have, err = io.Copy(i.sum, f); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("cannot read what there is of %s: %w", h, err)
@@ -60,10 +60,10 @@ func (s *Store) Ingest(ctx context.Context, h v1.Hash, size int64) (*Ingest, err
 }
 
 // Have is how many bytes there are already.
-func (i *Ingest) Have() int64 { return i.have }
+func (i *ingest) Have() int64 { return i.have }
 
 // Restart throws away what there is.
-func (i *Ingest) Restart() error {
+func (i *ingest) Restart() error {
 	i.sum.Reset()
 	i.have = 0
 	if _, err := i.file.Seek(0, io.SeekStart); err != nil {
@@ -72,7 +72,7 @@ func (i *Ingest) Restart() error {
 	return i.file.Truncate(0)
 }
 
-func (i *Ingest) Write(p []byte) (int, error) {
+func (i *ingest) Write(p []byte) (int, error) {
 	if i.size >= 0 && i.have+int64(len(p)) > i.size {
 		return 0, bad("%s is longer than the %d bytes that it is said to have", i.digest, i.size)
 	}
@@ -84,7 +84,7 @@ func (i *Ingest) Write(p []byte) (int, error) {
 
 // Commit puts the blob into the store if it is what its digest says. If not, it
 // is a BadImageError and nothing is kept.
-func (i *Ingest) Commit() error {
+func (i *ingest) Commit() error {
 	if i.size >= 0 && i.have != i.size {
 		return fmt.Errorf("%s has %d bytes of %d: %w", i.digest, i.have, i.size, io.ErrUnexpectedEOF)
 	}
@@ -101,7 +101,7 @@ func (i *Ingest) Commit() error {
 }
 
 // Close ends the work; what isn't committed is left for the next.
-func (i *Ingest) Close() error {
+func (i *ingest) Close() error {
 	if i.have == 0 && !i.stored {
 		os.Remove(i.file.Name())
 	}
@@ -117,9 +117,9 @@ func (s sum) hash() v1.Hash {
 	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(s.Sum(nil))}
 }
 
-// PutBlob stores a blob that is read whole.
-func (s *Store) PutBlob(ctx context.Context, h v1.Hash, size int64, r io.Reader) error {
-	i, err := s.Ingest(ctx, h, size)
+// putBlob stores a blob that is read whole.
+func (s *Store) putBlob(ctx context.Context, h v1.Hash, size int64, r io.Reader) error {
+	i, err := s.ingest(ctx, h, size)
 	if err != nil || i == nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func TestBlobsAreOnDisk(t *testing.T) {
 		t.Skip("this file system doesn't tell what is on the disk")
 	}
 	h, n, _ := v1.SHA256(bytes.NewReader(text))
-	if err := s.PutBlob(ctx, h, n, bytes.NewReader(text)); err != nil {
+	if err := s.putBlob(ctx, h, n, bytes.NewReader(text)); err != nil {
 		t.Fatal(err)
 	}
 	spooled, err := s.spool()

@@ -50,6 +50,9 @@ type BundleOptions struct {
 	Config []byte   // JSON
 	Skip   []string // names that are left out
 	Notice func(text string)
+	// Read is called when all parts have been read, before the first byte of the
+	// bundle is written.
+	Read func() error
 
 	Progress func(Progress) // of the images; may be nil
 }
@@ -74,6 +77,9 @@ func (s *Store) SaveBundle(ctx context.Context, w io.Writer, images []Named, par
 		d.Annotations = map[string]string{partTitle: p.Title}
 		m.Layers = append(m.Layers, d)
 		blobs[d.Digest], sizes[d.Digest] = f, d.Size
+	}
+	if err := o.Read(); err != nil {
+		return h, err
 	}
 	text, err := json.Marshal(m)
 	if err != nil {

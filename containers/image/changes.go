@@ -215,7 +215,7 @@ func healthOf(text string) (*v1.HealthConfig, error) {
 		at := map[string]*time.Duration{"interval": &h.Interval, "timeout": &h.Timeout, "start-period": &h.StartPeriod}[key]
 		var err error
 		if key == "retries" {
-			_, err = fmt.Sscan(value, &h.Retries)
+			h.Retries, err = strconv.Atoi(value)
 		} else if at == nil {
 			err = fmt.Errorf("--%s is no option of it", key)
 		} else {

@@ -2,7 +2,6 @@ package image
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -68,25 +67,22 @@ func (s *Store) Commit(ctx context.Context, from *containers.Written, o CommitOp
 	config.Created, config.Author, config.Container = made, o.Author, ""
 	config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, layer.Digest)
 	config.History = append(config.History, v1.History{Created: made, Author: o.Author, CreatedBy: "platelayer commit", Comment: o.Comment})
-	return s.compose(ctx, &config, append(layers, layer), &o, &b)
+	return s.compose(ctx, &config, append(layers, layer), &AddOptions{Name: o.Name, Progress: o.Progress, Unpack: true}, &b)
 }
 
 // compose puts an image together of layers that are in the store.
-func (s *Store) compose(ctx context.Context, config *v1.ConfigFile, layers []v1.Descriptor, o *CommitOptions, b *batch) (*Image, error) {
+func (s *Store) compose(ctx context.Context, config *v1.ConfigFile, layers []v1.Descriptor, o *AddOptions, b *batch) (*Image, error) {
 	text, err := json.Marshal(config)
 	if err != nil {
 		return nil, err
 	}
 	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Layers: layers}
-	m.Config.MediaType = types.OCIConfigJSON
-	if m.Config.Digest, m.Config.Size, err = v1.SHA256(bytes.NewReader(text)); err != nil {
-		return nil, err
-	}
+	m.Config = memory(string(types.OCIConfigJSON), text)
 	manifest, err := json.Marshal(m)
 	if err != nil {
 		return nil, err
 	}
-	i, err := s.bring(ctx, manifest, document{m.Config.Digest: text}, &AddOptions{Name: o.Name, Progress: o.Progress, Unpack: true}, b)
+	i, err := s.bring(ctx, manifest, document{m.Config.Digest: text}, o, b)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +140,7 @@ func (s *Store) writeLayer(ctx context.Context, from *containers.Written, o *Com
 		}
 	}
 	d.Digest, d.Size = sum.hash(), file.at
-	if s.HasBlob(d.Digest) {
+	if s.hasBlob(d.Digest) {
 		return d, nil
 	}
 	b.blobs = append(b.blobs, d.Digest)

@@ -379,5 +379,6 @@ func lstatBelow(dir int, name string) (unix.Stat_t, error) {
 		return st, err
 	}
 	defer unix.Close(fd)
-	return st, unix.Fstat(fd, &st)
+	err = unix.Fstat(fd, &st)
+	return st, err
 }

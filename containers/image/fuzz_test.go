@@ -15,7 +15,7 @@ import (
 )
 
 // small keeps a fuzzer from filling the disk.
-func small() Limits { return Limits{Entries: 200, Bytes: 1 << 20, Ratio: 1100} }
+func small() limits { return limits{Entries: 200, Bytes: 1 << 20, Ratio: 1100, Trusted: 64 << 20} }
 
 // fenced gives a folder in another, and tells whether anything beside it came.
 func fenced(t testing.TB) (dir string, check func()) {

@@ -43,7 +43,7 @@ func newYard(t *testing.T) *yard {
 	if _, err := s.Load(context.Background(), given(t, layoutOf(t, good, map[string]string{nameAnnotation: "good:1"}).tar(t)), LoadOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	s.limits = Limits{Entries: 100, Bytes: 8 << 20, Ratio: 1100}
+	s.limits = limits{Entries: 100, Bytes: 8 << 20, Ratio: 1100, Trusted: 8 << 20}
 	y.before = y.look(t)
 	return y
 }
@@ -217,6 +217,24 @@ func TestHostileLayers(t *testing.T) {
 			y.refuses(t, err, "")
 		})
 	}
+}
+
+// Layers that each hold little enough to be trusted aren't together.
+func TestInflatedTogether(t *testing.T) {
+	y, ctx := newYard(t), context.Background()
+	tiny := func(name string) []byte { return makeTar(t, file(name, "")) }
+	zeros := func(name string) []byte { return makeTar(t, file(name, string(make([]byte, 7<<20)))) }
+	one := makeImage(t, v1.Config{}, tiny("a"), tiny("b"), zeros("c"))
+	if _, err := y.Load(ctx, given(t, layoutOf(t, one, nil).tar(t)), LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := y.Prune(ctx, func(n Named) bool { return n.Name == "" }); err != nil {
+		t.Fatal(err)
+	}
+	y.before = y.look(t)
+	two := makeImage(t, v1.Config{}, tiny("a"), tiny("b"), zeros("c"), tiny("d"), tiny("e"), zeros("f"))
+	_, err := y.Load(ctx, given(t, layoutOf(t, two, nil).tar(t)), LoadOptions{})
+	y.refuses(t, err, "more than 1100 times that")
 }
 
 // What looks odd and is harmless is taken.

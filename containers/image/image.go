@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -21,7 +22,10 @@ type Image struct {
 	Asked    time.Time // when a registry last said that its name means it; zero: none did
 	Manifest *v1.Manifest
 	Config   *v1.ConfigFile
-	Layers   []Layer // the lowest first
+	// StartInterval is the health check's (Docker Engine API 1.44), of which Config
+	// doesn't know.
+	StartInterval time.Duration
+	Layers        []Layer // the lowest first
 }
 
 // Layer is one layer of an image.
@@ -130,6 +134,17 @@ func assemble(h v1.Hash, m *v1.Manifest, config []byte) (*Image, error) {
 		return nil, bad("its manifest has %d layers and its configuration %d", len(m.Layers), len(c.RootFS.DiffIDs))
 	}
 	i := &Image{Digest: h, Manifest: m, Config: c}
+	if c.Config.Healthcheck != nil {
+		var more struct {
+			Config struct {
+				Healthcheck struct{ StartInterval time.Duration }
+			}
+		}
+		if err := json.Unmarshal(config, &more); err != nil {
+			return nil, bad("its configuration is not valid: %v", err)
+		}
+		i.StartInterval = more.Config.Healthcheck.StartInterval
+	}
 	for n, d := range m.Layers {
 		l := Layer{Digest: d.Digest, Size: d.Size, DiffID: c.RootFS.DiffIDs[n]}
 		if err := checkHash(l.DiffID); err != nil {
@@ -137,7 +152,7 @@ func assemble(h v1.Hash, m *v1.Manifest, config []byte) (*Image, error) {
 		}
 		l.ChainID = l.DiffID
 		if n > 0 {
-			l.ChainID, _, _ = v1.SHA256(bytes.NewReader([]byte(i.Layers[n-1].ChainID.String() + " " + l.DiffID.String())))
+			l.ChainID = hashOf([]byte(i.Layers[n-1].ChainID.String() + " " + l.DiffID.String()))
 		}
 		i.Layers = append(i.Layers, l)
 	}

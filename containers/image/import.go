@@ -3,7 +3,6 @@ package image
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -53,23 +52,7 @@ func (s *Store) Import(ctx context.Context, r *os.File, o ImportOptions) (_ *Ima
 		RootFS:  v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{layer.Digest}},
 		History: []v1.History{{Created: v1.Time{Time: made}, CreatedBy: "platelayer image import", Comment: o.Comment}},
 	}
-	text, err := json.Marshal(c)
-	if err != nil {
-		return nil, err
-	}
-	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Layers: []v1.Descriptor{layer}}
-	m.Config.MediaType = types.OCIConfigJSON
-	m.Config.Digest, m.Config.Size, _ = v1.SHA256(bytes.NewReader(text))
-	manifest, err := json.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	from := document{m.Config.Digest: text}
-	i, err := s.bring(ctx, manifest, from, &AddOptions{Name: o.Name, Progress: o.Progress, Unpack: true}, &b)
-	if err != nil {
-		return nil, err
-	}
-	return i, s.Name(ctx, o.Name, i)
+	return s.compose(ctx, &c, []v1.Descriptor{layer}, &AddOptions{Name: o.Name, Progress: o.Progress, Unpack: true}, &b)
 }
 
 // importLayer keeps a tar as a layer.
@@ -112,7 +95,7 @@ func (s *Store) importLayer(ctx context.Context, r *os.File, b *batch, o *Import
 	if d.Size == 0 {
 		return d, bad("it is empty")
 	}
-	if s.HasBlob(d.Digest) {
+	if s.hasBlob(d.Digest) {
 		return d, nil
 	}
 	b.blobs = append(b.blobs, d.Digest)

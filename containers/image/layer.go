@@ -24,17 +24,26 @@ func (e *BadImageError) Error() string { return e.Problem }
 
 func bad(format string, args ...any) error { return &BadImageError{fmt.Sprintf(format, args...)} }
 
-// Limits bound what one layer may unpack to; beyond them it is refused.
-type Limits struct {
-	Entries int64
-	Bytes   int64 // of the tar stream
-	// Ratio is how often its own size a packed layer of more than 64 MiB of
-	// content may unpack to: DEFLATE's own limit is 1032.
-	Ratio int64
+// limits bound what a layer may unpack to, and an image; beyond them it is refused.
+type limits struct {
+	Entries int64 // of a layer
+	Bytes   int64 // of a layer's tar stream
+	// Ratio is how often its own size a packed layer may unpack to, and all layers
+	// of an image together, once they have more than Trusted bytes of content:
+	// DEFLATE's own limit is 1032.
+	Ratio   int64
+	Trusted int64
 }
 
-// DefaultLimits are far beyond what people's images have.
-func DefaultLimits() Limits { return Limits{Entries: 5_000_000, Bytes: 256 << 30, Ratio: 1100} }
+// defaultLimits are far beyond what people's images have.
+func defaultLimits() limits {
+	return limits{Entries: 5_000_000, Bytes: 256 << 30, Ratio: 1100, Trusted: 64 << 20}
+}
+
+// inflated tells whether content is more than what is packed can be trusted to hold.
+func (l *limits) inflated(content, packed int64) bool {
+	return content > l.Trusted && content/l.Ratio > packed
+}
 
 // layerStream is a layer's tar. What is packed is unpacked by one goroutine,
 // and what comes out is hashed by a second, ahead of the reader.
@@ -59,7 +68,7 @@ const (
 
 // openLayer reads a layer's tar, packed by gzip, bzip2 or zstd or not at all, whatever
 // its media type says, as others do. packed is its size.
-func openLayer(blob io.Reader, packed int64, limits Limits) *layerStream {
+func openLayer(blob io.Reader, packed int64, limits limits) *layerStream {
 	s := &layerStream{chunks: make(chan []byte, chunkCount), free: make(chan []byte, chunkCount), stop: make(chan struct{}),
 		sum: sha256.New(), hashed: make(chan struct{})}
 	unhashed := make(chan []byte, chunkCount)
@@ -85,13 +94,12 @@ func openLayer(blob io.Reader, packed int64, limits Limits) *layerStream {
 }
 
 // unpack sends the tar's bytes on until its end.
-func (s *layerStream) unpack(blob io.Reader, packed int64, limits Limits, to chan<- []byte) error {
+func (s *layerStream) unpack(blob io.Reader, packed int64, limits limits, to chan<- []byte) error {
 	r, err := decompress(blob)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	const trusted = 64 << 20
 	for {
 		var b []byte
 		select {
@@ -104,7 +112,7 @@ func (s *layerStream) unpack(blob io.Reader, packed int64, limits Limits, to cha
 		switch {
 		case s.size > limits.Bytes:
 			return bad("the layer holds more than %d bytes", limits.Bytes)
-		case s.size > trusted && s.size/limits.Ratio > packed:
+		case limits.inflated(s.size, packed):
 			return bad("the layer of %d bytes unpacks to more than %d times that", packed, limits.Ratio)
 		}
 		if n > 0 {

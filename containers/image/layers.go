@@ -51,10 +51,6 @@ type unpacked struct {
 
 const layerVersion = 1
 
-// LayersDir is the folder that holds the unpacked layers; an image's are
-// Layers(i) below it, each with its tree in "fs".
-func (s *Store) LayersDir() string { return s.path("layers") }
-
 // Tree is the folder of an unpacked layer's tree.
 func (s *Store) Tree(l *Layer) string { return s.path("layers", l.Key(), Tree) }
 
@@ -106,12 +102,20 @@ func (s *Store) Unpack(ctx context.Context, i *Image, o AddOptions) error {
 // unpack waits for each layer's blob before it opens it.
 func (s *Store) unpack(ctx context.Context, i *Image, o *AddOptions, b *batch, wait func(v1.Hash) error) error {
 	var fresh []string // folders to be published
+	var locks []*os.File
 	defer func() {
+		// Whoever gets a lock next unpacks into the folder that it is for.
 		for _, dir := range fresh {
 			os.RemoveAll(dir)
 		}
+		for _, lock := range locks {
+			os.Remove(lock.Name())
+			lock.Close()
+		}
 	}()
 	var below []string // trees, the nearest first
+	var content, packed int64
+	counted := map[v1.Hash]bool{}
 	for n := range i.Layers {
 		l := &i.Layers[n]
 		there, err := s.isUnpacked(l)
@@ -123,8 +127,7 @@ func (s *Store) unpack(ctx context.Context, i *Image, o *AddOptions, b *batch, w
 			if err != nil {
 				return err
 			}
-			defer lock.Close()
-			defer os.Remove(lock.Name())
+			locks = append(locks, lock)
 			if there, err = s.isUnpacked(l); err != nil {
 				return err
 			}
@@ -136,11 +139,18 @@ func (s *Store) unpack(ctx context.Context, i *Image, o *AddOptions, b *batch, w
 			}
 			dir := s.path("ingest", l.Key()+".layer")
 			fresh, b.layers = append(fresh, dir), append(b.layers, l.Key())
-			if err := s.unpackLayer(ctx, l, dir, below, o); err != nil {
+			size, err := s.unpackLayer(ctx, l, dir, below, o)
+			if err != nil {
 				if wrong := new(BadImageError); errors.As(err, &wrong) {
 					err = s.whoseFault(ctx, l, err)
 				}
 				return fmt.Errorf("cannot unpack the layer %s: %w", l.Digest, err)
+			}
+			if content += size; !counted[l.Digest] {
+				counted[l.Digest], packed = true, packed+l.Size
+			}
+			if s.limits.inflated(content, packed) {
+				return bad("its layers of %d bytes unpack to more than %d times that", packed, s.limits.Ratio)
 			}
 			tree = filepath.Join(dir, Tree)
 		}
@@ -190,34 +200,34 @@ func syncFS(dir string) error {
 }
 
 // unpackLayer unpacks a layer into a folder of its own. below are the trees of
-// the layers under it, the nearest first.
-func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []string, o *AddOptions) error {
-	blob, err := s.OpenBlob(l.Digest)
+// the layers under it, the nearest first. It gives the size of the tar, in bytes.
+func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []string, o *AddOptions) (int64, error) {
+	blob, err := s.openBlob(l.Digest)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer blob.Close()
 	if err := os.RemoveAll(dir); err != nil { // of a process that was killed
-		return err
+		return 0, err
 	}
 	tree := filepath.Join(dir, Tree)
 	if err := os.MkdirAll(tree, 0o755); err != nil {
-		return err
+		return 0, err
 	}
 	u := &unpacker{root: -1, limits: s.limits}
 	defer u.close()
 	if u.root, err = unix.Open(tree, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
-		return err
+		return 0, err
 	}
 	for _, b := range below {
 		fd, err := unix.Open(b, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		u.parents = append(u.parents, fd)
 	}
 	if err := u.rootAsBelow(); err != nil {
-		return err
+		return 0, err
 	}
 	o.tell(Progress{Digest: l.Digest, Total: l.Size, Stage: StageUnpacking})
 	sum, size, err := u.unpackBlob(ctx, blob, l.Size)
@@ -225,17 +235,17 @@ func (s *Store) unpackLayer(ctx context.Context, l *Layer, dir string, below []s
 		err = fmt.Errorf("%w in %s", err, s.dir)
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if sum != l.DiffID {
-		return bad("its content has the digest %s; the image's configuration says %s", sum, l.DiffID)
+		return 0, bad("its content has the digest %s; the image's configuration says %s", sum, l.DiffID)
 	}
 	o.tell(Progress{Digest: l.Digest, Done: l.Size, Total: l.Size, Stage: StageDone})
 	text, err := json.Marshal(unpacked{layerVersion, l.ChainID, l.DiffID, u.entries, size, u.leftOut})
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return os.WriteFile(filepath.Join(dir, layerInfo), text, 0o600)
+	return size, os.WriteFile(filepath.Join(dir, layerInfo), text, 0o600)
 }
 
 // unpackBlob unpacks a layer's blob of a size in bytes, packed or not, and gives

@@ -131,8 +131,7 @@ func choose(all []found, o LoadOptions) ([]found, error) {
 			return nil, bad("it has images for %s only; this machine is %s", all[0].foreign, MachinePlatform())
 		}
 		all = runs
-	}
-	if o.Only != "" {
+	} else {
 		want := ""
 		if ref, err := ParseReference(o.Only); err == nil && !isDigest(o.Only) {
 			want = ref.String()

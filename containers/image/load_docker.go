@@ -96,7 +96,7 @@ func (s saved) image(ctx context.Context, one savedImage) (*found, error) {
 	}
 	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1}
 	m.Config.MediaType = types.OCIConfigJSON
-	m.Config.Digest, m.Config.Size, _ = v1.SHA256(bytes.NewReader(config))
+	m.Config.Digest, m.Config.Size = hashOf(config), int64(len(config))
 	named := map[v1.Hash]string{m.Config.Digest: one.Config}
 	for n, name := range one.Layers {
 		d, err := s.layer(ctx, name, c.RootFS.DiffIDs[n])
@@ -113,7 +113,7 @@ func (s saved) image(ctx context.Context, one savedImage) (*found, error) {
 	if _, err := parseManifest(f.manifest); err != nil {
 		return nil, err
 	}
-	f.digest, _, _ = v1.SHA256(bytes.NewReader(f.manifest))
+	f.digest = hashOf(f.manifest)
 	return f, nil
 }
 

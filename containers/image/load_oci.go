@@ -49,7 +49,7 @@ func (l layout) document(d v1.Descriptor) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", blobName(d.Digest), err)
 	}
-	if sum, _, _ := v1.SHA256(bytes.NewReader(text)); sum != d.Digest {
+	if sum := hashOf(text); sum != d.Digest {
 		return nil, bad("%s has the digest %s", blobName(d.Digest), sum)
 	}
 	return text, nil

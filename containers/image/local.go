@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,14 +27,25 @@ type Local struct {
 	UID, GID int      // the user's, for whom the program runs
 	Home     string
 	Notice   func(text string) // an engine that is there and fails; may be nil
+
+	host *dockerHost // nil where $DOCKER_HOST is not set
+}
+
+// dockerHost is $DOCKER_HOST, of which it is told once that it can't be asked.
+type dockerHost struct {
+	value, socket string // "" is none
+	tell          sync.Once
 }
 
 // LocalEngines gives those of a user and of root, by getenv's DOCKER_HOST and at
 // their usual places. It asks nobody.
 func LocalEngines(uid, gid int, home string, getenv func(string) string) Local {
 	l := Local{UID: uid, GID: gid, Home: home}
-	if path, ok := strings.CutPrefix(getenv("DOCKER_HOST"), "unix://"); ok {
-		l.Sockets = append(l.Sockets, path)
+	if host := getenv("DOCKER_HOST"); host != "" {
+		l.host = &dockerHost{value: host}
+		if path, ok := strings.CutPrefix(host, "unix://"); ok {
+			l.host.socket, l.Sockets = path, append(l.Sockets, path)
+		}
 	}
 	l.Sockets = append(l.Sockets, "/run/docker.sock")
 	if uid != 0 {
@@ -46,11 +58,16 @@ func LocalEngines(uid, gid int, home string, getenv func(string) string) Local {
 	return l
 }
 
-// FromLocal brings an image from the machine's own Docker or Podman, and tells
+// fromLocal brings an image from the machine's own Docker or Podman, and tells
 // whose it is. One that none of them has is an UnknownError.
-func FromLocal(ctx context.Context, s *Store, ref Reference, l Local, o LoadOptions) (*Image, string, error) {
+func fromLocal(ctx context.Context, s *Store, ref Reference, l Local, o LoadOptions) (*Image, string, error) {
 	if l.Notice == nil {
 		l.Notice = func(string) {}
+	}
+	if h := l.host; h != nil && !l.trusts(h.socket) {
+		h.tell.Do(func() {
+			l.Notice(fmt.Sprintf("DOCKER_HOST=%s is not asked for images: it is not a unix socket that is there and is root's or yours", shorten(theirs(h.value))))
+		})
 	}
 	for _, name := range localNames(ref) {
 		for _, socket := range l.Sockets {
@@ -179,7 +196,7 @@ func loadOne(ctx context.Context, s *Store, a archive, ref Reference, o LoadOpti
 // fromPodman runs the program for the user: nobody else reads the store of a
 // Podman without root.
 func (l *Local) fromPodman(ctx context.Context, s *Store, name string, ref Reference, o LoadOptions) (*Image, error) {
-	said := new(head1k)
+	said := &firstBytes{most: 1024}
 	exists := l.podman(ctx, "image", "exists", name)
 	exists.Stderr = said
 	if err := exists.Run(); err != nil {
@@ -187,7 +204,7 @@ func (l *Local) fromPodman(ctx context.Context, s *Store, name string, ref Refer
 		if errors.As(err, &exit) && exit.ExitCode() == 1 {
 			return nil, nil
 		}
-		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(*said))
+		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(said.text))
 	}
 	c := l.podman(ctx, "image", "save", "--quiet", name)
 	out, err := c.StdoutPipe()
@@ -202,8 +219,8 @@ func (l *Local) fromPodman(ctx context.Context, s *Store, name string, ref Refer
 	if err != nil {
 		c.Process.Kill()
 	}
-	if waitErr := c.Wait(); waitErr != nil && len(*said) > 0 {
-		err = fmt.Errorf("%w: %s", waitErr, bytes.TrimSpace(*said)) // why the archive is cut, if it is
+	if waitErr := c.Wait(); waitErr != nil && len(said.text) > 0 {
+		err = fmt.Errorf("%w: %s", waitErr, bytes.TrimSpace(said.text)) // why the archive is cut, if it is
 	} else if err == nil {
 		err = waitErr
 	}
@@ -214,14 +231,6 @@ func (l *Local) fromPodman(ctx context.Context, s *Store, name string, ref Refer
 		return nil, err
 	}
 	return loadOne(ctx, s, a, ref, o)
-}
-
-// head1k keeps the first of what is written to it.
-type head1k []byte
-
-func (h *head1k) Write(p []byte) (int, error) {
-	*h = append(*h, p[:min(len(p), 1024-len(*h))]...)
-	return len(p), nil
 }
 
 func (l *Local) podman(ctx context.Context, args ...string) *exec.Cmd {

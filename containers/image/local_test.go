@@ -88,7 +88,7 @@ func TestFromLocal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			i, from, err := FromLocal(ctx, s, ref, l, LoadOptions{})
+			i, from, err := fromLocal(ctx, s, ref, l, LoadOptions{})
 			if said := strings.Join(notices, "\n"); (said == "") != (c.notice == "") || !strings.Contains(said, c.notice) {
 				t.Errorf("it said %q, want %q", said, c.notice)
 			}
@@ -126,10 +126,10 @@ func TestLocalTrust(t *testing.T) {
 		t.Fatal(err)
 	}
 	ref, _ := ParseReference("x")
-	if i, _, err := FromLocal(context.Background(), s, ref, Local{Sockets: []string{socket}, UID: 99}, LoadOptions{}); i != nil || err == nil || len(e.asked) > 0 {
+	if i, _, err := fromLocal(context.Background(), s, ref, Local{Sockets: []string{socket}, UID: 99}, LoadOptions{}); i != nil || err == nil || len(e.asked) > 0 {
 		t.Errorf("got %v, %v; it was asked %v", i, err, e.asked)
 	}
-	if i, _, err := FromLocal(context.Background(), s, ref, Local{Sockets: []string{socket}, UID: 1234}, LoadOptions{}); i == nil || err != nil {
+	if i, _, err := fromLocal(context.Background(), s, ref, Local{Sockets: []string{socket}, UID: 1234}, LoadOptions{}); i == nil || err != nil {
 		t.Errorf("got %v, %v", i, err)
 	}
 }
@@ -167,7 +167,7 @@ esac
 		if err != nil {
 			t.Fatal(err)
 		}
-		i, _, err := FromLocal(context.Background(), s, ref, l, LoadOptions{})
+		i, _, err := fromLocal(context.Background(), s, ref, l, LoadOptions{})
 		return i, err
 	}
 	if i, err := find("web:1"); err != nil || i == nil {
@@ -196,5 +196,29 @@ esac
 		if !strings.HasPrefix(line, "1234:5678:5678 /home/her image ") {
 			t.Errorf("it ran as %s", line)
 		}
+	}
+}
+
+// What $DOCKER_HOST names is asked, or it is said once why not.
+func TestDockerHost(t *testing.T) {
+	s, ctx := newStore(t), context.Background()
+	for _, host := range []string{"tcp://203.0.113.9:2375", "ssh://ann@203.0.113.9", "unix:///nonexistent/docker.sock", "unix://" + t.TempDir()} {
+		l := LocalEngines(0, 0, "/root", func(string) string { return host })
+		var notices []string
+		l.Sockets, l.Podman, l.Notice = nil, "", func(text string) { notices = append(notices, text) }
+		for _, name := range []string{"a", "b"} {
+			if _, _, err := fromLocal(ctx, s, mustReference(t, name), l, LoadOptions{}); err == nil {
+				t.Errorf("%s: has %s", host, name)
+			}
+		}
+		if len(notices) != 1 || !strings.Contains(notices[0], "DOCKER_HOST="+host+" is not asked") {
+			t.Errorf("%s: it said %q", host, notices)
+		}
+	}
+	e := engine{}
+	l := LocalEngines(0, 0, "/root", func(string) string { return "unix://" + e.listen(t) })
+	l.Sockets, l.Podman, l.Notice = l.Sockets[:1], "", func(text string) { t.Error(text) }
+	if _, _, err := fromLocal(ctx, s, mustReference(t, "a"), l, LoadOptions{}); err == nil || len(e.asked) != 2 {
+		t.Errorf("asked for %v: %v", e.asked, err)
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,16 +41,48 @@ func (e *UnknownError) Error() string {
 func (s *Store) readIndex() (*v1.IndexManifest, error) {
 	text, err := os.ReadFile(s.path("index.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return &v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}, nil
+		return nil, &NamesError{s.path("index.json"), errors.New("it is lost")}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the image store: %w", err)
 	}
 	index := new(v1.IndexManifest)
 	if err := json.Unmarshal(text, index); err != nil {
-		return nil, fmt.Errorf("cannot read the image store: %s: %w", s.path("index.json"), err)
+		return nil, &NamesError{s.path("index.json"), err}
 	}
+	if index.SchemaVersion != 2 {
+		return nil, &NamesError{s.path("index.json"), errors.New("it is no index of images")}
+	}
+	shareIndexes(index, map[v1.Hash]string{})
 	return index, nil
+}
+
+// NamesError is a store whose index.json is damaged or lost.
+type NamesError struct {
+	Path string
+	Err  error
+}
+
+func (e *NamesError) Error() string {
+	return fmt.Sprintf("cannot read the names of the images: %s: %v", e.Path, e.Err)
+}
+func (e *NamesError) Unwrap() error { return e.Err }
+
+// shareIndexes: an image is of its index under all its names, and when it came by
+// itself, too. of are indexes that images are known to be of. An entry that says
+// another is left so.
+func shareIndexes(index *v1.IndexManifest, of map[v1.Hash]string) {
+	for _, d := range index.Manifests {
+		of[d.Digest] = cmp.Or(of[d.Digest], d.Annotations[indexAnnotation])
+	}
+	for n := range index.Manifests {
+		if d := &index.Manifests[n]; of[d.Digest] != "" && d.Annotations[indexAnnotation] == "" {
+			if d.Annotations == nil {
+				d.Annotations = map[string]string{}
+			}
+			d.Annotations[indexAnnotation] = of[d.Digest]
+		}
+	}
 }
 
 // changeIndex changes the names, one process at a time.
@@ -78,6 +109,11 @@ func (s *Store) rewriteIndex(ctx context.Context, change func(*v1.IndexManifest)
 	if err := change(index); err != nil {
 		return err
 	}
+	return s.writeIndex(index)
+}
+
+// writeIndex is for who has the lock.
+func (s *Store) writeIndex(index *v1.IndexManifest) error {
 	text, err := json.MarshalIndent(index, "", "  ")
 	if err != nil {
 		return err
@@ -122,15 +158,7 @@ func (s *Store) nameIn(index *v1.IndexManifest, name string, i *Image) error {
 			had, of = true, cmp.Or(of, d.Annotations[indexAnnotation])
 		}
 	}
-	// It is of that index under all its names, and when it came by itself, too.
-	for n := range index.Manifests {
-		if d := &index.Manifests[n]; d.Digest == i.Digest && of != "" && d.Annotations[indexAnnotation] == "" {
-			if d.Annotations == nil {
-				d.Annotations = map[string]string{}
-			}
-			d.Annotations[indexAnnotation] = of
-		}
-	}
+	shareIndexes(index, map[v1.Hash]string{i.Digest: of})
 	if name == "" && had {
 		return nil
 	}
@@ -168,7 +196,7 @@ func (s *Store) nameIn(index *v1.IndexManifest, name string, i *Image) error {
 }
 
 func (s *Store) blobSize(h v1.Hash) (int64, error) {
-	f, err := s.OpenBlob(h)
+	f, err := s.openBlob(h)
 	if err != nil {
 		return 0, err
 	}

@@ -32,3 +32,29 @@ func TestNamedLikeDigest(t *testing.T) {
 		t.Errorf("the other one's whole name is %v, %v", i, err)
 	}
 }
+
+// What one name of an image says of its index holds for a digest, whichever name
+// comes first.
+func TestIndexOfAnotherName(t *testing.T) {
+	s, ctx := newStore(t), context.Background()
+	m := simple(t)
+	i, err := s.Add(ctx, m.manifest, m, AddOptions{Name: "docker.io/library/a:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := digestOf("an index")
+	err = s.changeIndex(ctx, func(index *v1.IndexManifest) error {
+		d := index.Manifests[0]
+		d.Annotations = map[string]string{nameAnnotation: "docker.io/library/b:1", indexAnnotation: of.String()}
+		index.Manifests = append(index.Manifests, d)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a:1", "b:1", i.Digest.String(), i.Digest.Hex[:12], "a@" + i.Digest.String()} {
+		if found, err := s.Find(name); err != nil || found.Index != of {
+			t.Errorf("%s: %+v, %v", name, found, err)
+		}
+	}
+}

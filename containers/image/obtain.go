@@ -47,6 +47,7 @@ func Obtain(ctx context.Context, s *Store, name string, o ObtainOptions) (*Image
 	defer done()
 	i, err := s.provide(ctx, ref, &o)
 	if err != nil {
+		s.noticeLocalhost(ref, &o)
 		return nil, err
 	}
 	if o.Check != nil {
@@ -89,6 +90,16 @@ func (s *Store) provide(ctx context.Context, ref Reference, o *ObtainOptions) (*
 	return i, err
 }
 
+// noticeLocalhost tells of the image that Podman would have taken: an archive of
+// Podman's names it so.
+func (s *Store) noticeLocalhost(ref Reference, o *ObtainOptions) {
+	for _, name := range localNames(ref)[1:] {
+		if i, err := s.Here(name, o.Platform); err == nil && i != nil {
+			o.Notice(fmt.Sprintf("%s is here, which is not what %s means; it would be after: platelayer image tag %s %s", name, ref.Short(), name, ref.Short()))
+		}
+	}
+}
+
 func (s *Store) pull(ctx context.Context, ref Reference, o *ObtainOptions) (*Image, error) {
 	r, err := o.Registry()
 	if err != nil {
@@ -108,7 +119,7 @@ func (s *Store) fromLocal(ctx context.Context, ref Reference, o *ObtainOptions) 
 		}
 		return refused
 	}
-	i, whose, err := FromLocal(ctx, s, ref, local, LoadOptions{Progress: o.Progress, Check: check})
+	i, whose, err := fromLocal(ctx, s, ref, local, LoadOptions{Progress: o.Progress, Check: check})
 	var unknown *UnknownError
 	switch {
 	case errors.As(err, &unknown):
@@ -169,7 +180,7 @@ func (s *Store) here(ref Reference, p Platform) (*Image, error) {
 func (s *Store) usable(i *Image) (bool, error) {
 	for n := range i.Layers {
 		l := &i.Layers[n]
-		if s.HasBlob(l.Digest) {
+		if s.hasBlob(l.Digest) {
 			continue
 		}
 		if there, err := s.isUnpacked(l); err != nil || !there {

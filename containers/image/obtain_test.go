@@ -211,3 +211,19 @@ func TestObtainRefused(t *testing.T) {
 		}
 	}
 }
+
+// An image by the name that Podman's archives have is no other, but is told of.
+func TestObtainLocalhost(t *testing.T) {
+	s, ctx := newStore(t), context.Background()
+	m := simple(t)
+	if _, err := s.Load(ctx, given(t, dockerOf(t, m, "localhost/web:1").tar(t)), LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"web:1": "platelayer image tag localhost/web:1 web:1", "web:2": "", "r.example/web:1": ""} {
+		said := ""
+		_, err := Obtain(ctx, s, name, ObtainOptions{Never: true, Notice: func(text string) { said += text }})
+		if unknown := new(UnknownError); !errors.As(err, &unknown) || !strings.HasSuffix(said, want) || want == "" && said != "" {
+			t.Errorf("%s: it said %q, %v", name, said, err)
+		}
+	}
+}

@@ -28,13 +28,22 @@ func packedType(t types.MediaType) types.MediaType {
 	return ""
 }
 
+// Loose tells of layers that are not packed. Such an image was loaded, imported or
+// made here, and a registry has it under another digest: push packs layers, and
+// so do others.
+func (i *Image) Loose() bool { return hasLoose(i.Manifest) }
+
+func hasLoose(m *v1.Manifest) bool {
+	return slices.ContainsFunc(m.Layers, func(d v1.Descriptor) bool { return packedType(d.MediaType) != "" })
+}
+
 // Packed gives an image as others want to have it: with every layer packed by
 // gzip. One that has layers to be packed becomes another of the same
 // configuration and thus the same unpacked layers, which the store keeps; it is
 // made once, and the same wherever it is made by one version of this program.
 // tell is called from several goroutines.
 func (s *Store) Packed(ctx context.Context, i *Image, tell func(Progress)) (*Image, error) {
-	if !slices.ContainsFunc(i.Manifest.Layers, func(d v1.Descriptor) bool { return packedType(d.MediaType) != "" }) {
+	if !i.Loose() {
 		return i, nil
 	}
 	done, err := s.Use(ctx)
@@ -81,8 +90,7 @@ func (s *Store) packedBefore(i *Image) *v1.Manifest {
 	all, _ := s.List() // a damaged one is of no use here
 	for _, other := range all {
 		m := other.Manifest
-		if m.Config.Digest == i.Manifest.Config.Digest && len(m.Layers) == len(i.Manifest.Layers) && s.whole(other.Image) &&
-			!slices.ContainsFunc(m.Layers, func(d v1.Descriptor) bool { return packedType(d.MediaType) != "" }) {
+		if m.Config.Digest == i.Manifest.Config.Digest && len(m.Layers) == len(i.Manifest.Layers) && s.whole(other.Image) && !hasLoose(m) {
 			return m
 		}
 	}
@@ -91,7 +99,7 @@ func (s *Store) packedBefore(i *Image) *v1.Manifest {
 
 // pack packs a layer into a blob of its own.
 func (s *Store) pack(ctx context.Context, d v1.Descriptor, tell func(Progress)) (h v1.Hash, size int64, err error) {
-	from, err := s.OpenBlob(d.Digest)
+	from, err := s.openBlob(d.Digest)
 	if err != nil {
 		return h, 0, err
 	}

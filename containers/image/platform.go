@@ -68,7 +68,16 @@ func ParsePlatform(text string) (Platform, error) {
 	if len(parts) == 2 {
 		p.Variant = parts[1]
 	}
-	return p.normal(), nil
+	p = p.normal()
+	if !slices.Contains(architectures(), p.Architecture) {
+		return Platform{}, fmt.Errorf("%q is not an architecture of Linux: write %s", shorten(parts[0]), strings.Join(architectures(), ", "))
+	}
+	return p, nil
+}
+
+// architectures are Go's names for those of Linux, which registries use.
+func architectures() []string {
+	return []string{"386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x"}
 }
 
 // normal writes the other names of an architecture as Go and registries do

@@ -108,15 +108,15 @@ func (s *Store) Unname(ctx context.Context, name string) error {
 	})
 }
 
-// Forget takes an image with all its names out of the index. Its blobs and
+// forget takes an image with all its names out of the index. Its blobs and
 // layers go with the next Prune.
-func (s *Store) Forget(ctx context.Context, h v1.Hash) error {
-	return s.changeIndex(ctx, withoutImage(h))
+func (s *Store) forget(ctx context.Context, h v1.Hash) error {
+	return s.changeIndex(ctx, withoutImages(h))
 }
 
-func withoutImage(h v1.Hash) func(*v1.IndexManifest) error {
+func withoutImages(images ...v1.Hash) func(*v1.IndexManifest) error {
 	return func(index *v1.IndexManifest) error {
-		index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == h })
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool { return slices.Contains(images, d.Digest) })
 		return nil
 	}
 }
@@ -133,7 +133,7 @@ type Pruned struct {
 // blobs and layers that no image has any more, and what killed processes left.
 // While another process fetches or starts something it waits.
 func (s *Store) Prune(ctx context.Context, gone func(Named) bool) (Pruned, error) {
-	var p Pruned
+	p := Pruned{Images: []v1.Hash{}} // none is [] in JSON
 	lock, err := s.lockFile(ctx, ".use", unix.LOCK_EX)
 	if err != nil {
 		return p, err
@@ -150,6 +150,9 @@ func (s *Store) Prune(ctx context.Context, gone func(Named) bool) (Pruned, error
 	if err != nil {
 		return p, fmt.Errorf("nothing was removed: %w", err)
 	}
+	if _, err := s.needed(held); err != nil { // before any name goes
+		return p, err
+	}
 	names := map[v1.Hash]int{}
 	for _, i := range images {
 		names[i.Digest]++
@@ -161,12 +164,13 @@ func (s *Store) Prune(ctx context.Context, gone func(Named) bool) (Pruned, error
 			}
 		}
 	}
-	for _, h := range p.Images {
-		if err := s.rewriteIndex(ctx, withoutImage(h)); err != nil {
+	if len(p.Images) > 0 {
+		if err := s.rewriteIndex(ctx, withoutImages(p.Images...)); err != nil {
 			return p, err
 		}
 	}
-	return p, s.sweep(&p, held)
+	err = s.sweep(&p, held)
+	return p, err
 }
 
 // forgetLost takes out of the index what has lost its manifest or its
@@ -177,15 +181,17 @@ func (s *Store) forgetLost(ctx context.Context, held map[v1.Hash][]string) error
 	if err != nil {
 		return err
 	}
+	var lost []v1.Hash
 	for _, d := range index.Manifests {
 		_, err := s.described(d)
 		if missing := new(MissingError); errors.As(err, &missing) && held[d.Digest] == nil {
-			if err := s.rewriteIndex(ctx, withoutImage(d.Digest)); err != nil {
-				return err
-			}
+			lost = append(lost, d.Digest)
 		}
 	}
-	return nil
+	if len(lost) == 0 {
+		return nil
+	}
+	return s.rewriteIndex(ctx, withoutImages(lost...))
 }
 
 // sweep removes what no image needs.
@@ -246,7 +252,7 @@ func (s *Store) needed(held map[v1.Hash][]string) (*needs, error) {
 			continue // lost by other hands
 		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("nothing was removed: %w", err)
 		}
 		need.blobs[h.Hex], need.blobs[i.Manifest.Config.Digest.Hex] = true, true
 		for n := range i.Layers {
@@ -323,7 +329,7 @@ func (s *Store) Remove(ctx context.Context, h v1.Hash) error {
 			b.blobs, b.layers = append(b.blobs, i.Layers[n].Digest), append(b.layers, i.Layers[n].Key())
 		}
 	}
-	if err := s.Forget(ctx, h); err != nil {
+	if err := s.forget(ctx, h); err != nil {
 		return err
 	}
 	s.discard(&b)

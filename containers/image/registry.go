@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -39,7 +38,7 @@ type Registry struct {
 
 	mu       sync.Mutex
 	sessions map[string]*session
-	failed   map[*site]bool
+	failed   map[string]bool // mirrors that can't be reached
 }
 
 const (
@@ -66,7 +65,7 @@ func newRegistry(o RegistryOptions, certificates []certificateDir) *Registry {
 		piece:    pieceSize,
 		pause:    pause,
 		sessions: map[string]*session{},
-		failed:   map[*site]bool{},
+		failed:   map[string]bool{},
 	}
 }
 
@@ -130,13 +129,16 @@ func (r *Registry) means(ctx context.Context, ref Reference, i *Image) (bool, er
 	if err != nil {
 		return false, err
 	}
-	s := sites[0]
+	s := sites[slices.IndexFunc(sites, func(s *site) bool { return !s.mirror || !r.hasFailed(s) })]
 	q := manifestRequest(s, ref.Tag)
 	q.method = http.MethodHead
 	response, err := r.do(ctx, q)
 	if err != nil {
 		if len(sites) == 1 && unreachable(err) {
 			return false, err
+		}
+		if s.mirror && unreachable(err) {
+			r.mirrorFailed(s, err)
 		}
 		return false, nil // to be told when it is asked for
 	}
@@ -167,7 +169,7 @@ func fits(i *Image, p Platform) bool {
 
 // whole tells whether all blobs of an image are in the store.
 func (s *Store) whole(i *Image) bool {
-	return !slices.ContainsFunc(blobsOf(i.Manifest), func(d v1.Descriptor) bool { return !s.HasBlob(d.Digest) })
+	return !slices.ContainsFunc(blobsOf(i.Manifest), func(d v1.Descriptor) bool { return !s.hasBlob(d.Digest) })
 }
 
 // room tells whether there is space for the blobs that the store lacks.
@@ -179,7 +181,7 @@ func (s *Store) room(blobs []v1.Descriptor) error {
 	free := int64(st.Bavail) * int64(st.Bsize)
 	var need int64
 	for _, d := range blobs {
-		if !s.HasBlob(d.Digest) {
+		if !s.hasBlob(d.Digest) {
 			need += min(d.Size, s.limits.Bytes+1)
 		}
 		if d.Size > s.limits.Bytes {
@@ -245,7 +247,7 @@ func (r *Registry) Resolve(ctx context.Context, ref Reference, p Platform) (*Rem
 		if err != nil {
 			return nil, err
 		}
-		m.Digest, _, _ = v1.SHA256(bytes.NewReader(text))
+		m.Digest = hashOf(text)
 		kind, err := manifestKind(text)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", ref.Short(), err)
@@ -346,7 +348,7 @@ func (m *Remote) manifestFrom(ctx context.Context, s *site, d v1.Descriptor) ([]
 			}
 			return nil, err
 		}
-		sum, _, _ := v1.SHA256(bytes.NewReader(text))
+		sum := hashOf(text)
 		switch {
 		case d.Digest != (v1.Hash{}) && sum != d.Digest:
 			return nil, bad("%s gave a manifest with the digest %s for %s", s, sum, d.Digest)
@@ -386,18 +388,22 @@ func (r *Registry) document(ctx context.Context, q *request) (text []byte, diges
 }
 
 // mirrorFailed tells that a mirror could not do what it was asked; one that
-// can't be reached is not asked again.
+// can't be reached is not asked again, for other images either.
 func (r *Registry) mirrorFailed(s *site, err error) {
-	r.notice(fmt.Sprintf("the mirror %s is passed over: %v", s, err))
 	if unreachable(err) {
 		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.failed[s] = true
+		told := r.failed[s.String()]
+		r.failed[s.String()] = true
+		r.mu.Unlock()
+		if told {
+			return
+		}
 	}
+	r.notice(fmt.Sprintf("the mirror %s is passed over: %v", s, err))
 }
 
 func (r *Registry) hasFailed(s *site) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.failed[s]
+	return r.failed[s.String()]
 }

@@ -169,7 +169,7 @@ func usable(all []challenge) *challenge {
 func (r *Registry) session(s *site) *session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	key := s.scheme + "://" + s.host + "/" + s.repository
+	key := s.base() + "/" + s.repository
 	if r.sessions[key] == nil {
 		r.sessions[key] = &session{tokens: map[string]accessToken{}}
 	}

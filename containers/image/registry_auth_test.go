@@ -105,6 +105,7 @@ func TestCredentials(t *testing.T) {
 		{"another port", map[string]string{docker: auths("r.example:5000", "d")}, "r.example/a", "", ""},
 		{"docker's old form", map[string]string{docker: auths("https://r.example/v1/", "d")}, "r.example/a", "d secret", ""},
 		{"as it was typed", map[string]string{docker: auths("R.Example:5000", "d")}, "r.example:5000/a", "d secret", ""},
+		{"with a scheme, as it was typed", map[string]string{docker: auths("HTTPS://R.Example/v2/", "d")}, "r.example/a", "d secret", ""},
 		{"hub", map[string]string{docker: auths("https://index.docker.io/v1/", "d")}, "nginx", "d secret", ""},
 		{"hub by podman", map[string]string{podman: auths("docker.io", "p")}, "nginx", "p secret", ""},
 		{"part of a registry", map[string]string{podman: auths("r.example/team", "p")}, "r.example/team/a", "p secret", ""},

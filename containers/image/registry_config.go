@@ -52,7 +52,7 @@ func parseRegistries(from io.Reader) (Registries, error) {
 	d := yaml.NewDecoder(from)
 	d.KnownFields(true)
 	if err := d.Decode(&r); err != nil && err != io.EOF {
-		return r, err
+		return r, ofKeys(err)
 	}
 	for n, host := range r.PlainHTTP {
 		r.PlainHTTP[n] = strings.ToLower(host)
@@ -74,8 +74,22 @@ func parseRegistries(from io.Reader) (Registries, error) {
 	return r, nil
 }
 
+// ofKeys words what the decoder says of a key by the file, not by our types.
+func ofKeys(err error) error {
+	var wrong *yaml.TypeError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	line, what, _ := strings.Cut(wrong.Errors[0], ": ")
+	if key, unknown := strings.CutPrefix(what, "field "); unknown {
+		key, _, _ = strings.Cut(key, " not found in type ")
+		return fmt.Errorf("%s: unknown key %q: there are plain_http and mirrors", line, shorten(key))
+	}
+	return fmt.Errorf("%s: plain_http is a list of registries, and mirrors has a list of URLs for each registry", line)
+}
+
 func checkRegistryHost(host string) error {
-	if host == name.DefaultRegistry || host == hubAddress {
+	if lower := strings.ToLower(host); lower == name.DefaultRegistry || lower == hubAddress {
 		return fmt.Errorf("%q is called docker.io", host)
 	}
 	if _, err := name.NewRegistry(host, name.StrictValidation); err != nil || strings.Contains(host, "/") {
@@ -90,6 +104,9 @@ func parseMirror(text string) (*url.URL, error) {
 		return nil, errors.New("a mirror is written without a user: credentials for it are looked for as for others")
 	}
 	u, err := url.Parse(text)
+	if err == nil {
+		u.Host = strings.ToLower(u.Host) // credentials stand under it so
+	}
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("%q is not a mirror: write https://host, with a port or a path where it has one", shorten(text))
 	}
@@ -137,9 +154,12 @@ func (r *Registries) sites(ref Reference, plainHTTP bool) ([]*site, error) {
 	return append(all, r.origin(ref, plainHTTP)), nil
 }
 
+// base is where the site is reached, whatever it is asked for.
+func (p *site) base() string { return p.scheme + "://" + p.host }
+
 // url is an address at the site: "manifests/latest", "blobs/sha256:...".
 func (p *site) url(path string) string {
-	return p.scheme + "://" + p.host + "/v2/" + p.repository + "/" + path
+	return p.base() + "/v2/" + p.repository + "/" + path
 }
 
 // String is how messages call it.

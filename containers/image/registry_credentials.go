@@ -242,9 +242,9 @@ func lookupKey[T any](all map[string]T, key string) (T, bool) {
 }
 
 func normalKey(key string) string {
-	rest, schemed := strings.CutPrefix(key, "https://")
+	_, rest, schemed := strings.Cut(key, "://")
 	if !schemed {
-		rest, schemed = strings.CutPrefix(key, "http://")
+		rest = key
 	}
 	host, path, _ := strings.Cut(rest, "/")
 	if path = strings.Trim(path, "/"); schemed || path == "v1" || path == "v2" {

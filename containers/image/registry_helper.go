@@ -58,7 +58,8 @@ func (c *Credentials) ask(ctx context.Context, helper, server string) (*credenti
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "get")
 	cmd.Stdin = strings.NewReader(server)
-	var out, errOut firstBytes
+	const most = 1 << 20
+	out, errOut := firstBytes{most: most}, firstBytes{most: most}
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	cmd.Dir = "/"
 	cmd.Env = c.environment()
@@ -73,15 +74,15 @@ func (c *Credentials) ask(ctx context.Context, helper, server string) (*credenti
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) { // an agent that it began may still have its streams
-		if strings.Contains(string(out), "credentials not found") {
+		if strings.Contains(string(out.text), "credentials not found") {
 			return nil, nil
 		}
 		if ctx.Err() == context.DeadlineExceeded {
 			return nil, fmt.Errorf("it did not answer within %s", limit)
 		}
-		text := strings.TrimSpace(string(errOut))
-		if text == "" && !strings.ContainsAny(string(out), "{}") { // no answer, where a secret would be, but what most print their errors as
-			text = strings.TrimSpace(string(out))
+		text := strings.TrimSpace(string(errOut.text))
+		if text == "" && !strings.ContainsAny(string(out.text), "{}") { // no answer, where a secret would be, but what most print their errors as
+			text = strings.TrimSpace(string(out.text))
 		}
 		if text != "" {
 			err = fmt.Errorf("%w: %s", err, shorten(text))
@@ -89,7 +90,7 @@ func (c *Credentials) ask(ctx context.Context, helper, server string) (*credenti
 		return nil, err
 	}
 	var answer struct{ Username, Secret string }
-	if err := json.Unmarshal(out, &answer); err != nil {
+	if err := json.Unmarshal(out.text, &answer); err != nil {
 		return nil, errors.New("its answer is not JSON")
 	}
 	found := &credential{user: answer.Username, password: answer.Secret, from: filepath.Base(path)}
@@ -147,12 +148,12 @@ func (c *Credentials) environment() []string {
 }
 
 // firstBytes keeps the beginning of what a program writes.
-type firstBytes []byte
+type firstBytes struct {
+	text []byte
+	most int
+}
 
 func (f *firstBytes) Write(p []byte) (int, error) {
-	const most = 1 << 20
-	if room := most - len(*f); room > 0 {
-		*f = append(*f, p[:min(room, len(p))]...)
-	}
+	f.text = append(f.text, p[:min(len(p), f.most-len(f.text))]...)
 	return len(p), nil
 }

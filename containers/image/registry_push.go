@@ -138,7 +138,7 @@ func (p *push) blob(ctx context.Context, d v1.Descriptor) (Stage, error) {
 	case !errors.As(err, &told): // some say to nobody, or not to this one, what they have
 		return "", err
 	}
-	if !p.store.HasBlob(d.Digest) {
+	if !p.store.hasBlob(d.Digest) {
 		return "", &MissingError{d.Digest}
 	}
 	const tries = 4
@@ -231,7 +231,7 @@ func (p *push) send(ctx context.Context, session *url.URL, d v1.Descriptor) erro
 	q.contentType, q.size, q.patience = "application/octet-stream", d.Size, storeTime
 	var read *sendingBlob
 	q.body = func() (io.ReadCloser, error) {
-		f, err := p.store.OpenBlob(d.Digest)
+		f, err := p.store.openBlob(d.Digest)
 		if err != nil {
 			return nil, err
 		}

@@ -25,7 +25,7 @@ func tooLarge(err error) bool {
 // pieces sends a blob in pieces (OCI distribution-spec, "Pushing a blob in
 // chunks"). One that breaks off goes on where the registry has it.
 func (p *push) pieces(ctx context.Context, session *url.URL, d v1.Descriptor) error {
-	f, err := p.store.OpenBlob(d.Digest)
+	f, err := p.store.openBlob(d.Digest)
 	if err != nil {
 		return err
 	}

@@ -250,78 +250,26 @@ func TestPushDamaged(t *testing.T) {
 	}
 }
 
-// TestMirrors asks mirrors in their order, and the registry itself for what
-// they don't have or have wrong.
-func TestMirrors(t *testing.T) {
-	m := bigImage(t, 1)
-	big := m.parsed(t).Layers[1].Digest
-	wrong := bytes.Clone(m.blobs[big])
-	wrong[1<<20] ^= 1
-	dead := httptest.NewServer(nil)
-	dead.Close()
-	for _, test := range []struct {
-		name   string
-		mirror func(w http.ResponseWriter, q *http.Request) bool
-		notice string
-		asked  int // the registry itself, for blobs
-	}{
-		{"good", func(w http.ResponseWriter, q *http.Request) bool {
-			return false
-		}, "", 0},
-		{"without the image", func(w http.ResponseWriter, q *http.Request) bool {
-			http.NotFound(w, q)
-			return true
-		}, "answers 404", 3},
-		{"without a blob", func(w http.ResponseWriter, q *http.Request) bool {
-			if strings.HasSuffix(q.URL.Path, big.String()) {
-				http.NotFound(w, q)
-				return true
-			}
-			return false
-		}, "answers 404", 1},
-		{"wrong blob", func(w http.ResponseWriter, q *http.Request) bool {
-			if strings.HasSuffix(q.URL.Path, big.String()) {
-				w.Write(wrong)
-				return true
-			}
-			return false
-		}, "has the digest", 1},
-		{"cut", cutting(m, 1000, 1<<20, true), "broke off", 1},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			mirror, origin := newTestRegistry(t), newTestRegistry(t)
-			mirror.offer("cache/shop/web", "latest", m)
-			origin.offer("shop/web", "latest", m)
-			mirror.on(test.mirror)
-			c := newTestClient(t, RegistryOptions{PlainHTTP: true, Registries: Registries{Mirrors: map[string][]string{
-				origin.host(): {dead.URL, mirror.URL + "/cache"}}}})
-			i, err := c.pull(t, newStore(t), origin.host()+"/shop/web")
-			if err != nil || i.Digest != sumOf(m.manifest) {
-				t.Fatalf("got %v, %v", i, err)
-			}
-			if asked := origin.asked("/blobs/"); len(asked) != test.asked {
-				t.Errorf("the registry was asked for %q", asked)
-			}
-			notices := c.noticed()
-			if strings.Count(notices, strings.TrimPrefix(dead.URL, "http://")+" is passed over") != 1 || !strings.Contains(notices, test.notice) {
-				t.Errorf("notices: %s", notices)
-			}
-		})
-	}
-}
-
 func TestParseRegistries(t *testing.T) {
 	r, err := parseRegistries(strings.NewReader("plain_http: ['R.Example']\nmirrors: {R.Example: [https://m.example]}"))
 	if sites, _ := r.sites(mustReference(t, "R.Example/a"), false); err != nil || len(sites) != 2 || sites[1].scheme != "http" {
 		t.Errorf("got %v, %v", sites, err)
 	}
+	if r, err = parseRegistries(strings.NewReader("mirrors: {r.example: [HTTPS://M.Example/hub]}")); err != nil {
+		t.Fatal(err)
+	}
+	if sites, err := r.sites(mustReference(t, "r.example/a"), false); err != nil || sites[0].account != "m.example" || sites[0].repository != "hub/a" {
+		t.Errorf("got %v, %v", sites, err)
+	}
 	for text, problem := range map[string]string{
 		"": "",
 		"plain_http: [registry.example:5000]\nmirrors: {docker.io: [https://mirror.example, https://h.example/hub/]}": "",
-		"plain: [x]":                                      "field plain not found",
+		"plain: [x]": `line 1: unknown key "plain": there are`,
+		"mirrors: {docker.io: https://m.example}":         "line 1: plain_http is a list of registries, and mirrors has",
 		"plain_http: ['http://x']":                        "write host or host:port",
 		"plain_http: [x/y]":                               "write host or host:port",
 		"mirrors: {index.docker.io: []}":                  "is called docker.io",
+		"mirrors: {Index.Docker.io: []}":                  "is called docker.io",
 		"mirrors: {docker.io: [mirror.example]}":          "is not a mirror",
 		"mirrors: {docker.io: ['https://u:p@m.example']}": "is written without a user",
 		"mirrors: {docker.io: ['https://m.example/A B']}": "not the beginning of a repository's name",
@@ -446,7 +394,7 @@ func TestPlatforms(t *testing.T) {
 			t.Errorf("%s%v of %v: got %d, want %d", test.asked, test.own, test.have, got, test.want)
 		}
 	}
-	for _, text := range []string{"", "windows/amd64", "linux/", "linux/a/b/c", "linux//v7"} {
+	for _, text := range []string{"", "windows/amd64", "linux/", "linux/a/b/c", "linux//v7", "foo", "linux/foo", "linux/amd64/v1/2"} {
 		if p, err := ParsePlatform(text); err == nil {
 			t.Errorf("%q is %s", text, p)
 		}

@@ -95,7 +95,7 @@ func TestRoom(t *testing.T) {
 	if err := s.room([]v1.Descriptor{d}); err == nil || !strings.Contains(err.Error(), "are not here, and") {
 		t.Errorf("got %v", err)
 	}
-	if err := s.PutBlob(t.Context(), d.Digest, 0, strings.NewReader("")); err != nil {
+	if err := s.putBlob(t.Context(), d.Digest, 0, strings.NewReader("")); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.room([]v1.Descriptor{d, {Digest: sumOf([]byte("x")), Size: 1}}); err != nil {
@@ -120,7 +120,7 @@ func TestPullWrongContent(t *testing.T) {
 		})
 		s := newStore(t)
 		_, err := newTestClient(t, RegistryOptions{PlainHTTP: true}).pull(t, s, r.host()+"/a")
-		if err == nil || s.HasBlob(big) {
+		if err == nil || s.hasBlob(big) {
 			t.Errorf("%d bytes are taken: %v", len(body), err)
 		}
 	}
@@ -146,7 +146,7 @@ func TestPullWrongPieces(t *testing.T) {
 	})
 	s := newStore(t)
 	_, err := newTestClient(t, RegistryOptions{PlainHTTP: true}).pull(t, s, r.host()+"/a")
-	if err == nil || !strings.Contains(err.Error(), "has the digest") || n != 4 || s.HasBlob(big) {
+	if err == nil || !strings.Contains(err.Error(), "has the digest") || n != 4 || s.hasBlob(big) {
 		t.Errorf("asked %d times, %v", n, err)
 	}
 }

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,7 +66,7 @@ func (m *Remote) payload(ctx context.Context, d v1.Descriptor) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if sum, _, _ := v1.SHA256(bytes.NewReader(text)); from != 0 || sum != d.Digest {
+	if sum := hashOf(text); from != 0 || sum != d.Digest {
 		return nil, bad("what came for %s has the digest %s", d.Digest, sum)
 	}
 	return text, nil

@@ -344,7 +344,7 @@ func TestPullGoesOn(t *testing.T) {
 	big := m.parsed(t).Layers[1]
 	for damaged := range 2 {
 		s, c := newStore(t), newTestClient(t, RegistryOptions{PlainHTTP: true})
-		i, err := s.Ingest(context.Background(), big.Digest, big.Size)
+		i, err := s.ingest(context.Background(), big.Digest, big.Size)
 		if err != nil {
 			t.Fatal(err)
 		}

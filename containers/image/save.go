@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -244,7 +242,7 @@ func dockerHead(images []Named) []savedImage {
 }
 
 func (s *Store) saveBlob(ctx context.Context, h v1.Hash, to layoutWriter, image string, tell func(Progress)) error {
-	f, err := s.OpenBlob(h)
+	f, err := s.openBlob(h)
 	if err != nil {
 		return err
 	}
@@ -264,26 +262,4 @@ func (s *Store) saveBlob(ctx context.Context, h v1.Hash, to layoutWriter, image 
 	at.Done, at.Stage = st.Size(), StageDone
 	tell(at)
 	return nil
-}
-
-// SaveFile is Save into a file that is there whole or not at all. A pipe or a
-// device is written as it is.
-func (s *Store) SaveFile(ctx context.Context, name string, images []Named, o SaveOptions) (err error) {
-	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		return errors.Join(s.Save(ctx, f, images, o), f.Close())
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+path.Base(name)+"-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	err = s.Save(ctx, f, images, o)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
 }

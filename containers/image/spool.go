@@ -312,7 +312,7 @@ type keeper interface {
 
 // obtain fetches a blob, unless it has come before the store asked for it.
 func (s *Store) obtain(ctx context.Context, d v1.Descriptor, from Source, o *AddOptions) error {
-	if k, ok := from.(keeper); ok && !s.HasBlob(d.Digest) {
+	if k, ok := from.(keeper); ok && !s.hasBlob(d.Digest) {
 		if f := k.kept(d); f != nil {
 			o.tell(Progress{Digest: d.Digest, Done: d.Size, Total: d.Size, Stage: StageDone})
 			return s.adopt(ctx, f, d.Digest)
@@ -323,7 +323,7 @@ func (s *Store) obtain(ctx context.Context, d v1.Descriptor, from Source, o *Add
 
 // adopt makes a spooled file, whose content has a digest, a blob of the store.
 func (s *Store) adopt(ctx context.Context, f *os.File, h v1.Hash) error {
-	if s.HasBlob(h) {
+	if s.hasBlob(h) {
 		return nil
 	}
 	if err := f.Sync(); err != nil {
@@ -335,7 +335,7 @@ func (s *Store) adopt(ctx context.Context, f *os.File, h v1.Hash) error {
 	case nil, unix.EEXIST:
 		return nil
 	case unix.ENOENT: // it had a name before
-		return s.PutBlob(ctx, h, -1, io.NewSectionReader(f, 0, 1<<62))
+		return s.putBlob(ctx, h, -1, io.NewSectionReader(f, 0, 1<<62))
 	}
 	return fmt.Errorf("cannot keep %s: %w", h, err)
 }

@@ -29,7 +29,7 @@ import (
 //	empty/                     what an image without layers has
 type Store struct {
 	dir    string
-	limits Limits
+	limits limits
 }
 
 // OpenStore gives the store in a folder, and makes it where there is none.
@@ -46,11 +46,14 @@ func OpenStore(dir string) (*Store, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("cannot make the image store: %w", err)
 	}
-	s := &Store{dir: dir, limits: DefaultLimits()}
+	s := &Store{dir: dir, limits: defaultLimits()}
 	if _, err := os.Lstat(s.path("oci-layout")); errors.Is(err, fs.ErrNotExist) {
 		if err := s.write("oci-layout", []byte(layoutVersion)); err != nil {
 			return nil, fmt.Errorf("cannot make the image store: %w", err)
 		}
+	}
+	if err := s.beginIndex(); err != nil {
+		return nil, fmt.Errorf("cannot make the image store: %w", err)
 	}
 	return s, nil
 }
@@ -137,8 +140,8 @@ func (s *Store) Use(ctx context.Context) (done func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// HasBlob tells whether the store has a blob, by its name.
-func (s *Store) HasBlob(h v1.Hash) bool {
+// hasBlob tells whether the store has a blob, by its name.
+func (s *Store) hasBlob(h v1.Hash) bool {
 	if checkHash(h) != nil {
 		return false
 	}
@@ -146,8 +149,8 @@ func (s *Store) HasBlob(h v1.Hash) bool {
 	return err == nil
 }
 
-// OpenBlob opens a blob of the store. Its content was right when it was stored.
-func (s *Store) OpenBlob(h v1.Hash) (*os.File, error) {
+// openBlob opens a blob of the store. Its content was right when it was stored.
+func (s *Store) openBlob(h v1.Hash) (*os.File, error) {
 	if err := checkHash(h); err != nil {
 		return nil, err
 	}
@@ -205,7 +208,7 @@ func (e *CorruptError) Error() string {
 
 // checkBlob compares a blob with its digest. tell may be nil.
 func (s *Store) checkBlob(ctx context.Context, h v1.Hash, tell func(Progress)) error {
-	f, err := s.OpenBlob(h)
+	f, err := s.openBlob(h)
 	if err != nil {
 		return err
 	}
@@ -230,7 +233,7 @@ const maxDocument = 4 << 20
 
 // document reads a manifest or a configuration, and checks it against its digest.
 func (s *Store) document(h v1.Hash) ([]byte, error) {
-	f, err := s.OpenBlob(h)
+	f, err := s.openBlob(h)
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +245,7 @@ func (s *Store) document(h v1.Hash) ([]byte, error) {
 	if len(text) > maxDocument {
 		return nil, bad("%s is larger than a manifest may be", h)
 	}
-	if sum, _, _ := v1.SHA256(strings.NewReader(string(text))); sum != h {
+	if hashOf(text) != h {
 		return nil, &CorruptError{What: "blob", Digest: h}
 	}
 	return text, nil

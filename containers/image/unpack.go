@@ -19,7 +19,7 @@ import (
 type unpacker struct {
 	root    int   // the folder
 	parents []int // the unpacked layers below, the nearest first
-	limits  Limits
+	limits  limits
 	buffer  []byte
 	files   bool   // it is no layer: a whiteout's name is refused
 	owner   *Owner // whose all becomes, regular files and folders only; nil is as it says

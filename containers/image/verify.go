@@ -57,6 +57,15 @@ func (s *Store) Verify(ctx context.Context, images []Named, o VerifyOptions) (*V
 	if v.held, err = s.Holders(); err != nil {
 		return nil, err
 	}
+	if o.Repair {
+		lost, err := s.relist(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if lost != nil {
+			v.damage(Damage{Problem: lost.Error() + "; made anew, without names: image tag gives one, and so does pulling or loading an image again", Repaired: true})
+		}
+	}
 	if images == nil {
 		// What can't be read is found among the blobs.
 		images, _ = s.List()
@@ -260,7 +269,7 @@ func (v *verification) layer(ctx context.Context, i Named, l *Layer, below []str
 	// A name of its own: it is needed longer than the lock is.
 	dir := v.store.path("ingest", fmt.Sprintf("%s.%x.layer", l.Key(), rand.Uint64()))
 	v.fresh = append(v.fresh, dir)
-	if err := v.store.unpackLayer(ctx, l, dir, below, &AddOptions{Progress: v.o.Progress}); err != nil {
+	if _, err := v.store.unpackLayer(ctx, l, dir, below, &AddOptions{Progress: v.o.Progress}); err != nil {
 		return "", err
 	}
 	v.found.Layers++
@@ -325,8 +334,12 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// DamageError says that Verify found damage, which it has listed.
-type DamageError struct{ Found int }
+// DamageError says that Verify found damage, which it has listed, and that is
+// there still.
+type DamageError struct {
+	Found    int
+	Repaired bool // as far as it could be
+}
 
 func (e *DamageError) Error() string {
 	if e.Found == 1 {

@@ -248,7 +248,7 @@ func TestPruneUnderStations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.Unpack(ctx, i, AddOptions{}), s.Hold(ctx, "shop", []v1.Hash{i.Digest}, false), s.Forget(ctx, i.Digest), os.Remove(s.blobPath(i.Digest))); err != nil {
+	if err := errors.Join(s.Unpack(ctx, i, AddOptions{}), s.Hold(ctx, "shop", []v1.Hash{i.Digest}, false), s.forget(ctx, i.Digest), os.Remove(s.blobPath(i.Digest))); err != nil {
 		t.Fatal(err)
 	}
 	all := func(Named) bool { return true }

@@ -43,7 +43,7 @@ func (c *container) prepare(ctx context.Context, t *thread) (err error) {
 	}
 	root := int(c.root.Fd())
 	if c.user, err = lookupUser(root, c.spec.User, c.spec.Groups); err != nil {
-		return err
+		return impossible("user", c.spec.User, err)
 	}
 	if err := c.completeFiles(); err != nil {
 		return err
