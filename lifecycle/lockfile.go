@@ -315,16 +315,11 @@ func checkLock(ctx context.Context, path string, had *Lock, keys []lockKey, o Lo
 
 // writeOwned puts a file beside the user's own, as the user's.
 func writeOwned(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
 	uid, gid := Invoker()
-	if err = errors.Join(err, f.Chmod(0o644), f.Chown(uid, gid), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
+	err := image.ReplaceFile(path, 0o644, image.Owner{UID: uid, GID: gid}, func(w io.Writer, _ string) error {
+		_, err := w.Write(text)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}

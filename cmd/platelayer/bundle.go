@@ -97,10 +97,7 @@ func (a *app) bundleSave(ctx context.Context, path, output string, volumes bool)
 	case output == "-":
 		err = save(a.stdout, "")
 	default:
-		// It may hold secrets.
-		if err = image.WriteFile(output, 0o600, save); err == nil {
-			err = chownSaved(output)
-		}
+		err = image.WriteFile(output, 0o600, invoker(), save) // it may hold secrets
 	}
 	if err != nil {
 		return fmt.Errorf("cannot bundle %s: %w", t.Name, err)

@@ -74,9 +74,7 @@ func (a *app) imageSave(ctx context.Context, refs []string, output string, o ima
 			})
 		}
 	default:
-		if err = s.SaveFile(ctx, output, images, o); err == nil {
-			err = chownSaved(output)
-		}
+		err = s.SaveFile(ctx, output, invoker(), images, o)
 	}
 	view.done()
 	if err != nil {
@@ -91,12 +89,4 @@ func (a *app) imageSave(ctx context.Context, refs []string, output string, o ima
 	}
 	view.summed(fmt.Sprintf("%s: %s saved", output, plural(len(different), "image")))
 	return nil
-}
-
-// chownSaved leaves pipes and devices as they are.
-func chownSaved(path string) error {
-	if st, err := os.Lstat(path); err != nil || !st.Mode().IsRegular() {
-		return err
-	}
-	return chownToInvoker(path)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"platelayer/containers/image"
 	"platelayer/lifecycle"
 )
 
@@ -94,6 +95,12 @@ func (a *app) versionCommand() *cobra.Command {
 			return nil
 		},
 	})
+}
+
+// invoker is whose the files are that a command writes under sudo.
+func invoker() image.Owner {
+	uid, gid := lifecycle.Invoker()
+	return image.Owner{UID: uid, GID: gid}
 }
 
 // chownToInvoker gives a file that was written under sudo to the user.

@@ -394,7 +394,7 @@ func TestSaveDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	err = s.SaveFile(ctx, filepath.Join(dir, "x.tar"), []Named{{"", i}}, SaveOptions{})
+	err = s.SaveFile(ctx, filepath.Join(dir, "x.tar"), Owner{os.Getuid(), os.Getgid()}, []Named{{"", i}}, SaveOptions{})
 	if damaged := new(CorruptError); !errors.As(err, &damaged) || damaged.Digest != i.Layers[1].Digest {
 		t.Errorf("got %v", err)
 	}

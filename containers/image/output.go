@@ -8,16 +8,13 @@ import (
 	"path/filepath"
 )
 
-// SaveFile is Save into a file.
-func (s *Store) SaveFile(ctx context.Context, name string, images []Named, o SaveOptions) error {
-	return WriteFile(name, 0o644, func(w io.Writer, _ string) error { return s.Save(ctx, w, images, o) })
+// SaveFile is Save into a file, which is the owner's then.
+func (s *Store) SaveFile(ctx context.Context, name string, owner Owner, images []Named, o SaveOptions) error {
+	return WriteFile(name, 0o644, owner, func(w io.Writer, _ string) error { return s.Save(ctx, w, images, o) })
 }
 
-// WriteFile has a file written that is there whole or not at all; temporary is
-// the path that it has till then, which no error names. A pipe or a device is
-// written as it is. A link to a file is replaced, as root may write for somebody
-// whom the file that it leads to isn't.
-func WriteFile(name string, mode os.FileMode, write func(w io.Writer, temporary string) error) (err error) {
+// WriteFile is ReplaceFile, but that a pipe or a device is written as it is.
+func WriteFile(name string, mode os.FileMode, owner Owner, write func(w io.Writer, temporary string) error) error {
 	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
 		if err != nil {
@@ -25,13 +22,25 @@ func WriteFile(name string, mode os.FileMode, write func(w io.Writer, temporary 
 		}
 		return errors.Join(write(f, ""), f.Close())
 	}
+	return ReplaceFile(name, mode, owner, write)
+}
+
+// ReplaceFile has a file written that is there whole or not at all; temporary is
+// the path that it has till then, which no error names. A link to a file is
+// replaced, as root may write for somebody whom the file that it leads to isn't.
+// For the same reason it has its owner before it has its name: by then another
+// may lie there.
+func ReplaceFile(name string, mode os.FileMode, owner Owner, write func(w io.Writer, temporary string) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
 	if err != nil {
 		return called(name, err)
 	}
 	defer os.Remove(f.Name())
-	err = write(&calledFile{f, name}, f.Name())
-	if err = errors.Join(err, called(name, f.Chmod(mode)), called(name, f.Sync()), called(name, f.Close())); err != nil {
+	err = errors.Join(write(&calledFile{f, name}, f.Name()), called(name, f.Chmod(mode)))
+	if owner.UID != os.Getuid() {
+		err = errors.Join(err, called(name, f.Chown(owner.UID, owner.GID)))
+	}
+	if err = errors.Join(err, called(name, f.Sync()), called(name, f.Close())); err != nil {
 		return err
 	}
 	return called(name, os.Rename(f.Name(), name))
