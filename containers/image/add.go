@@ -52,6 +52,14 @@ const (
 	StageChecking Stage = "checking"
 )
 
+// teller makes one that may be nil callable.
+func teller(tell func(Progress)) func(Progress) {
+	if tell == nil {
+		return func(Progress) {}
+	}
+	return tell
+}
+
 // toldReader tells how far a blob is read.
 type toldReader struct {
 	io.Reader

@@ -85,10 +85,7 @@ func (s *Store) SaveBundle(ctx context.Context, w io.Writer, images []Named, par
 	if err != nil {
 		return h, err
 	}
-	tell := o.Progress
-	if tell == nil {
-		tell = func(Progress) {}
-	}
+	tell := teller(o.Progress)
 	own := memory(string(types.OCIManifestSchema1), text)
 	blobs[own.Digest], sizes[own.Digest] = bytes.NewReader(text), own.Size
 	t := tar.NewWriter(w)
@@ -283,10 +280,7 @@ func (b *Bundle) Unpack(ctx context.Context, title string, dir string, owner *Ow
 		return &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer u.close()
-	tell := b.Progress
-	if tell == nil {
-		tell = func(Progress) {}
-	}
+	tell := teller(b.Progress)
 	tell(Progress{Image: title, Digest: d.Digest, Total: d.Size, Stage: StageWaiting})
 	reading := Progress{Image: title, Digest: d.Digest, Total: d.Size, Stage: StageReading}
 	sum, _, err := u.unpackBlob(ctx, &toldReader{Reader: m, at: reading, tell: tell}, d.Size)

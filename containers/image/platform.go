@@ -155,25 +155,19 @@ func (e *NoPlatformError) Error() string {
 // equals; nil where none does. One that says no platform is taken where no
 // other image says one.
 func choosePlatform(index *v1.IndexManifest, p Platform) *v1.Descriptor {
-	var silent *v1.Descriptor
-	said := false
+	var images []*v1.Descriptor
 	for n := range index.Manifests {
-		d := &index.Manifests[n]
-		switch {
-		case aboutAnother(d) || !d.MediaType.IsImage() && !d.MediaType.IsIndex():
-		case d.Platform != nil:
-			said = true
-		case silent == nil:
-			silent = d
+		if d := &index.Manifests[n]; !aboutAnother(d) && (d.MediaType.IsImage() || d.MediaType.IsIndex()) {
+			images = append(images, d)
 		}
 	}
-	if !said {
-		return silent
+	said := func(d *v1.Descriptor) bool { return d.Platform != nil }
+	if len(images) > 0 && !slices.ContainsFunc(images, said) {
+		return images[0]
 	}
 	for _, want := range p.runs() {
-		for n := range index.Manifests {
-			d := &index.Manifests[n]
-			if d.Platform != nil && platformOf(d.Platform) == want && d.Platform.OS == "linux" && (d.MediaType.IsImage() || d.MediaType.IsIndex()) {
+		for _, d := range images {
+			if said(d) && d.Platform.OS == "linux" && platformOf(d.Platform) == want {
 				return d
 			}
 		}

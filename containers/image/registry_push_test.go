@@ -346,6 +346,9 @@ func TestPlatforms(t *testing.T) {
 			case "about":
 				d.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest"}
 				d.Platform = &v1.Platform{OS: "unknown", Architecture: "unknown"}
+			case "about linux/amd64":
+				d.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest"}
+				d.Platform = &v1.Platform{OS: "linux", Architecture: "amd64"}
 			default:
 				p, err := v1.ParsePlatform(text)
 				if err != nil {
@@ -377,6 +380,7 @@ func TestPlatforms(t *testing.T) {
 		{"", Platform{Architecture: "amd64"}, []string{"", "linux/arm64"}, -1},
 		{"", Platform{Architecture: "amd64"}, []string{""}, 0},
 		{"", Platform{Architecture: "amd64"}, []string{"about", ""}, 1},
+		{"", Platform{Architecture: "amd64"}, []string{"about linux/amd64", "linux/amd64"}, 1},
 		{"", Platform{Architecture: "riscv64"}, []string{"linux/amd64"}, -1},
 	} {
 		p := test.own

@@ -149,9 +149,7 @@ func (s *Store) layoutIndex(images []Named, o SaveOptions) (v1.IndexManifest, er
 
 // writeBlobs writes what images are of, each blob once, after what first writes.
 func (s *Store) writeBlobs(ctx context.Context, images []Named, to layoutWriter, tell func(Progress), first func() error) error {
-	if tell == nil {
-		tell = func(Progress) {}
-	}
+	tell = teller(tell)
 	blobs := map[v1.Hash]string{} // with the name of an image that has it
 	for _, i := range images {
 		all := append([]v1.Hash{i.Digest}, hashesOf(i.Image)...)
