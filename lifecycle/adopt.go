@@ -104,7 +104,7 @@ func (k *keeper) endUnknown(ctx context.Context, container string) error {
 
 // takeOver begins a life of a station that runs already.
 func (k *keeper) takeOver(m *member, process containers.Process) error {
-	output, err := k.collect(k.newRoot(m))
+	output, err := k.collect(m.container(), m.definition().Logging)
 	if err != nil {
 		return err
 	}

@@ -179,15 +179,18 @@ func (k *keeper) dropOneOffs(ids []string) error {
 	return k.change(context.Background(), &request{Intent: &next, Only: []string{}, oneOff: true})
 }
 
-// lasting leaves one-off stations out, which can't be started again; one that
-// was asked for by name is an error.
+// lasting leaves out what can't be started again: one-off stations, and those
+// that the file has no longer while a change has not finished. One of the former
+// that was asked for by name is an error.
 func (k *keeper) lasting(members []*member, named []string) ([]*member, error) {
 	var last []*member
 	for _, m := range members {
 		id := m.definition().ID()
-		if _, is := k.oneOff(id); !is {
+		_, is := k.oneOff(id)
+		switch {
+		case !is && !k.stray(m):
 			last = append(last, m)
-		} else if slices.Contains(named, id) {
+		case is && slices.Contains(named, id):
 			return nil, fmt.Errorf("station %q is there for one command: it cannot be started again", id)
 		}
 	}

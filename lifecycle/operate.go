@@ -146,7 +146,7 @@ func (k *keeper) settleDebts(ctx context.Context) error {
 	}
 	return k.again(ctx, slices.DeleteFunc(all, func(m *member) bool {
 		c, _, _ := m.now()
-		return !c.Owed || !m.runs(&c)
+		return !c.Owed || !m.runs(&c) || k.stray(m)
 	}))
 }
 

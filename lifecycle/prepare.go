@@ -38,12 +38,9 @@ func (k *keeper) start(ctx context.Context, r *root) (containers.Process, error)
 }
 
 // collect begins to read a container's output.
-func (k *keeper) collect(r *root) (*collection, error) {
-	limits := topology.Logging{}
-	if r.station != nil {
-		limits = r.station.Logging
-	}
-	return k.logs.collect(logPath(k.layout, k.name, r.spec.Name), limits, r.spec.Stdout, r.spec.Stderr)
+func (k *keeper) collect(container string, limits topology.Logging) (*collection, error) {
+	return k.logs.collect(logPath(k.layout, k.name, container), limits,
+		stream(k.layout, k.name, container, "stdout"), stream(k.layout, k.name, container, "stderr"))
 }
 
 func (k *keeper) logTail(container string) []string {

@@ -12,6 +12,7 @@ import (
 	"platelayer/containers"
 	"platelayer/containers/native"
 	"platelayer/netplan/kernel"
+	"platelayer/topology"
 )
 
 // backbonePatience is how long a backbone may take to answer its keeper.
@@ -32,7 +33,7 @@ func (k *keeper) startBackbone(ctx context.Context, r *root) error {
 		return err
 	}
 	r.spec.ExtraFiles = []*os.File{theirs}
-	output, err := k.collect(r)
+	output, err := k.collect(r.spec.Name, topology.Logging{})
 	if err != nil {
 		return errors.Join(err, ours.Close(), theirs.Close())
 	}

@@ -214,7 +214,7 @@ func (m *member) start(ctx context.Context, r *root, again bool) (_ containers.P
 	if err != nil {
 		return nil, err
 	}
-	output, err := m.k.collect(r)
+	output, err := m.k.collect(r.spec.Name, r.station.Logging)
 	if err != nil {
 		return nil, err
 	}

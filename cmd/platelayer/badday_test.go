@@ -184,6 +184,60 @@ func TestKilledInAChange(t *testing.T) {
 	}
 }
 
+// TestStrays leaves a change where one whose keeper is killed stops at the worst:
+// the new file is recorded, and a station that it has no longer, nor its cluster,
+// runs. It is looked after until the next `up` ends it.
+func TestStrays(t *testing.T) {
+	const one = `
+backbone: {egress: none}
+clusters:
+  lan: {stations: {one: {rootfs: ./root, stop_grace_period: 0s, command: [/bin/busybox, sleep, "100000"]}}}
+`
+	d := newBadDay(t, "", map[string]string{"one.yaml": one, "two.yaml": one + `
+  far: {stations: {two: {rootfs: ./root, stop_grace_period: 0s, restart: always, command: [/bin/busybox, sleep, "100000"]}}}
+`})
+	d.must("up", "one.yaml")
+	intent := filepath.Join(d.root, "lib/topologies", d.name, "topology.json")
+	recorded, err := os.ReadFile(intent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.must("up", "two.yaml")
+	before := d.stations()
+	for _, pid := range members(d, "platelayer/"+d.name+"/keeper") {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	d.wait("the keeper has ended", func() bool { return len(members(d, "platelayer/"+d.name+"/keeper")) == 0 })
+	if err := os.WriteFile(intent, recorded, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(d.root, "run", d.name, "state.json")
+	status, err := os.ReadFile(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changing := strings.Replace(string(status), `"status":"up"`, `"status":"changing"`, 1)
+	if err := os.WriteFile(state, []byte(changing), 0o600); err != nil || changing == string(status) {
+		t.Fatalf("the state is %s: %v", status, err)
+	}
+	d.must("restart")
+	d.must("start")
+	if now := d.stations(); now["one"].Pid == before["one"].Pid || len(commandLine(before["two"].Pid)) == 0 {
+		t.Errorf("the stations were %v and are %v", before, now)
+	}
+	d.must("up", "one.yaml")
+	if line := commandLine(before["two"].Pid); len(line) > 0 { // empty of one that nobody has reaped yet
+		t.Errorf("the stray still runs: %s", line)
+	}
+	if now := d.stations(); len(now) != 1 || now["one"].State != "running" {
+		t.Errorf("after up there is %v", now)
+	}
+	d.must("down")
+	if left := leftOf(t, d.name, d.root); left != "" {
+		t.Errorf("left: %s", left)
+	}
+}
+
 // TestKilledInARestart does the same to `restart` and, later, `down`. After
 // either, `up` makes of what it finds what the file says.
 func TestKilledInARestart(t *testing.T) {
