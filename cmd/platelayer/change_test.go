@@ -83,7 +83,7 @@ func TestChangeLosesNothing(t *testing.T) {
 			}
 			for _, s := range streams {
 				if sent, lost := s.end(); lost > 0 {
-					t.Errorf("%s lost %d of %d", s, lost, sent)
+					t.Errorf("%s lost %d of %d:\n%s", s, lost, sent, s.losses())
 				} else {
 					t.Logf("%s lost none of %d", s, sent)
 				}

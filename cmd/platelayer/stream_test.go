@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,11 +30,14 @@ type stream struct {
 	sending  sync.WaitGroup
 	mu       sync.Mutex
 	back     map[uint64]bool
+	refused  map[uint64]error // by the kernel, which is a loss too
+	seen     map[uint64]bool  // by the far end
+	when     []time.Time      // each was sent
 }
 
 // openStream begins a stream and returns when its first datagrams are back.
 func openStream(from, to, address string) (*stream, error) {
-	s := &stream{from: from, to: to, stop: make(chan struct{}), back: map[uint64]bool{}}
+	s := &stream{from: from, to: to, stop: make(chan struct{}), back: map[uint64]bool{}, refused: map[uint64]error{}, seen: map[uint64]bool{}}
 	var err error
 	if s.far, err = udpIn(to, func() (*net.UDPConn, error) {
 		return net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(address)})
@@ -67,8 +71,15 @@ func (s *stream) send() {
 			return
 		case <-tick.C:
 		}
-		// One that the kernel refuses to send is a lost one too.
-		s.near.Write(binary.BigEndian.AppendUint64(nil, s.sent.Load()))
+		n := s.sent.Load()
+		now := time.Now()
+		_, err := s.near.Write(binary.BigEndian.AppendUint64(nil, n))
+		s.mu.Lock()
+		s.when = append(s.when, now)
+		if err != nil {
+			s.refused[n] = err
+		}
+		s.mu.Unlock()
 		s.sent.Add(1)
 	}
 }
@@ -80,7 +91,10 @@ func (s *stream) reflect() {
 		if err != nil {
 			return
 		}
-		s.far.WriteToUDPAddrPort(buffer[:n], addr)
+		_, err = s.far.WriteToUDPAddrPort(buffer[:n], addr)
+		s.mu.Lock()
+		s.seen[binary.BigEndian.Uint64(buffer)] = err == nil
+		s.mu.Unlock()
 	}
 }
 
@@ -104,6 +118,20 @@ func (s *stream) returned() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return uint64(len(s.back))
+}
+
+// losses tells of each datagram that never came back when it was sent and where
+// it was last seen.
+func (s *stream) losses() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var b strings.Builder
+	for n, at := range s.when {
+		if n := uint64(n); !s.back[n] {
+			fmt.Fprintf(&b, "%d, sent after %v (%s), by the far end: %v, refused: %v\n", n, at.Sub(s.when[0]), at.Format("05.000000"), s.seen[n], s.refused[n])
+		}
+	}
+	return b.String()
 }
 
 // await polls until the condition is met, and tells whether it was.

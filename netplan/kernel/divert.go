@@ -1,8 +1,6 @@
 package kernel
 
 import (
-	"crypto/sha256"
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -20,29 +18,22 @@ import (
 // listens.
 const divertChain = "divert"
 
-// ownSet begins the names of the sets of own destinations.
-const ownSet = "own"
-
-func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) error {
-	chain := conn.AddChain(&nftables.Chain{Name: divertChain, Table: table, Type: nftables.ChainTypeFilter,
+func (r *ruleset) addDivert(d *netplan.Divert) {
+	chain := r.chain(nftables.Chain{Name: divertChain, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityMangle})
 	if d.Strangers != nil {
-		if err := addStrangers(conn, table, chain, d.Strangers); err != nil {
-			return err
-		}
+		r.addStrangers(chain, d.Strangers)
 	}
 	four, six := d.ByFamily()
 	for i, own := range [][]netip.Prefix{four, six} {
 		f := families()[i]
-		set := &nftables.Set{Table: table, Name: ownSet + f.version, KeyType: f.kind, Interval: true}
-		if err := conn.AddSet(set, intervals(own)); err != nil {
-			return err
-		}
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(f.only(),
+		name := "own" + f.version
+		r.set(nftables.Set{Name: name, KeyType: f.kind, Interval: true}, intervals(own))
+		chain.add(append(f.only(),
 			f.load(f.destination, unix.NFT_REG_1),
-			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set.Name, SetID: set.ID},
+			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: name},
 			&expr.Verdict{Kind: expr.VerdictReturn},
-		)})
+		)...)
 	}
 	protocol := func(number byte) []expr.Any {
 		return []expr.Any{
@@ -58,9 +49,9 @@ func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) er
 		}
 	}
 	// What the node sends has no way outside either, but for the gate's packets.
-	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(from(expr.CmpOpEq),
+	chain.add(append(from(expr.CmpOpEq),
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: unix.NFT_REG_1},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(d.Mark)}, refuse)})
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(d.Mark)}, refuse)...)
 	const syn, ack = 0x02, 0x10 // RFC 9293, section 3.1
 	first := append(protocol(unix.IPPROTO_TCP),
 		&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
@@ -83,30 +74,21 @@ func addDivert(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) er
 				&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{kind}})
 		}
 		for _, held := range [][]expr.Any{first, echo(unix.IPPROTO_ICMP, 8), echo(unix.IPPROTO_ICMPV6, 128)} { // RFC 792, RFC 4443
-			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(from(expr.CmpOpNeq), held, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})})
+			chain.add(slices.Concat(from(expr.CmpOpNeq), held, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})...)
 		}
 	}
 	// Before the sockets: one in TIME_WAIT is not to have a new connection.
-	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(first, proxy)})
+	chain.add(slices.Concat(first, proxy)...)
 	for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		only := protocol(proto)
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(only, []expr.Any{
+		chain.add(slices.Concat(only, []expr.Any{
 			&expr.Socket{Key: expr.SocketKeyTransparent, Register: unix.NFT_REG_1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{1}},
-		}, accept)})
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(only, proxy)})
+		}, accept)...)
+		chain.add(slices.Concat(only, proxy)...)
 	}
-	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, UserData: divertTag(d), Exprs: []expr.Any{refuse}})
-	return addOrigins(conn, table, d)
-}
-
-// divertRules is how many addDivert makes, with heldRules more to hold.
-const divertRules, heldRules = 9, 3
-
-// divertTag is what the rules carry as a comment, by which diverts knows them.
-func divertTag(d *netplan.Divert) []byte {
-	text := fmt.Sprintf("port %d mark %d of %x", d.Port, d.Mark, sha256.Sum256([]byte(d.Text())))
-	return append([]byte{0, byte(len(text) + 1)}, append([]byte(text), 0)...) // NFTNL_UDATA_RULE_COMMENT
+	chain.add(refuse)
+	r.addOrigins(d)
 }
 
 // intervals are prefixes as an interval set has them: where each begins, and
@@ -130,58 +112,4 @@ func last(p netip.Prefix) netip.Addr {
 	}
 	a, _ := netip.AddrFromSlice(raw)
 	return a
-}
-
-// diverts tells whether a table is what addDivert makes.
-func diverts(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) bool {
-	rules, err := conn.GetRules(table, &nftables.Chain{Name: divertChain, Table: table})
-	if d == nil {
-		return err != nil || len(rules) == 0
-	}
-	want := divertRules + strangersRules(d.Strangers)
-	if d.Hold {
-		want += heldRules
-	}
-	if err != nil || len(rules) != want || string(rules[want-1].UserData) != string(divertTag(d)) {
-		return false
-	}
-	four, six := d.ByFamily()
-	return holds(conn, table, ownSet+"4", four) && holds(conn, table, ownSet+"6", six)
-}
-
-// holds tells whether an interval set is of these prefixes.
-func holds(conn *nftables.Conn, table *nftables.Table, name string, own []netip.Prefix) bool {
-	set, err := conn.GetSetByName(table, name)
-	if err != nil {
-		return false
-	}
-	have, err := conn.GetSetElements(set)
-	if err != nil {
-		return false
-	}
-	has := map[string]bool{}
-	for _, e := range have {
-		has[edge(e)] = true
-	}
-	want := intervals(own)
-	// The kernel's list starts with an end at the lowest address.
-	for _, e := range want {
-		if !has[edge(e)] {
-			return false
-		}
-		delete(has, edge(e))
-	}
-	for key := range has {
-		if key != edge(nftables.SetElement{Key: make([]byte, len(key)-1), IntervalEnd: true}) {
-			return false
-		}
-	}
-	return true
-}
-
-func edge(e nftables.SetElement) string {
-	if e.IntervalEnd {
-		return string(e.Key) + "-"
-	}
-	return string(e.Key) + "+"
 }

@@ -1,11 +1,9 @@
 package kernel
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -36,55 +34,44 @@ func settleFilter(n *netplan.Node) (*netplan.Node, int, error) {
 	if !there && len(n.Apart) == 0 && n.Divert == nil {
 		return n, 0, nil // a kernel without nftables has no table either
 	}
-	if there && filters(conn, table, n.Apart) && diverts(conn, table, n.Divert) {
-		return n, 0, nil
-	}
-	err = replaceFilter(conn, there, n.Apart, n.Divert)
+	changed, err := changeFilter(there, n.Apart, n.Divert)
 	if other := (*Unsupported)(nil); errors.As(err, &other) && n.Divert != nil && n.Divert.Optional {
 		n = n.Undiverted()
 		if !there && len(n.Apart) == 0 {
 			return n, 0, nil
 		}
-		err = replaceFilter(conn, there, n.Apart, nil)
+		changed, err = changeFilter(there, n.Apart, nil)
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
 	}
+	if !changed {
+		return n, 0, nil
+	}
 	return n, 1, nil
 }
 
-// replaceFilter puts a table in the place of the one that is there. In one
-// transaction, no packet sees neither.
-func replaceFilter(conn *nftables.Conn, there bool, apart []netplan.Pair, divert *netplan.Divert) error {
-	table := &nftables.Table{Name: filterTable, Family: nftables.TableFamilyINet}
-	if there {
-		conn.DelTable(table)
-	}
-	feature := "nftables"
-	if len(apart) > 0 || divert != nil {
-		conn.AddTable(table)
-	}
+// changeFilter brings the table to what filters and diverts so, and tells
+// whether it was not.
+func changeFilter(there bool, apart []netplan.Pair, divert *netplan.Divert) (changed bool, err error) {
+	rules, feature := newRuleset(filterTable), "nftables"
 	if len(apart) > 0 {
-		if err := addFilter(conn, table, apart); err != nil {
-			return err
-		}
+		rules.addFilter(apart)
 	}
 	if divert != nil {
 		feature = "transparent proxying by nftables (CONFIG_NFT_TPROXY, CONFIG_NFT_SOCKET, CONFIG_NFT_REJECT)"
 		if divert.Hold {
 			if err := packetSockets(); err != nil {
-				return err
+				return false, err
 			}
 		}
-		if err := addDivert(conn, table, divert); err != nil {
-			return err
-		}
+		rules.addDivert(divert)
 	}
-	err := conn.Flush()
+	changed, err = rules.settle(there)
 	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist) {
 		err = &Unsupported{Feature: feature, Err: err}
 	}
-	return err
+	return changed, err
 }
 
 // packetSockets tells whether a program can see what Divert.Hold drops.
@@ -96,25 +83,18 @@ func packetSockets() error {
 	return unix.Close(fd)
 }
 
-func addFilter(conn *nftables.Conn, table *nftables.Table, apart []netplan.Pair) error {
-	chain := conn.AddChain(&nftables.Chain{Name: filterChain, Table: table, Type: nftables.ChainTypeFilter,
+func (r *ruleset) addFilter(apart []netplan.Pair) {
+	chain := r.chain(nftables.Chain{Name: filterChain, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
-	kind, err := nftables.ConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
-	if err != nil {
-		return err
-	}
-	set := &nftables.Set{Table: table, Name: filterSet, KeyType: kind, Concatenation: true}
-	if err := conn.AddSet(set, elements(apart)); err != nil {
-		return err
-	}
-	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+	kind := r.concatenated(nftables.TypeIFName, nftables.TypeIFName)
+	r.set(nftables.Set{Name: filterSet, KeyType: kind, Concatenation: true}, elements(apart))
+	chain.add(
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1},
 		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: unix.NFT_REG_2},
-		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set.Name, SetID: set.ID},
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: filterSet},
 		&expr.Counter{},
 		&expr.Verdict{Kind: expr.VerdictDrop},
-	}})
-	return nil
+	)
 }
 
 func elements(apart []netplan.Pair) []nftables.SetElement {
@@ -126,23 +106,4 @@ func elements(apart []netplan.Pair) []nftables.SetElement {
 		all = append(all, nftables.SetElement{Key: key})
 	}
 	return all
-}
-
-// filters tells whether a table is what addFilter makes for these pairs.
-func filters(conn *nftables.Conn, table *nftables.Table, apart []netplan.Pair) bool {
-	set, err := conn.GetSetByName(table, filterSet)
-	if err != nil {
-		return len(apart) == 0
-	}
-	have, err := conn.GetSetElements(set)
-	if err != nil || len(have) != len(apart) {
-		return false
-	}
-	for _, want := range elements(apart) {
-		if !slices.ContainsFunc(have, func(e nftables.SetElement) bool { return bytes.Equal(e.Key, want.Key) }) {
-			return false
-		}
-	}
-	rules, err := conn.GetRules(table, &nftables.Chain{Name: filterChain, Table: table})
-	return err == nil && len(rules) == 1
 }

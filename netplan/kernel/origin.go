@@ -12,26 +12,19 @@ import (
 // senders are behind. What is forwarded does not pass it.
 const originChain = "origin"
 
-func addOrigins(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) error {
+func (r *ruleset) addOrigins(d *netplan.Divert) {
 	if len(d.Origins) == 0 {
-		return nil
+		return
 	}
-	chain := conn.AddChain(&nftables.Chain{Name: originChain, Table: table, Type: nftables.ChainTypeFilter,
+	chain := r.chain(nftables.Chain{Name: originChain, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter})
-	add := func(exprs ...expr.Any) {
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: exprs})
-	}
 	accept := &expr.Verdict{Kind: expr.VerdictAccept}
 	for _, dev := range []string{"lo", netplan.UplinkPeer} {
-		add(&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1},
+		chain.add(&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: deviceName(dev)}, accept)
 	}
 	for _, f := range families() {
-		kind, err := nftables.ConcatSetType(nftables.TypeIFName, f.kind)
-		if err != nil {
-			return err
-		}
-		set := &nftables.Set{Table: table, Name: "origin" + f.version, KeyType: kind, Concatenation: true, Interval: true}
+		name := "origin" + f.version
 		var elements []nftables.SetElement
 		for _, o := range d.Origins {
 			for _, p := range o.From {
@@ -43,17 +36,15 @@ func addOrigins(conn *nftables.Conn, table *nftables.Table, d *netplan.Divert) e
 				}
 			}
 		}
-		if err := conn.AddSet(set, elements); err != nil {
-			return err
-		}
-		add(append(f.only(), &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1}, f.load(f.source, unix.NFT_REG_2),
-			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set.Name, SetID: set.ID}, accept)...)
+		kind := r.concatenated(nftables.TypeIFName, f.kind)
+		r.set(nftables.Set{Name: name, KeyType: kind, Concatenation: true, Interval: true}, elements)
+		chain.add(append(f.only(), &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1}, f.load(f.source, unix.NFT_REG_2),
+			&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: name}, accept)...)
 	}
 	// Of those that have no address yet (RFC 4862).
-	add(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1},
+	chain.add(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{unix.IPPROTO_ICMPV6}}, accept)
-	add(&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
-	return nil
+	chain.add(&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
 }
 
 // deviceName is an interface's name as nftables compares it.

@@ -17,12 +17,13 @@ import (
 const strangersChain = "strangers"
 
 // addStrangers adds its chain, and rules to the divert chain, which is empty.
-func addStrangers(conn *nftables.Conn, table *nftables.Table, divert *nftables.Chain, s *netplan.Strangers) error {
-	chain := &nftables.Chain{Name: strangersChain, Table: table}
-	if s.Forwarded {
-		chain.Type, chain.Hooknum, chain.Priority = nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter
+func (r *ruleset) addStrangers(divert *chainRules, s *netplan.Strangers) {
+	from := nftables.Chain{Name: strangersChain}
+	if s.Forwarded { // under another name: a chain can't be moved to a hook
+		from = nftables.Chain{Name: strangersChain + "-forwarded", Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}
 	}
-	conn.AddChain(chain)
+	chain := r.chain(from)
 	for _, f := range families() {
 		var links []netip.Prefix
 		for _, p := range s.Links {
@@ -39,52 +40,25 @@ func addStrangers(conn *nftables.Conn, table *nftables.Table, divert *nftables.C
 				elements = append(elements, nftables.SetElement{Key: a.AsSlice()})
 			}
 		}
-		known := &nftables.Set{Table: table, Name: "known" + f.version, KeyType: f.kind}
-		on := &nftables.Set{Table: table, Name: "links" + f.version, KeyType: f.kind, Interval: true}
-		sought := &nftables.Set{Table: table, Name: "sought" + f.version, KeyType: f.kind, Dynamic: true, HasTimeout: true,
-			Timeout: netplan.StrangersSeconds * time.Second, Size: netplan.StrangersAtATime}
-		err := conn.AddSet(known, elements)
-		if err == nil {
-			err = conn.AddSet(on, intervals(links))
-		}
-		if err == nil {
-			err = conn.AddSet(sought, nil)
-		}
-		if err != nil {
-			return err
-		}
-		addTo := func(chain *nftables.Chain, exprs ...expr.Any) {
-			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(f.only(), exprs...)})
-		}
+		known, on, sought := "known"+f.version, "links"+f.version, "sought"+f.version
+		r.set(nftables.Set{Name: known, KeyType: f.kind}, elements)
+		r.set(nftables.Set{Name: on, KeyType: f.kind, Interval: true}, intervals(links))
+		r.set(nftables.Set{Name: sought, KeyType: f.kind, Dynamic: true, HasTimeout: true,
+			Timeout: netplan.StrangersSeconds * time.Second, Size: netplan.StrangersAtATime}, nil)
+		addTo := func(chain *chainRules, exprs ...expr.Any) { chain.add(append(f.only(), exprs...)...) }
 		add := func(exprs ...expr.Any) { addTo(chain, exprs...) }
 		to := f.load(f.destination, unix.NFT_REG_1)
 		accept := &expr.Verdict{Kind: expr.VerdictAccept}
-		isKnown := &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: known.Name, SetID: known.ID}
+		isKnown := &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: known}
 		addTo(divert, to, isKnown, &expr.Verdict{Kind: expr.VerdictReturn})
 		if s.Forwarded {
 			add(to, isKnown, accept)
-			add(to, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: on.Name, SetID: on.ID, Invert: true}, accept)
+			add(to, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: on, Invert: true}, accept)
 		} else {
-			addTo(divert, to, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: on.Name, SetID: on.ID},
+			addTo(divert, to, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: on},
 				&expr.Verdict{Kind: expr.VerdictGoto, Chain: strangersChain})
 		}
-		add(to, &expr.Dynset{SrcRegKey: unix.NFT_REG_1, SetName: sought.Name, SetID: sought.ID, Operation: unix.NFT_DYNSET_OP_UPDATE}, accept)
+		add(to, &expr.Dynset{SrcRegKey: unix.NFT_REG_1, SetName: sought, Operation: unix.NFT_DYNSET_OP_UPDATE}, accept)
 		add(&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
 	}
-	return nil
-}
-
-// strangersRules is how many addStrangers adds to the divert chain.
-func strangersRules(s *netplan.Strangers) int {
-	if s == nil {
-		return 0
-	}
-	each, versions := 2, map[bool]bool{}
-	if s.Forwarded {
-		each = 1
-	}
-	for _, p := range s.Links {
-		versions[p.Addr().Is4()] = true
-	}
-	return each * len(versions)
 }
