@@ -139,7 +139,7 @@ func (l *lab) shown() map[string][]string {
 			all[node] = append(all[node], strings.Join(strings.Fields(line), " "))
 		}
 		if rules, err := exec.Command("nsenter", "--net="+filepath.Join(l.options.NetNSDir, name), "nft", "list", "ruleset").Output(); err == nil {
-			all[node] = append(all[node], string(rules))
+			all[node] = append(all[node], strings.Split(sortRuleset(string(rules)), "\n")...)
 		}
 		l.in(node, func() error {
 			s, err := openSocket()

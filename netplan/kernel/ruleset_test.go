@@ -194,25 +194,35 @@ func remade(n *netplan.Node) (string, error) {
 	return listRuleset()
 }
 
-// listRuleset sorts what has no order: sets, chains, elements.
 func listRuleset() (string, error) {
 	out, err := exec.Command("nft", "--stateless", "list", "ruleset").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("nft: %w: %s", err, out)
 	}
-	_, text, _ := strings.Cut(string(out), "{\n")
-	blocks := strings.Split(strings.TrimSuffix(text, "}\n"), "\t}\n")
-	for i, b := range blocks {
-		blocks[i] = strings.TrimSpace(b)
-		if head, list, is := strings.Cut(blocks[i], "elements = {"); is {
-			elements := strings.Split(strings.TrimSuffix(list, "}"), ",")
-			for i, e := range elements {
-				elements[i] = strings.TrimSpace(e)
+	return sortRuleset(string(out)), nil
+}
+
+// sortRuleset sorts what has no order in what nft(8) lists: tables, sets and
+// chains, elements.
+func sortRuleset(text string) string {
+	tables := strings.SplitAfter(text, "\n}\n")
+	for i, table := range tables {
+		head, body, _ := strings.Cut(table, "{\n")
+		blocks := strings.Split(strings.TrimSuffix(body, "}\n"), "\t}\n")
+		for i, b := range blocks {
+			blocks[i] = strings.TrimSpace(b)
+			if head, list, is := strings.Cut(blocks[i], "elements = {"); is {
+				elements := strings.Split(strings.TrimSuffix(list, "}"), ",")
+				for i, e := range elements {
+					elements[i] = strings.TrimSpace(e)
+				}
+				slices.Sort(elements)
+				blocks[i] = head + strings.Join(elements, "\n")
 			}
-			slices.Sort(elements)
-			blocks[i] = head + strings.Join(elements, "\n")
 		}
+		slices.Sort(blocks)
+		tables[i] = head + strings.Join(blocks, "\n")
 	}
-	slices.Sort(blocks)
-	return strings.Join(blocks, "\n"), nil
+	slices.Sort(tables)
+	return strings.Join(tables, "\n")
 }
