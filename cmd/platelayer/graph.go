@@ -2,10 +2,11 @@ package main
 
 import (
 	"fmt"
-	"os"
+	"io"
 
 	"github.com/spf13/cobra"
 
+	"platelayer/containers/image"
 	"platelayer/graph"
 	"platelayer/lifecycle"
 	"platelayer/netplan"
@@ -59,10 +60,14 @@ too, and the ports that they got.`,
 				_, err = a.stdout.WriteString(text)
 				return err
 			}
-			if err := os.WriteFile(out, []byte(text), 0o644); err != nil {
+			err = image.WriteFile(out, 0o644, invoker(), func(w io.Writer, _ string) error {
+				_, err := io.WriteString(w, text)
+				return err
+			})
+			if err != nil {
 				return fmt.Errorf("cannot write the picture: %w", err)
 			}
-			return chownToInvoker(out)
+			return nil
 		},
 	}
 	c.Flags().BoolVar(&o.Dark, "dark", false, "draw on a dark ground")

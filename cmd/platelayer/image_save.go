@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -68,11 +66,7 @@ func (a *app) imageSave(ctx context.Context, refs []string, output string, o ima
 	case output == "-":
 		err = s.Save(ctx, a.stdout, images, o)
 	case folder:
-		if err = s.SaveFolder(ctx, output, images, o); err == nil {
-			err = filepath.WalkDir(output, func(path string, _ fs.DirEntry, err error) error {
-				return errors.Join(err, chownToInvoker(path))
-			})
-		}
+		err = s.SaveFolder(ctx, output, invoker(), images, o)
 	default:
 		err = s.SaveFile(ctx, output, invoker(), images, o)
 	}

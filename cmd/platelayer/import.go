@@ -125,9 +125,8 @@ func (a *app) writeNew(path string, text []byte, force bool) error {
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
-	uid, gid := lifecycle.Invoker()
 	_, err = f.Write(text)
-	if err = errors.Join(err, f.Chown(uid, gid), f.Close()); err != nil {
+	if err = errors.Join(err, giveToInvoker(f), f.Close()); err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
 	abs, err := filepath.Abs(path)

@@ -103,11 +103,11 @@ func invoker() image.Owner {
 	return image.Owner{UID: uid, GID: gid}
 }
 
-// chownToInvoker gives a file that was written under sudo to the user.
-func chownToInvoker(path string) error {
-	uid, gid := lifecycle.Invoker()
-	if uid == os.Getuid() {
+// giveToInvoker gives a new file, written under sudo, to the user.
+func giveToInvoker(f *os.File) error {
+	o := invoker()
+	if o.UID == os.Getuid() {
 		return nil
 	}
-	return os.Lchown(path, uid, gid)
+	return f.Chown(o.UID, o.GID)
 }

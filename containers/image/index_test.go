@@ -75,7 +75,7 @@ func TestIndexPin(t *testing.T) {
 			}
 			i := here(t, other, "loaded")
 			dir := filepath.Join(t.TempDir(), "layout")
-			if err := other.SaveFolder(ctx, dir, []Named{{"docker.io/library/x:1", i}}, o); err != nil {
+			if err := other.SaveFolder(ctx, dir, Owner{os.Getuid(), os.Getgid()}, []Named{{"docker.io/library/x:1", i}}, o); err != nil {
 				t.Fatal(err)
 			}
 			third := newStore(t)

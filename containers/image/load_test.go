@@ -332,7 +332,7 @@ func TestSave(t *testing.T) {
 			t.Error("two archives of the same differ")
 		}
 		dir := filepath.Join(t.TempDir(), "folder")
-		if err := s.SaveFolder(ctx, dir, images, o); err != nil {
+		if err := s.SaveFolder(ctx, dir, Owner{os.Getuid(), os.Getgid()}, images, o); err != nil {
 			t.Fatal(err)
 		}
 		f, err := os.Open(dir)

@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 )
 
 // SaveOptions say how images are saved.
@@ -42,7 +44,7 @@ func (s *Store) Save(ctx context.Context, w io.Writer, images []Named, o SaveOpt
 
 // SaveFolder writes them as an OCI layout into a folder, which is new or empty,
 // and stays so after an error.
-func (s *Store) SaveFolder(ctx context.Context, dir string, images []Named, o SaveOptions) (err error) {
+func (s *Store) SaveFolder(ctx context.Context, dir string, owner Owner, images []Named, o SaveOptions) (err error) {
 	done, err := s.Use(ctx)
 	if err != nil {
 		return err
@@ -71,7 +73,13 @@ func (s *Store) SaveFolder(ctx context.Context, dir string, images []Named, o Sa
 			err = errors.Join(err, os.Remove(dir))
 		}
 	}()
-	return s.writeLayout(ctx, images, o, folderLayout{root})
+	to := folderLayout{root, owner}
+	if made == nil {
+		if err := to.giveFolder("."); err != nil {
+			return err
+		}
+	}
+	return s.writeLayout(ctx, images, o, to)
 }
 
 // layoutWriter is where an OCI layout is written to.
@@ -98,9 +106,39 @@ func (t tarLayout) file(name string, size int64, content io.Reader) error {
 	return err
 }
 
-type folderLayout struct{ *os.Root }
+// folderLayout gives what it writes to an owner, by descriptors: by their names
+// it may be something else by then.
+type folderLayout struct {
+	*os.Root
+	owner Owner
+}
 
-func (f folderLayout) folder(name string) error { return f.MkdirAll(name, 0o755) }
+func (f folderLayout) give(file *os.File) error {
+	if f.owner.UID == os.Getuid() {
+		return nil
+	}
+	return file.Chown(f.owner.UID, f.owner.GID)
+}
+
+func (f folderLayout) folder(name string) error {
+	if err := f.MkdirAll(name, 0o755); err != nil {
+		return err
+	}
+	for ; name != "."; name = path.Dir(name) {
+		if err := f.giveFolder(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f folderLayout) giveFolder(name string) error {
+	dir, err := f.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.give(dir), dir.Close())
+}
 
 func (f folderLayout) file(name string, _ int64, content io.Reader) error {
 	file, err := f.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
@@ -108,7 +146,7 @@ func (f folderLayout) file(name string, _ int64, content io.Reader) error {
 		return err
 	}
 	_, err = io.Copy(file, content)
-	return errors.Join(err, file.Close())
+	return errors.Join(err, f.give(file), file.Close())
 }
 
 func (s *Store) writeLayout(ctx context.Context, images []Named, o SaveOptions, to layoutWriter) error {
