@@ -23,6 +23,9 @@ func (k *keeper) operate(ctx context.Context, r *request) error {
 		}
 		return k.change(ctx, r)
 	case opMend:
+		if r.Intent != nil && r.Intent.Fingerprint != k.intent.Fingerprint {
+			return &Busy{k.name} // another was, between the caller's look at it and now
+		}
 		return k.mend(ctx)
 	case opRun:
 		if r.Station == nil || r.OneOff == nil {

@@ -187,8 +187,28 @@ func (k *keeper) launch(ctx context.Context) error {
 }
 
 // changeRunning has the keeper of a running topology make it what the intent
-// says, where there is anything to do.
+// says, where there is anything to do. What a command that was killed has begun
+// goes on for a moment, and may be about to stop what still runs: only after it
+// can be told what there is to do.
 func changeRunning(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions, result *UpResult) error {
+	const (
+		most  = 10 * time.Second
+		pause = 20 * time.Millisecond
+	)
+	for until := time.Now().Add(most); ; time.Sleep(pause) {
+		err := changeNow(ctx, l, found, intent, o, result)
+		if busy := new(Busy); !errors.As(err, &busy) || ctx.Err() != nil || time.Now().After(until) {
+			return err
+		}
+		now, lookErr := look(l, intent.Topology.Name)
+		if lookErr != nil || !now.running {
+			return errors.Join(err, lookErr)
+		}
+		found = now
+	}
+}
+
+func changeNow(ctx context.Context, l Layout, found *situation, intent *Intent, o UpOptions, result *UpResult) error {
 	if err := attend(ctx, l, found.intent, found.state, true, o.Progress); err != nil {
 		return err
 	}
@@ -205,11 +225,7 @@ func changeRunning(ctx context.Context, l Layout, found *situation, intent *Inte
 	same := found.intent.Fingerprint == intent.Fingerprint && found.intent.AtBoot == intent.AtBoot && state.Status == StatusUp
 	if same && len(result.Changes) == 0 && allWell(state) && !state.Retired {
 		result.Unchanged = true
-		err := ask(ctx, l, intent.Topology.Name, request{Op: opMend}, o.Progress)
-		if busy := new(Busy); errors.As(err, &busy) {
-			return nil // who is at work there looks after it
-		}
-		return err
+		return ask(ctx, l, intent.Topology.Name, request{Op: opMend, Intent: &Intent{Fingerprint: intent.Fingerprint}}, o.Progress)
 	}
 	result.Changed = len(result.Changes) > 0 || !same
 	result.Unchanged = !result.Changed

@@ -295,6 +295,32 @@ clusters:
 	}
 }
 
+// TestUpAfterKilledRestart: what a killed `restart` has begun goes on, and `up`
+// is done after it, not while the station still runs that it is about to end.
+func TestUpAfterKilledRestart(t *testing.T) {
+	d := newBadDay(t, "", map[string]string{"a.yaml": `
+backbone: {egress: none}
+clusters:
+  lan:
+    stations:
+      slow: {rootfs: ./root, command: [/bin/sh, -c, 'trap "echo asked; /bin/busybox sleep 1; exit 0" TERM; while :; do /bin/busybox sleep 0.05; done']}
+`})
+	d.must("up", "a.yaml")
+	before := d.stations()["slow"]
+	restart := d.command("restart")
+	if err := restart.Start(); err != nil {
+		t.Fatal(err)
+	}
+	d.wait("the station is asked to stop", func() bool { return strings.Contains(d.must("logs", "slow"), "asked") })
+	restart.Process.Kill()
+	restart.Wait()
+	d.must("up", "a.yaml")
+	if now := d.stations()["slow"]; now.State != "running" || now.Pid == before.Pid {
+		t.Errorf("up is done, and of %v there is %v", before, now)
+	}
+	d.must("down")
+}
+
 var victims = []string{"the command", "its keeper", "the command and its keeper"}
 
 // killer runs a command to its end, and gives a function that runs others and

@@ -135,7 +135,7 @@ func leftOf(t testing.TB, name, root string) string {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, name) || strings.Contains(line, root) {
+		if strings.Contains(line, "/"+name) || strings.Contains(line, root) { // a name may end as another does
 			left = append(left, strings.TrimSpace(line))
 		}
 	}
