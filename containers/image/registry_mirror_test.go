@@ -44,6 +44,20 @@ func TestMirrors(t *testing.T) {
 			}
 			return false
 		}, "has the digest", 1},
+		{"a page for the manifest", func(w http.ResponseWriter, q *http.Request) bool {
+			if strings.Contains(q.URL.Path, "/manifests/") {
+				w.Write([]byte("<html>Sign in</html>"))
+				return true
+			}
+			return false
+		}, "is a web page", 0},
+		{"schema 1", func(w http.ResponseWriter, q *http.Request) bool {
+			if strings.Contains(q.URL.Path, "/manifests/") {
+				w.Write([]byte(`{"schemaVersion":1,"fsLayers":[]}`))
+				return true
+			}
+			return false
+		}, "schema 1", 0},
 		{"cut", cutting(m, 1000, 1<<20, true), "broke off", 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
