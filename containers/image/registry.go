@@ -40,6 +40,7 @@ type Registry struct {
 	mu       sync.Mutex
 	sessions map[string]*session
 	failed   map[string]bool // mirrors that can't be reached
+	waited   map[string]bool // registries of which it was told that they are waited for
 }
 
 const (
@@ -67,6 +68,7 @@ func newRegistry(o RegistryOptions, certificates []certificateDir) *Registry {
 		pause:    pause,
 		sessions: map[string]*session{},
 		failed:   map[string]bool{},
+		waited:   map[string]bool{},
 	}
 }
 

@@ -182,9 +182,26 @@ func (r *Registry) retried(ctx context.Context, q *request) (*http.Response, err
 				return nil, err
 			}
 		}
+		r.waits(q.site, err, pause)
 		if err := r.pause(ctx, pause); err != nil {
 			return nil, err
 		}
+	}
+}
+
+// waits tells why nothing comes, where somebody may wonder: once of a registry,
+// whose layers all wait for the same.
+func (r *Registry) waits(s *site, why error, pause time.Duration) {
+	const unnoticed = 2 * time.Second
+	if pause < unnoticed {
+		return
+	}
+	r.mu.Lock()
+	told := r.waited[s.String()]
+	r.waited[s.String()] = true
+	r.mu.Unlock()
+	if !told {
+		r.notice(fmt.Sprintf("%v; it is asked again in %s", why, pause.Round(time.Second)))
 	}
 }
 
