@@ -7,6 +7,7 @@ package containers
 import (
 	"context"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -261,10 +262,19 @@ type ExecError struct {
 	Container string
 	Path      string
 	Errno     syscall.Errno
+	Lacking   string // the interpreter that the program names, where that isn't there
 }
 
 func (e *ExecError) Error() string {
-	return "cannot execute \"" + e.Path + "\" in " + e.Container + ": " + e.Errno.Error()
+	return "cannot execute \"" + e.Path + "\" in " + e.Container + ": " + e.Reason()
+}
+
+// Reason is what is wrong with the command.
+func (e *ExecError) Reason() string {
+	if e.Lacking != "" {
+		return "its interpreter " + strconv.Quote(e.Lacking) + " is not there"
+	}
+	return e.Errno.Error()
 }
 
 // Code is the exit code that a shell gives such a command.

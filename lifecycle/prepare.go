@@ -20,7 +20,7 @@ func (k *keeper) notExecuted(r *root, err error) error {
 		code := execErr.Code()
 		return &StationError{
 			Container: r.spec.Name, Exit: &containers.Exit{Code: code, At: time.Now()},
-			Message: fmt.Sprintf("cannot execute %q: %v (code %d)", execErr.Path, execErr.Errno, code),
+			Message: fmt.Sprintf("cannot execute %q: %s (code %d)", execErr.Path, execErr.Reason(), code),
 		}
 	}
 	return err // which names it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -163,6 +164,44 @@ func Verify(ctx context.Context, l Layout, t *topology.Topology, which []*topolo
 	return checked, nil
 }
 
+// standIn mounts what a station's root has before its volumes are made: one that
+// is to be filled from the root hides nothing, and one that isn't is empty. The
+// function that it gives removes what it made.
+func standIn(t *topology.Topology, s *topology.Station, spec *containers.Spec) (left func(), err error) {
+	empty := ""
+	left = func() {
+		if empty != "" {
+			_ = os.Remove(empty) // of the machine's temporary files
+		}
+	}
+	wanting := new(Wanting)
+	for i, v := range s.Volumes {
+		m := &spec.Mounts[i]
+		_, err := os.Stat(m.Source)
+		switch {
+		case err == nil || m.Fill:
+		case v.Source != "" && !v.CreateHostPath:
+			wanting.Problems = append(wanting.Problems, WantingProblem{t.Place(s.ID(), "volumes", v.Target), s.ID(),
+				fmt.Errorf("cannot find the volume's source %s: %w", m.Source, plainError(err))})
+		case errors.Is(err, fs.ErrNotExist):
+			if empty == "" {
+				if empty, err = os.MkdirTemp("", "platelayer-"); err != nil {
+					return left, fmt.Errorf("cannot make a folder for %q: %w", m.Target, err)
+				}
+			}
+			m.Source = empty
+		}
+	}
+	if len(wanting.Problems) > 0 {
+		return left, wanting
+	}
+	spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m containers.Mount) bool {
+		_, err := os.Stat(m.Source)
+		return m.Fill && err != nil
+	})
+	return left, nil
+}
+
 // assembled calls do with the assembled root of each station in turn; nothing
 // of it is left, and no command runs.
 func assembled(ctx context.Context, l Layout, t *topology.Topology, which []*topology.Station, o ImageOptions, do func(*topology.Station, *os.File) error) (err error) {
@@ -200,11 +239,11 @@ func assembled(ctx context.Context, l Layout, t *topology.Topology, which []*top
 		spec := w.station(t, s)
 		spec.NetNSPath, spec.Root.WritableDir = "", ""
 		spec.Stdout, spec.Stderr = "", ""
-		// A volume that nobody has filled yet hides nothing.
-		spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m containers.Mount) bool {
-			_, err := os.Stat(m.Source)
-			return m.Fill && err != nil
-		})
+		left, err := standIn(t, s, spec)
+		defer left()
+		if err != nil {
+			return err
+		}
 		if err := furnish(&root{spec: spec, station: &topology.Station{Files: s.Files, Security: s.Security}}); err != nil {
 			return err
 		}

@@ -201,6 +201,10 @@ func classify(err error) (code int, hint string) {
 		return exitFailed, "if it is meant to be spoken to without TLS: --plain-http, or plain_http in " + image.RegistriesFile
 	case errors.As(err, &unreached) && unreached.Untrusted():
 		return exitFailed, "if it is the right one, put its authority's certificate into /etc/docker/certs.d/" + unreached.Host + "/ca.crt"
+	case errors.As(err, &unreached) && unreached.OtherName():
+		return exitFailed, "call it by a name that its certificate has, or have those who run it make one for this name"
+	case errors.As(err, &unreached) && unreached.Invalid():
+		return exitFailed, "tell those who run it, if this machine's clock is right"
 	case errors.As(err, &unreached):
 		return exitFailed, "without a way there images come by image load, image import and bundle load, or from a mirror: " + image.RegistriesFile
 	case errors.As(err, &platform):
@@ -273,6 +277,8 @@ func registryHint(e *image.RegistryError) string {
 		return "there is no such image: check its name and its tag"
 	case e.Status == http.StatusMethodNotAllowed:
 		return "it takes no images: it may be a cache or a mirror, or for reading only"
+	case e.Status == http.StatusBadRequest && strings.HasPrefix(e.Registry, "http://"):
+		return "it may want TLS: leave out --plain-http, or its plain_http in " + image.RegistriesFile
 	case e.Status == http.StatusTooManyRequests && e.Credentials == "":
 		return fmt.Sprintf("some registries allow more to those who sign in: docker login %s", e.Account)
 	}

@@ -19,10 +19,10 @@ import (
 // atMost checks the number of arguments; too many are wrong usage.
 func atMost(n int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if err := cobra.MaximumNArgs(n)(c, args); err != nil {
-			return &usageError{err}
+		if len(args) <= n {
+			return nil
 		}
-		return nil
+		return &usageError{fmt.Errorf("%q is too much: the command is used as %s", args[n], strings.TrimSuffix(c.UseLine(), " [flags]"))}
 	}
 }
 

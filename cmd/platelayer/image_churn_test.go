@@ -121,8 +121,8 @@ func (c *churn) step(random *rand.Rand, name string) string {
 	}{
 		{args: []string{"image", "load", "-q", "-i", filepath.Join(c.dir, i+".tar")}},
 		{args: []string{"image", "pull", "-q", "--plain-http", remote}},
-		{args: []string{"image", "rm", local}, may: "there is no image|runs it"},
-		{args: []string{"image", "rm", remote}, may: "there is no image|runs it"},
+		{args: []string{"image", "rm", local}, may: "there is no image|runs? it"},
+		{args: []string{"image", "rm", remote}, may: "there is no image|runs? it"},
 		{args: []string{"image", "prune"}},
 		{args: []string{"image", "prune", "-a"}},
 		{args: []string{"image", "verify", "--repair"}},

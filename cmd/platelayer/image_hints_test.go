@@ -1,6 +1,10 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -22,12 +26,36 @@ func TestRegistryHints(t *testing.T) {
 		{image.RegistryError{Status: 404, Credentials: "FILE"}, "there is no such image: check its name and its tag"},
 		{image.RegistryError{Status: 405, Credentials: "FILE"}, "it takes no images"},
 		{image.RegistryError{Status: 429}, "allow more to those who sign in: docker login r.example"},
+		{image.RegistryError{Status: 400}, ""},
+		{image.RegistryError{Status: 400, Registry: "http://r.example"}, "it may want TLS: leave out --plain-http"},
 		{image.RegistryError{Status: 500}, ""},
 	} {
 		c.e.Account = "r.example"
 		code, hint := classify(&c.e)
 		if code != exitFailed || !strings.Contains(hint, c.want) || c.want == "" && hint != "" {
 			t.Errorf("%d: got %d, %q", c.e.Status, code, hint)
+		}
+	}
+}
+
+// TestUnreachableHints tells what to do about a registry that has no TLS, or a
+// certificate that doesn't count for it.
+func TestUnreachableHints(t *testing.T) {
+	wrap := func(err error) error { return &tls.CertificateVerificationError{Err: err} }
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{http.ErrSchemeMismatch, "--plain-http, or plain_http in"},
+		{tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}, "--plain-http, or plain_http in"},
+		{wrap(x509.UnknownAuthorityError{}), "/etc/docker/certs.d/r.example/ca.crt"},
+		{wrap(x509.HostnameError{Certificate: &x509.Certificate{}, Host: "r.example"}), "call it by a name that its certificate has"},
+		{wrap(x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired}), "if this machine's clock is right"},
+		{io.EOF, "image load, image import and bundle load"},
+	} {
+		code, hint := classify(&image.UnreachableError{Host: "r.example", Err: c.err})
+		if code != exitFailed || !strings.Contains(hint, c.want) {
+			t.Errorf("%v: got %d, %q", c.err, code, hint)
 		}
 	}
 }

@@ -82,7 +82,7 @@ func imagesOf(ctx context.Context, a archive) ([]found, error) {
 	case has(a, "repositories"):
 		return nil, bad("it was saved by a Docker before 1.10, whose images have no digests: load and save it with a newer one")
 	default:
-		return nil, bad("it is no archive of images: it has neither index.json nor manifest.json")
+		return nil, bad("it is no archive of images: it has neither index.json nor manifest.json (image import takes the tar of a root folder)")
 	}
 	if len(all) == 0 {
 		return nil, bad("the archive holds no image")

@@ -343,7 +343,11 @@ type HeldError struct {
 }
 
 func (e *HeldError) Error() string {
-	return fmt.Sprintf("%s runs it", strings.Join(e.Topologies, ", "))
+	verb := "runs"
+	if len(e.Topologies) > 1 {
+		verb = "run"
+	}
+	return fmt.Sprintf("%s %s it", strings.Join(e.Topologies, ", "), verb)
 }
 
 // dropLayers takes unpacked layers away: by one rename each, as a half layer

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -39,6 +40,7 @@ type Registry struct {
 	mu       sync.Mutex
 	sessions map[string]*session
 	failed   map[string]bool // mirrors that can't be reached
+	waited   map[string]bool // registries of which it was told that they are waited for
 }
 
 const (
@@ -66,6 +68,7 @@ func newRegistry(o RegistryOptions, certificates []certificateDir) *Registry {
 		pause:    pause,
 		sessions: map[string]*session{},
 		failed:   map[string]bool{},
+		waited:   map[string]bool{},
 	}
 }
 
@@ -243,15 +246,11 @@ func (r *Registry) Resolve(ctx context.Context, ref Reference, p Platform) (*Rem
 		}
 	}
 	for depth := 0; ; depth++ {
-		text, err := m.manifest(ctx, d)
+		text, kind, err := m.manifest(ctx, d)
 		if err != nil {
 			return nil, err
 		}
 		m.Digest = hashOf(text)
-		kind, err := manifestKind(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", ref.Short(), err)
-		}
 		if kind.IsImage() {
 			m.Manifest = text
 			return m, nil
@@ -286,6 +285,9 @@ func manifestKind(text []byte) (types.MediaType, error) {
 		Layers        json.RawMessage `json:"layers"`
 		FSLayers      json.RawMessage `json:"fsLayers"`
 	}
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("<")) {
+		return "", bad("its manifest is not valid: what came is a web page, of a proxy, of a sign-in or of what is no registry")
+	}
 	if err := json.Unmarshal(text, &doc); err != nil {
 		return "", bad("its manifest is not valid: %v", err)
 	}
@@ -307,13 +309,17 @@ func manifestKind(text []byte) (types.MediaType, error) {
 
 // manifest fetches a manifest by its digest or, where that is zero, what the
 // reference's tag means.
-func (m *Remote) manifest(ctx context.Context, d v1.Descriptor) ([]byte, error) {
-	var text []byte
-	err := m.eachSite(ctx, nil, func(s *site) (err error) {
-		text, err = m.manifestFrom(ctx, s, d)
-		return err
+func (m *Remote) manifest(ctx context.Context, d v1.Descriptor) (text []byte, kind types.MediaType, err error) {
+	err = m.eachSite(ctx, nil, func(s *site) error {
+		if text, err = m.manifestFrom(ctx, s, d); err != nil {
+			return err
+		}
+		if kind, err = manifestKind(text); err != nil {
+			return fmt.Errorf("%s: %w", m.Reference.Short(), err)
+		}
+		return nil
 	})
-	return text, err
+	return text, kind, err
 }
 
 // eachSite asks one site after the other until one can do what is asked.

@@ -75,14 +75,30 @@ type UnreachableError struct {
 func (e *UnreachableError) Error() string { return fmt.Sprintf("cannot reach %s: %v", e.Host, e.Err) }
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// NotTLS tells that the other side speaks HTTP without TLS.
-func (e *UnreachableError) NotTLS() bool { return errors.Is(e.Err, http.ErrSchemeMismatch) }
+// NotTLS tells that the other side speaks without TLS.
+func (e *UnreachableError) NotTLS() bool {
+	var record tls.RecordHeaderError
+	return errors.Is(e.Err, http.ErrSchemeMismatch) || errors.As(e.Err, &record)
+}
 
 // Untrusted tells that nobody who is trusted here has signed the other side's
 // certificate.
 func (e *UnreachableError) Untrusted() bool {
 	var unknown x509.UnknownAuthorityError
 	return errors.As(e.Err, &unknown)
+}
+
+// OtherName tells that the other side's certificate is for other names.
+func (e *UnreachableError) OtherName() bool {
+	var name x509.HostnameError
+	return errors.As(e.Err, &name)
+}
+
+// Invalid tells that the other side's certificate doesn't count: it has expired,
+// for example.
+func (e *UnreachableError) Invalid() bool {
+	var invalid x509.CertificateInvalidError
+	return errors.As(e.Err, &invalid)
 }
 
 // brokenError is a transfer that ended before its end.
@@ -166,9 +182,26 @@ func (r *Registry) retried(ctx context.Context, q *request) (*http.Response, err
 				return nil, err
 			}
 		}
+		r.waits(q.site, err, pause)
 		if err := r.pause(ctx, pause); err != nil {
 			return nil, err
 		}
+	}
+}
+
+// waits tells why nothing comes, where somebody may wonder: once of a registry,
+// whose layers all wait for the same.
+func (r *Registry) waits(s *site, why error, pause time.Duration) {
+	const unnoticed = 2 * time.Second
+	if pause < unnoticed {
+		return
+	}
+	r.mu.Lock()
+	told := r.waited[s.String()]
+	r.waited[s.String()] = true
+	r.mu.Unlock()
+	if !told {
+		r.notice(fmt.Sprintf("%v; it is asked again in %s", why, pause.Round(time.Second)))
 	}
 }
 
@@ -202,12 +235,11 @@ func passing(err error) bool {
 	var (
 		certificate *tls.CertificateVerificationError
 		invalid     x509.CertificateInvalidError
-		record      tls.RecordHeaderError
 		alert       tls.AlertError
 		name        *net.DNSError
 		refused     *BadImageError
 	)
-	return !(lost.NotTLS() || errors.Is(err, errCertificates) || errors.As(err, &certificate) || errors.As(err, &invalid) || errors.As(err, &record) ||
+	return !(lost.NotTLS() || errors.Is(err, errCertificates) || errors.As(err, &certificate) || errors.As(err, &invalid) ||
 		errors.As(err, &alert) || errors.As(err, &name) && name.IsNotFound || errors.As(err, &refused))
 }
 

@@ -3,7 +3,6 @@ package image
 import (
 	"bytes"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -15,8 +14,7 @@ func TestMirrors(t *testing.T) {
 	big := m.parsed(t).Layers[1].Digest
 	wrong := bytes.Clone(m.blobs[big])
 	wrong[1<<20] ^= 1
-	dead := httptest.NewServer(nil)
-	dead.Close()
+	const dead = "http://127.0.0.1:1" // no port that a server of this test gets, as one that was closed may be
 	for _, test := range []struct {
 		name   string
 		mirror func(w http.ResponseWriter, q *http.Request) bool
@@ -44,6 +42,20 @@ func TestMirrors(t *testing.T) {
 			}
 			return false
 		}, "has the digest", 1},
+		{"a page for the manifest", func(w http.ResponseWriter, q *http.Request) bool {
+			if strings.Contains(q.URL.Path, "/manifests/") {
+				w.Write([]byte("<html>Sign in</html>"))
+				return true
+			}
+			return false
+		}, "is a web page", 0},
+		{"schema 1", func(w http.ResponseWriter, q *http.Request) bool {
+			if strings.Contains(q.URL.Path, "/manifests/") {
+				w.Write([]byte(`{"schemaVersion":1,"fsLayers":[]}`))
+				return true
+			}
+			return false
+		}, "schema 1", 0},
 		{"cut", cutting(m, 1000, 1<<20, true), "broke off", 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -52,7 +64,7 @@ func TestMirrors(t *testing.T) {
 			origin.offer("shop/web", "latest", m)
 			mirror.on(test.mirror)
 			c := newTestClient(t, RegistryOptions{PlainHTTP: true, Registries: Registries{Mirrors: map[string][]string{
-				origin.host(): {dead.URL, mirror.URL + "/cache"}}}})
+				origin.host(): {dead, mirror.URL + "/cache"}}}})
 			i, err := c.pull(t, newStore(t), origin.host()+"/shop/web")
 			if err != nil || i.Digest != sumOf(m.manifest) {
 				t.Fatalf("got %v, %v", i, err)
@@ -64,7 +76,7 @@ func TestMirrors(t *testing.T) {
 				t.Fatal(err)
 			}
 			notices := c.noticed()
-			if strings.Count(notices, strings.TrimPrefix(dead.URL, "http://")+" is passed over") != 1 || !strings.Contains(notices, test.notice) {
+			if strings.Count(notices, strings.TrimPrefix(dead, "http://")+" is passed over") != 1 || !strings.Contains(notices, test.notice) {
 				t.Errorf("notices: %s", notices)
 			}
 		})

@@ -399,13 +399,15 @@ func TestPullWaits(t *testing.T) {
 		pauses     int
 		least      time.Duration
 		problem    string
+		told       string
 	}{
-		{503, "", 2, 2, firstPause, ""},
-		{429, "7", 1, 1, 7 * time.Second, ""},
-		{429, "3600", 1, 0, 0, "answers 429 (Too Many Requests) when asked for the manifest of a:latest: TOOMANYREQUESTS: slow down; it wants to be left alone for 1h0m0s"},
-		{500, "", 100, originTry - 1, firstPause, "answers 500"},
-		{404, "", 100, 0, 0, "answers 404"},
-		{403, "", 100, 0, 0, "answers 403"},
+		{503, "", 2, 2, firstPause, "", ""},
+		{429, "7", 1, 1, 7 * time.Second, "", "slow down; it is asked again in 7s"},
+		{429, "7", 2, 2, 7 * time.Second, "", "slow down; it is asked again in 7s"},
+		{429, "3600", 1, 0, 0, "answers 429 (Too Many Requests) when asked for the manifest of a:latest: TOOMANYREQUESTS: slow down; it wants to be left alone for 1h0m0s", ""},
+		{500, "", 100, originTry - 1, firstPause, "answers 500", "slow down; it is asked again in 2s"},
+		{404, "", 100, 0, 0, "answers 404", ""},
+		{403, "", 100, 0, 0, "answers 403", ""},
 	} {
 		r := newTestRegistry(t)
 		r.offer("a", "latest", bigImage(t, 1))
@@ -428,6 +430,9 @@ func TestPullWaits(t *testing.T) {
 		}
 		if len(c.pauses) != test.pauses || test.pauses > 0 && c.pauses[0] < test.least {
 			t.Errorf("%d: pauses %v", test.status, c.pauses)
+		}
+		if told := c.noticed(); strings.Count(told, "asked again") != min(len(test.told), 1) || !strings.Contains(told, test.told) {
+			t.Errorf("%d: told %q", test.status, told)
 		}
 	}
 }

@@ -206,8 +206,17 @@ func TestRemoveHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	held := new(HeldError)
-	if err := s.Remove(ctx, i.Digest); !errors.As(err, &held) || held.Topologies[0] != "shop" {
+	if err := s.Remove(ctx, i.Digest); !errors.As(err, &held) || err.Error() != "shop runs it" {
 		t.Errorf("got %v", err)
+	}
+	if err := s.Hold(ctx, "copy", []v1.Hash{i.Digest}, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove(ctx, i.Digest); !errors.As(err, &held) || err.Error() != "copy, shop run it" {
+		t.Errorf("got %v", err)
+	}
+	if err := s.Release("copy"); err != nil {
+		t.Fatal(err)
 	}
 	if err := s.Unname(ctx, "docker.io/library/a:1"); err != nil {
 		t.Fatal(err)

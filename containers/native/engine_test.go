@@ -3,14 +3,16 @@ package native
 import (
 	"bytes"
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -166,15 +168,59 @@ func TestExecErrors(t *testing.T) {
 	r := newRig(t)
 	root := busyboxRoot(t)
 	must(t, os.WriteFile(filepath.Join(root, "plain"), []byte("x"), 0o644))
-	for arg, want := range map[string]syscall.Errno{"/missing": unix.ENOENT, "missing": unix.ENOENT, "/plain": unix.EACCES, "/data": unix.EACCES} {
+	must(t, os.WriteFile(filepath.Join(root, "dos.sh"), []byte("#!/bin/sh\r\necho hi\r\n"), 0o755))
+	must(t, os.WriteFile(filepath.Join(root, "bash.sh"), []byte("#! /bin/bash -e\n"), 0o755))
+	dynamic := elfNaming("/lib/ld-none.so.1")
+	must(t, os.WriteFile(filepath.Join(root, "dynamic"), dynamic, 0o755))
+	for arg, want := range map[string]containers.ExecError{
+		"/missing": {Errno: unix.ENOENT}, "missing": {Errno: unix.ENOENT}, "/plain": {Errno: unix.EACCES}, "/data": {Errno: unix.EACCES},
+		"/dos.sh":  {Errno: unix.ENOENT, Lacking: "/bin/sh\r"},
+		"/bash.sh": {Errno: unix.ENOENT, Lacking: "/bin/bash"},
+		"/dynamic": {Errno: unix.ENOENT, Lacking: "/lib/ld-none.so.1"},
+	} {
 		s := r.spec(root, "")
 		s.Args = []string{arg}
 		c, err := r.engine.Prepare(context.Background(), s)
 		must(t, err)
 		_, err = c.Start(context.Background())
 		var ee *containers.ExecError
-		if !errors.As(err, &ee) || ee.Errno != want {
-			t.Errorf("%s: got %v, want %v", arg, err, want)
+		if !errors.As(err, &ee) || ee.Errno != want.Errno || ee.Lacking != want.Lacking {
+			t.Errorf("%s: got %v, want %v", arg, err, &want)
+		}
+	}
+}
+
+// elfNaming is as much of a dynamic ELF program as execve(2) looks at before its
+// interpreter.
+func elfNaming(interpreter string) []byte {
+	b := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 64+56-7)...)
+	little := binary.LittleEndian
+	little.PutUint16(b[16:], uint16(elf.ET_DYN))
+	little.PutUint16(b[18:], uint16(map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]))
+	little.PutUint32(b[20:], 1)
+	little.PutUint64(b[32:], 64)
+	little.PutUint16(b[52:], 64)
+	little.PutUint16(b[54:], 56)
+	little.PutUint16(b[56:], 1)
+	header := b[64:]
+	little.PutUint32(header, uint32(elf.PT_INTERP))
+	little.PutUint64(header[8:], uint64(len(b)))
+	little.PutUint64(header[32:], uint64(len(interpreter)+1))
+	return append(append(b, interpreter...), 0)
+}
+
+// TestInterpreter reads beginnings of programs that say less than they should.
+func TestInterpreter(t *testing.T) {
+	whole := elfNaming("/ld")
+	far, many := bytes.Clone(whole), bytes.Clone(whole)
+	binary.LittleEndian.PutUint64(far[64+8:], 1<<63)
+	binary.LittleEndian.PutUint64(many[32:], ^uint64(0))
+	for text, want := range map[string]string{
+		"": "", "#!": "", "#!/bin/sh": "", "#!/bin/sh\n": "/bin/sh", "#!\t/bin/sh\t-e": "/bin/sh", "#!\n": "", "\x7fELF\x02\x01": "",
+		string(whole): "/ld", string(whole[:64]): "", string(whole[:120]): "", string(far): "", string(many): "",
+	} {
+		if got := interpreter([]byte(text)); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 	}
 }

@@ -178,7 +178,7 @@ func (x *executor) execOn(t *thread, s *containers.ExecSpec, w *powers, cg *entr
 		powers: w, program: -1, path: command, args: s.Args, env: env})
 	pid, child, err = prog.run(t, 0, cg.dir)
 	if err != nil {
-		return 0, -1, startError(path.Base(s.Cgroup), command, err)
+		return 0, -1, startError(root, path.Base(s.Cgroup), command, err)
 	}
 	return pid, child, nil
 }

@@ -151,7 +151,7 @@ func (c *container) startOn(t *thread, args []string, main bool) (_ *process, er
 	c.isolated = true
 	pid, pidfd, err := prog.run(t, flags, cg.dir)
 	if err != nil {
-		return nil, startError(c.spec.Name, command, err)
+		return nil, startError(int(c.root.Fd()), c.spec.Name, command, err)
 	}
 	// The container's /proc does not show the machine's pids.
 	if err := t.goHome(); err != nil {
@@ -279,12 +279,16 @@ func (c *container) enter(t *thread) error {
 }
 
 // startError tells a command that can't be executed from a failure of ours.
-func startError(name, command string, err error) error {
+func startError(root int, name, command string, err error) error {
 	var step *stepError
-	if errors.As(err, &step) && step.last {
-		return &containers.ExecError{Container: name, Path: command, Errno: step.errno}
+	if !errors.As(err, &step) || !step.last {
+		return err
 	}
-	return err
+	e := &containers.ExecError{Container: name, Path: command, Errno: step.errno}
+	if step.errno == unix.ENOENT {
+		e.Lacking = lacking(root, command)
+	}
+	return e
 }
 
 func execError(name, command string, err error) error {
