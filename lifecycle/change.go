@@ -163,7 +163,11 @@ func (c *change) begin() error {
 func (c *change) check(ctx context.Context) error {
 	k := c.k
 	for _, m := range c.created {
-		c.roots = append(c.roots, k.newRoot(m))
+		r, err := k.newRoot(m)
+		if err != nil {
+			return err
+		}
+		c.roots = append(c.roots, r)
 	}
 	prepare := func(r *root) error {
 		if joins(r.station) {
@@ -177,7 +181,7 @@ func (c *change) check(ctx context.Context) error {
 	var bad IntegrityError
 	errs := []error{checkSeals(ctx, c.roots)}
 	for _, m := range slices.Concat(c.replaced, c.idle, c.followers) {
-		errs = append(errs, k.rehearse(ctx, k.newRoot(m)))
+		errs = append(errs, k.rehearseAnew(ctx, m))
 	}
 	var others []error
 	for _, err := range errs {

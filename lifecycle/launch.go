@@ -78,12 +78,16 @@ type root struct {
 	real map[string]string
 }
 
-func (k *keeper) newRoot(m *member) *root {
+// newRoot is an error for a stray, whose policy may ask for it until it is ended.
+func (k *keeper) newRoot(m *member) (*root, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if !slices.Contains(k.intent.Topology.Stations(), m.station) {
+		return nil, fmt.Errorf("the file has station %q no longer", m.station.ID())
+	}
 	spec := k.site.station(k.intent.Topology, m.station)
 	spec.Idle = k.intent.OneOffs[m.station.ID()].Runner != nil
-	return &root{spec: spec, station: m.station}
+	return &root{spec: spec, station: m.station}, nil
 }
 
 // assemble prepares every container's root, the backbone's first in the list.
@@ -91,7 +95,11 @@ func (k *keeper) assemble(ctx context.Context) ([]*root, error) {
 	roots := []*root{{spec: k.site.backbone(k.intent.Topology)}}
 	ids := []string{}
 	for _, m := range k.members {
-		roots = append(roots, k.newRoot(m))
+		r, err := k.newRoot(m)
+		if err != nil {
+			return nil, err
+		}
+		roots = append(roots, r)
 		ids = append(ids, m.station.ID())
 	}
 	k.tell(Progress{Stations: ids})

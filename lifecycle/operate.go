@@ -114,12 +114,12 @@ func (k *keeper) startStopped(ctx context.Context, members []*member) error {
 // restart ends the members and starts them again, on the layers they wrote, and
 // after them those that ask to be restarted with them.
 func (k *keeper) restart(ctx context.Context, members []*member) error {
-	members = k.sharers(members) // which end with them
-	all := k.withFollowers(members)
+	members = slices.DeleteFunc(k.sharers(members), k.stray) // which end with them
+	all := slices.DeleteFunc(k.withFollowers(members), k.stray)
 	k.announce(all)
 	// One that could not start again is not stopped either.
 	for _, m := range all {
-		if err := k.rehearse(ctx, k.newRoot(m)); err != nil {
+		if err := k.rehearseAnew(ctx, m); err != nil {
 			if refused := new(IntegrityError); errors.As(err, &refused) {
 				m.event(Event{Kind: EventIntegrity, Detail: err.Error()})
 			}

@@ -91,6 +91,14 @@ func (k *keeper) project() string {
 	return k.intent.project()
 }
 
+func (k *keeper) rehearseAnew(ctx context.Context, m *member) error {
+	r, err := k.newRoot(m)
+	if err != nil {
+		return err
+	}
+	return k.rehearse(ctx, r)
+}
+
 // rehearse assembles a station's root as it would be had the station never
 // written anything, checks its seal, and gives it back.
 func (k *keeper) rehearse(ctx context.Context, r *root) error {

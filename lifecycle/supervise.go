@@ -202,7 +202,9 @@ func (m *member) start(ctx context.Context, r *root, again bool) (_ containers.P
 	}()
 	if r == nil {
 		m.phase(PhasePreparing, "", 0)
-		r = m.k.newRoot(m)
+		if r, err = m.k.newRoot(m); err != nil {
+			return nil, err
+		}
 		if err = m.k.prepare(ctx, r); err == nil {
 			err = checkSeals(ctx, []*root{r})
 		}

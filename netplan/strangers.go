@@ -60,6 +60,10 @@ func strangers(nodes []Node) *Strangers {
 // Text is the bound as nft(8) takes it; sets hold the known ones and the links.
 func (s *Strangers) Text() string {
 	var w strings.Builder
+	chain := "strangers"
+	if s.Forwarded {
+		chain = "strangers-forwarded"
+	}
 	for _, version := range []string{"4", "6"} {
 		links, known := s.words(version)
 		if links == "" {
@@ -67,11 +71,11 @@ func (s *Strangers) Text() string {
 		}
 		word := ipWord(version)
 		if s.Forwarded {
-			fmt.Fprintf(&w, "nft add rule inet platelayer strangers %s daddr { %s } accept\n", word, known)
-			fmt.Fprintf(&w, "nft add rule inet platelayer strangers %s daddr != { %s } accept\n", word, links)
+			fmt.Fprintf(&w, "nft add rule inet platelayer %s %s daddr { %s } accept\n", chain, word, known)
+			fmt.Fprintf(&w, "nft add rule inet platelayer %s %s daddr != { %s } accept\n", chain, word, links)
 		}
-		fmt.Fprintf(&w, "nft add rule inet platelayer strangers update @sought%s { %s daddr timeout %ds } accept\n", version, word, StrangersSeconds)
-		fmt.Fprintf(&w, "nft add rule inet platelayer strangers meta nfproto ipv%s drop\n", version)
+		fmt.Fprintf(&w, "nft add rule inet platelayer %s update @sought%s { %s daddr timeout %ds } accept\n", chain, version, word, StrangersSeconds)
+		fmt.Fprintf(&w, "nft add rule inet platelayer %s meta nfproto ipv%s drop\n", chain, version)
 	}
 	return w.String()
 }

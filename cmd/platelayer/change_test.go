@@ -58,6 +58,7 @@ func TestChangeLosesNothing(t *testing.T) {
 		for _, path := range []struct{ from, to, address string }{
 			{"lan.a", "lan.b", "203.0.113.12"}, {"lan.a", "far.c", "10.30.0.11"},
 			{"lan.a", "edge.d", "198.51.100.11"}, {"edge.d", "far.c", "10.30.0.11"},
+			{"lan.a", "far.c", "fd00:30::11"}, {"lan.b", "far.c", "10.250.0.1"},
 		} {
 			s, err := openStream(name+"."+path.from, name+"."+path.to, path.address)
 			if err != nil {
@@ -73,7 +74,8 @@ func TestChangeLosesNothing(t *testing.T) {
 		{"a station more, a route, a limit", changeMore, "1 created, 2 changed in place"},
 		{"another route, a name, a gateway's second interface", changeGateway, "3 changed in place"},
 		{"a cluster more, a station less", changeCluster, "2 created, 1 removed"},
-		{"all as it was", changeBase, "3 changed in place, 2 removed"},
+		{"clusters apart, routes that take others in, a gateway", changeApart, "4 changed in place"},
+		{"all as it was", changeBase, "5 changed in place, 2 removed"},
 	} {
 		t.Run(edit.what, func(t *testing.T) {
 			streams := open(t)
@@ -111,17 +113,17 @@ func TestChangeLosesNothing(t *testing.T) {
 }
 
 const changeBase = `
-backbone: {egress: none}
+backbone: {egress: none, routes: [{to: 10.250.0.1, via: 10.30.0.11}]}
 clusters:
   lan:
-    subnet: 203.0.113.0/24
+    subnets: [203.0.113.0/24, "fd00:203::/64"]
     stations:
       a: {address: 203.0.113.11}
       b: {address: 203.0.113.12}
   far:
-    subnet: 10.30.0.0/24
+    subnets: [10.30.0.0/24, "fd00:30::/64"]
     stations:
-      c: {address: 10.30.0.11}
+      c: {addresses: [10.30.0.11, "fd00:30::11"], loopback: [10.250.0.1]}
   edge:
     subnet: 198.51.100.0/24
     gateway: gw
@@ -131,18 +133,18 @@ clusters:
 `
 
 const changeMore = `
-backbone: {egress: none}
+backbone: {egress: none, routes: [{to: 10.250.0.1, via: 10.30.0.11}]}
 clusters:
   lan:
-    subnet: 203.0.113.0/24
+    subnets: [203.0.113.0/24, "fd00:203::/64"]
     stations:
       a: {address: 203.0.113.11}
       b: {address: 203.0.113.12, routes: [{to: 10.99.0.0/16, via: 203.0.113.11}]}
       e:
   far:
-    subnet: 10.30.0.0/24
+    subnets: [10.30.0.0/24, "fd00:30::/64"]
     stations:
-      c: {address: 10.30.0.11, mem_limit: 200m}
+      c: {addresses: [10.30.0.11, "fd00:30::11"], loopback: [10.250.0.1], mem_limit: 200m}
   edge:
     subnet: 198.51.100.0/24
     gateway: gw
@@ -152,18 +154,18 @@ clusters:
 `
 
 const changeGateway = `
-backbone: {egress: none}
+backbone: {egress: none, routes: [{to: 10.250.0.1, via: 10.30.0.11}]}
 clusters:
   lan:
-    subnet: 203.0.113.0/24
+    subnets: [203.0.113.0/24, "fd00:203::/64"]
     stations:
       a: {address: 203.0.113.11}
       b: {address: 203.0.113.12, routes: [{to: 10.98.0.0/16, via: 203.0.113.11}]}
       e:
   far:
-    subnet: 10.30.0.0/24
+    subnets: [10.30.0.0/24, "fd00:30::/64"]
     stations:
-      c: {address: 10.30.0.11, mem_limit: 200m, aliases: [other]}
+      c: {addresses: [10.30.0.11, "fd00:30::11"], loopback: [10.250.0.1], mem_limit: 200m, aliases: [other]}
   edge:
     subnet: 198.51.100.0/24
     gateway: gw
@@ -173,17 +175,17 @@ clusters:
 `
 
 const changeCluster = `
-backbone: {egress: none}
+backbone: {egress: none, routes: [{to: 10.250.0.1, via: 10.30.0.11}]}
 clusters:
   lan:
-    subnet: 203.0.113.0/24
+    subnets: [203.0.113.0/24, "fd00:203::/64"]
     stations:
       a: {address: 203.0.113.11}
       b: {address: 203.0.113.12, routes: [{to: 10.98.0.0/16, via: 203.0.113.11}]}
   far:
-    subnet: 10.30.0.0/24
+    subnets: [10.30.0.0/24, "fd00:30::/64"]
     stations:
-      c: {address: 10.30.0.11, mem_limit: 200m, aliases: [other]}
+      c: {addresses: [10.30.0.11, "fd00:30::11"], loopback: [10.250.0.1], mem_limit: 200m, aliases: [other]}
   edge:
     subnet: 198.51.100.0/24
     gateway: gw
@@ -192,5 +194,33 @@ clusters:
       d: {address: 198.51.100.11}
   next:
     subnet: 10.31.0.0/24
+    stations: {f: }
+`
+
+const changeApart = `
+backbone:
+  egress: none
+  routes: [{to: 10.250.0.1, via: 10.30.0.11}, {to: 10.0.0.0/8, via: 10.30.0.11}, {to: "fd00::/16", via: "fd00:30::11"}]
+clusters:
+  lan:
+    subnets: [203.0.113.0/24, "fd00:203::/64"]
+    allow: [far, edge]
+    stations:
+      a: {address: 203.0.113.11}
+      b: {address: 203.0.113.12, routes: [{to: 10.98.0.0/16, via: 203.0.113.11}]}
+  far:
+    subnets: [10.30.0.0/24, "fd00:30::/64"]
+    stations:
+      c: {addresses: [10.30.0.11, "fd00:30::11"], loopback: [10.250.0.1], mem_limit: 200m, aliases: [other]}
+  edge:
+    subnet: 198.51.100.0/24
+    gateway: gw
+    stations:
+      gw: {address: 198.51.100.1, interfaces: [{cluster: lan, address: 203.0.113.99}]}
+      d: {address: 198.51.100.11}
+  next:
+    subnets: [10.31.0.0/24, "fd00:31::/64"]
+    isolated: true
+    gateway: f
     stations: {f: }
 `

@@ -40,12 +40,12 @@ func openStream(from, to, address string) (*stream, error) {
 	s := &stream{from: from, to: to, stop: make(chan struct{}), back: map[uint64]bool{}, refused: map[uint64]error{}, seen: map[uint64]bool{}}
 	var err error
 	if s.far, err = udpIn(to, func() (*net.UDPConn, error) {
-		return net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(address)})
+		return net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(address)})
 	}); err != nil {
 		return nil, err
 	}
 	if s.near, err = udpIn(from, func() (*net.UDPConn, error) {
-		return net.DialUDP("udp4", nil, s.far.LocalAddr().(*net.UDPAddr))
+		return net.DialUDP("udp", nil, s.far.LocalAddr().(*net.UDPAddr))
 	}); err != nil {
 		s.far.Close()
 		return nil, err

@@ -15,14 +15,18 @@ func (s *Store) SaveFile(ctx context.Context, name string, owner Owner, images [
 
 // WriteFile is ReplaceFile, but that a pipe or a device is written as it is.
 func WriteFile(name string, mode os.FileMode, owner Owner, write func(w io.Writer, temporary string) error) error {
-	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		return errors.Join(write(f, ""), f.Close())
+	if st, err := os.Stat(name); err != nil || st.Mode().IsRegular() {
+		return ReplaceFile(name, mode, owner, write)
 	}
-	return ReplaceFile(name, mode, owner, write)
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	// It may be another one by now.
+	if st, err := f.Stat(); err != nil || st.Mode().IsRegular() {
+		return errors.Join(err, f.Close(), ReplaceFile(name, mode, owner, write))
+	}
+	return errors.Join(write(f, ""), f.Close())
 }
 
 // ReplaceFile has a file written that is there whole or not at all; temporary is

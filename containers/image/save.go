@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -50,18 +52,16 @@ func (s *Store) SaveFolder(ctx context.Context, dir string, owner Owner, images 
 		return err
 	}
 	defer done()
-	made := os.Mkdir(dir, 0o755)
-	if made != nil && !errors.Is(made, os.ErrExist) {
-		return made
-	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-		return errors.Join(err, fmt.Errorf("the folder %s is not empty", dir))
-	}
-	root, err := os.OpenRoot(dir)
+	root, made, err := outputFolder(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	if entries, err := fs.ReadDir(root.FS(), "."); err != nil {
+		return err
+	} else if len(entries) > 0 {
+		return fmt.Errorf("the folder %s is not empty", dir)
+	}
 	defer func() {
 		if err == nil {
 			return
@@ -69,17 +69,37 @@ func (s *Store) SaveFolder(ctx context.Context, dir string, owner Owner, images 
 		for _, name := range []string{"blobs", "index.json", "manifest.json", "oci-layout"} {
 			err = errors.Join(err, root.RemoveAll(name))
 		}
-		if made == nil {
+		if made {
 			err = errors.Join(err, os.Remove(dir))
 		}
 	}()
 	to := folderLayout{root, owner}
-	if made == nil {
+	if made {
 		if err := to.giveFolder("."); err != nil {
 			return err
 		}
 	}
 	return s.writeLayout(ctx, images, o, to)
+}
+
+// outputFolder makes the folder if it is not there. One that is made is opened by
+// what it was made in, so that nobody has another folder given away in its place.
+func outputFolder(dir string) (root *os.Root, made bool, err error) {
+	root, err = os.OpenRoot(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return root, false, err
+	}
+	parent, err := os.OpenRoot(filepath.Dir(filepath.Clean(dir)))
+	if err != nil {
+		return nil, false, err
+	}
+	defer parent.Close()
+	name := filepath.Base(dir)
+	if err := parent.Mkdir(name, 0o755); err != nil {
+		return nil, false, err
+	}
+	root, err = parent.OpenRoot(name)
+	return root, true, err
 }
 
 // layoutWriter is where an OCI layout is written to.

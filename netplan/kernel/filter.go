@@ -29,18 +29,20 @@ func settleFilter(n *netplan.Node) (*netplan.Node, int, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
 	}
-	table, err := conn.ListTableOfFamily(filterTable, nftables.TableFamilyINet)
-	there := table != nil && err == nil
-	if !there && len(n.Apart) == 0 && n.Divert == nil {
+	have, err := conn.ListTableOfFamily(filterTable, nftables.TableFamilyINet)
+	if err != nil {
+		have = nil
+	}
+	if have == nil && len(n.Apart) == 0 && n.Divert == nil {
 		return n, 0, nil // a kernel without nftables has no table either
 	}
-	changed, err := changeFilter(there, n.Apart, n.Divert)
+	changed, err := changeFilter(have, n.Apart, n.Divert)
 	if other := (*Unsupported)(nil); errors.As(err, &other) && n.Divert != nil && n.Divert.Optional {
 		n = n.Undiverted()
-		if !there && len(n.Apart) == 0 {
+		if have == nil && len(n.Apart) == 0 {
 			return n, 0, nil
 		}
-		changed, err = changeFilter(there, n.Apart, nil)
+		changed, err = changeFilter(have, n.Apart, nil)
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("cannot filter in %s: %w", n.NetNS, err)
@@ -53,7 +55,7 @@ func settleFilter(n *netplan.Node) (*netplan.Node, int, error) {
 
 // changeFilter brings the table to what filters and diverts so, and tells
 // whether it was not.
-func changeFilter(there bool, apart []netplan.Pair, divert *netplan.Divert) (changed bool, err error) {
+func changeFilter(have *nftables.Table, apart []netplan.Pair, divert *netplan.Divert) (changed bool, err error) {
 	rules, feature := newRuleset(filterTable), "nftables"
 	if len(apart) > 0 {
 		rules.addFilter(apart)
@@ -67,7 +69,7 @@ func changeFilter(there bool, apart []netplan.Pair, divert *netplan.Divert) (cha
 		}
 		rules.addDivert(divert)
 	}
-	changed, err = rules.settle(there)
+	changed, err = rules.settle(have)
 	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist) {
 		err = &Unsupported{Feature: feature, Err: err}
 	}

@@ -88,18 +88,20 @@ func (c *chainRules) send(conn *nftables.Conn) error {
 	return nil
 }
 
-// settle brings the table to what it is to be, and tells whether it was not.
-func (r *ruleset) settle(there bool) (changed bool, err error) {
+// settle brings the table, of which have is there, to what it is to be, and tells
+// whether it was not.
+func (r *ruleset) settle(have *nftables.Table) (changed bool, err error) {
 	if r.err != nil {
 		return false, r.err
 	}
-	if there && len(r.chains) > 0 {
+	const dormant = nftables.TableFlagDormant // packets pass it by
+	if have != nil && have.Flags&dormant == 0 && len(r.chains) > 0 {
 		if changed, err = r.amend(); err == nil {
 			return changed, nil
 		}
 		// It is none of ours, or of another shape.
 	}
-	return true, r.replace(there)
+	return true, r.replace(have != nil)
 }
 
 // replace makes the table, in one transaction, in the place of one that is there.

@@ -138,6 +138,7 @@ func TestAmendForeign(t *testing.T) {
 		for _, script := range []string{
 			"delete table inet platelayer; add table inet platelayer; add chain inet platelayer divert { type filter hook input priority 0; policy drop; }",
 			"add chain inet platelayer divert { policy drop; }",
+			"add table inet platelayer { flags dormant; }",
 			"add rule inet platelayer divert accept",
 			"insert rule inet platelayer origin drop",
 			"flush chain inet platelayer origin",
