@@ -103,7 +103,7 @@ say "limits of stations, changed while they run"
 PLATELAYER_PROGRAM=/work/platelayer platelayer.test -test.run 'TestLimitsChangeInPlace|TestBlkioWeight|TestCPUShare' -test.short -test.v
 
 say "changes of the network"
-kernel.test -test.run 'ConvergeSends|ConvergeKeeps|OthersLoseNothing' -test.short -test.v
+kernel.test -test.run 'ConvergeSends|ConvergeKeeps|OthersLoseNothing|AmendKeeps|AmendForeign' -test.short -test.v
 
 # Machines that run CI may lack them.
 say "VLANs"
