@@ -201,8 +201,13 @@ func JoinCgroup(name string, pid int) error {
 			return err
 		}
 	}
+	at := cgroupsOf(pid)
 	for _, root := range h.trees() {
-		if name == "" && root != h.v2 && !inOurs(pid, filepath.Base(root)) {
+		now := at[h.controller(root)]
+		if now == "/"+name {
+			continue // to say so again takes as long as to move it
+		}
+		if name == "" && root != h.v2 && !strings.HasPrefix(now, "/platelayer") {
 			// A limit that somebody else put on the process stays.
 			continue
 		}
@@ -218,23 +223,47 @@ func JoinCgroup(name string, pid int) error {
 // limits end processes, into name: a container without such a limit stays where
 // its parent is. A group of the cpu controller would be one share for all
 // containers together. Where the machine does not let us, all stays as it is.
+//
+// Who is in a root, which has no limits, stays there: to move a process makes the
+// kernel wait until no other is about to fork (cgroup_threadgroup_rwsem).
 func LeaveSession(name string, pid int) error {
 	if err := checkCgroup(name); err != nil {
 		return err
 	}
-	h := findHierarchies()
+	h, at := findHierarchies(), cgroupsOf(pid)
 	for _, c := range []string{"memory", "pids"} {
-		if root := h.v1[c]; root != "" && mkdirCgroup(filepath.Join(root, name)) == nil {
+		root := h.v1[c]
+		if root == "" || at[c] == "/" || at[c] == "/"+name {
+			continue
+		}
+		if mkdirCgroup(filepath.Join(root, name)) == nil {
 			_ = writeFile(filepath.Join(root, name, "cgroup.procs"), strconv.Itoa(pid))
 		}
 	}
 	return nil
 }
 
-// inOurs tells whether a process is in a v1 cgroup of ours.
-func inOurs(pid int, controller string) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
-	return err == nil && strings.Contains(string(b), ":"+controller+":/platelayer")
+// cgroupsOf tells where a process is, by controller; "" is the v2 tree
+// (cgroups(7), /proc/PID/cgroup). Of one that can't be told it is nowhere.
+func cgroupsOf(pid int) map[string]string {
+	at := map[string]string{}
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	for line := range strings.Lines(string(b)) {
+		_, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		controllers, path, _ := strings.Cut(rest, ":")
+		for c := range strings.SplitSeq(controllers, ",") {
+			at[c] = path
+		}
+	}
+	return at
+}
+
+// controller is what /proc/PID/cgroup calls a tree.
+func (h *hierarchies) controller(root string) string {
+	if root == h.v2 {
+		return ""
+	}
+	return filepath.Base(root)
 }
 
 // trees lists the mount points, the v2 tree's first.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -199,6 +200,14 @@ func TestLeaveSession(t *testing.T) {
 		must(t, cmd.Process.Kill())
 		_ = cmd.Wait() // killed
 	}()
+	session := findHierarchies()
+	for _, c := range []string{"memory", "pids"} {
+		if root := session.v1[c]; root != "" {
+			dir := filepath.Join(root, r.cgroup, "session")
+			must(t, mkdirCgroup(dir))
+			must(t, writeFile(filepath.Join(dir, "cgroup.procs"), itoa(cmd.Process.Pid)))
+		}
+	}
 	must(t, LeaveSession(r.cgroup, cmd.Process.Pid))
 	text, err := os.ReadFile("/proc/" + itoa(cmd.Process.Pid) + "/cgroup")
 	must(t, err)
