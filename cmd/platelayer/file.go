@@ -72,7 +72,7 @@ func (a *app) initCommand() *cobra.Command {
 				return fmt.Errorf("cannot write the topology file: %w", err)
 			}
 			_, err = f.WriteString(topology.Starter())
-			if err = errors.Join(err, giveToInvoker(f), f.Close()); err != nil {
+			if err = errors.Join(err, invoker().Give(f), f.Close()); err != nil {
 				return fmt.Errorf("cannot write the topology file: %w", err)
 			}
 			fmt.Fprintf(a.stderr, "wrote %s; bring it up with: platelayer up %s\n", path, path)

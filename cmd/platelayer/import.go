@@ -126,7 +126,7 @@ func (a *app) writeNew(path string, text []byte, force bool) error {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
 	_, err = f.Write(text)
-	if err = errors.Join(err, giveToInvoker(f), f.Close()); err != nil {
+	if err = errors.Join(err, invoker().Give(f), f.Close()); err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
 	abs, err := filepath.Abs(path)

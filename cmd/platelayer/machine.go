@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"runtime"
 	"runtime/debug"
 
@@ -101,13 +100,4 @@ func (a *app) versionCommand() *cobra.Command {
 func invoker() image.Owner {
 	uid, gid := lifecycle.Invoker()
 	return image.Owner{UID: uid, GID: gid}
-}
-
-// giveToInvoker gives a new file, written under sudo, to the user.
-func giveToInvoker(f *os.File) error {
-	o := invoker()
-	if o.UID == os.Getuid() {
-		return nil
-	}
-	return f.Chown(o.UID, o.GID)
 }

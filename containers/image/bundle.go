@@ -259,8 +259,16 @@ func (b *Bundle) Parts() []string {
 	return all
 }
 
-// Owner is whose the files of a plain part become.
+// Owner is whose files become that root writes for a user.
 type Owner struct{ UID, GID int }
+
+// Give makes an open file the owner's, who may be the one who writes it.
+func (o Owner) Give(f *os.File) error {
+	if o.UID == os.Getuid() {
+		return nil
+	}
+	return f.Chown(o.UID, o.GID)
+}
 
 // Unpack puts a tree into a folder, which nothing of it leaves; where it is not
 // what its digest says, that is an error. An owner makes it a plain part.

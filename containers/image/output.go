@@ -41,10 +41,7 @@ func ReplaceFile(name string, mode os.FileMode, owner Owner, write func(w io.Wri
 	}
 	defer os.Remove(f.Name())
 	err = errors.Join(write(&calledFile{f, name}, f.Name()), called(name, f.Chmod(mode)))
-	if owner.UID != os.Getuid() {
-		err = errors.Join(err, called(name, f.Chown(owner.UID, owner.GID)))
-	}
-	if err = errors.Join(err, called(name, f.Sync()), called(name, f.Close())); err != nil {
+	if err = errors.Join(err, called(name, owner.Give(f)), called(name, f.Sync()), called(name, f.Close())); err != nil {
 		return err
 	}
 	return called(name, os.Rename(f.Name(), name))

@@ -133,13 +133,6 @@ type folderLayout struct {
 	owner Owner
 }
 
-func (f folderLayout) give(file *os.File) error {
-	if f.owner.UID == os.Getuid() {
-		return nil
-	}
-	return file.Chown(f.owner.UID, f.owner.GID)
-}
-
 func (f folderLayout) folder(name string) error {
 	if err := f.MkdirAll(name, 0o755); err != nil {
 		return err
@@ -157,7 +150,7 @@ func (f folderLayout) giveFolder(name string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.give(dir), dir.Close())
+	return errors.Join(f.owner.Give(dir), dir.Close())
 }
 
 func (f folderLayout) file(name string, _ int64, content io.Reader) error {
@@ -166,7 +159,7 @@ func (f folderLayout) file(name string, _ int64, content io.Reader) error {
 		return err
 	}
 	_, err = io.Copy(file, content)
-	return errors.Join(err, f.give(file), file.Close())
+	return errors.Join(err, f.owner.Give(file), file.Close())
 }
 
 func (s *Store) writeLayout(ctx context.Context, images []Named, o SaveOptions, to layoutWriter) error {
