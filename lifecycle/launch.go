@@ -82,7 +82,7 @@ type root struct {
 func (k *keeper) newRoot(m *member) (*root, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !slices.Contains(k.intent.Topology.Stations(), m.station) {
+	if k.isStray(m) {
 		return nil, fmt.Errorf("the file has station %q no longer", m.station.ID())
 	}
 	spec := k.site.station(k.intent.Topology, m.station)

@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -59,7 +58,21 @@ func (k *keeper) reorder() {
 func (k *keeper) stray(m *member) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return !slices.Contains(k.intent.Topology.Stations(), m.station)
+	return k.isStray(m)
+}
+
+// isStray is stray with the keeper's mutex held.
+func (k *keeper) isStray(m *member) bool {
+	c := k.intent.Topology.Cluster(m.station.Cluster)
+	if c == nil {
+		return true
+	}
+	for i := range c.Stations {
+		if &c.Stations[i] == m.station {
+			return false
+		}
+	}
+	return true
 }
 
 func newMember(k *keeper, c *ContainerState) *member {
