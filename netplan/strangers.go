@@ -57,13 +57,19 @@ func strangers(nodes []Node) *Strangers {
 	return &s
 }
 
+// Chain is what the chain with the bound is called: another where it is at a hook,
+// for none can be moved to one.
+func (s *Strangers) Chain() string {
+	if s.Forwarded {
+		return "strangers-forwarded"
+	}
+	return "strangers"
+}
+
 // Text is the bound as nft(8) takes it; sets hold the known ones and the links.
 func (s *Strangers) Text() string {
 	var w strings.Builder
-	chain := "strangers"
-	if s.Forwarded {
-		chain = "strangers-forwarded"
-	}
+	chain := s.Chain()
 	for _, version := range []string{"4", "6"} {
 		links, known := s.words(version)
 		if links == "" {

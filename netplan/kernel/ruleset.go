@@ -269,10 +269,11 @@ func (s *setElements) amend(conn *nftables.Conn) (changed bool, err error) {
 	}
 	var missing, leaving []nftables.SetElement
 	for _, e := range s.parts(s.elements) {
-		if _, ok := extra[partKey(e)]; !ok {
+		key := partKey(e)
+		if _, ok := extra[key]; !ok {
 			missing = append(missing, e...)
 		}
-		delete(extra, partKey(e))
+		delete(extra, key)
 	}
 	for _, e := range extra {
 		leaving = append(leaving, e...)

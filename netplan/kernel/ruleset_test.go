@@ -92,8 +92,9 @@ func TestAmendKeeps(t *testing.T) {
 		if err := conn.Flush(); err != nil {
 			return err
 		}
+		chains := []string{divertChain, all["plain"].Divert.Strangers.Chain(), originChain}
 		handles := func() (all []uint64, err error) {
-			for _, chain := range []string{divertChain, strangersChain, originChain} {
+			for _, chain := range chains {
 				rules, err := conn.GetRules(table, &nftables.Chain{Name: chain})
 				if err != nil {
 					return nil, err

@@ -11,17 +11,13 @@ import (
 	"platelayer/netplan"
 )
 
-// strangersChain notes an address that is looked for, as long as there is room
-// in the set. What goes to known ones passes after one look into a set, in the
-// divert chain.
-const strangersChain = "strangers"
-
-// addStrangers adds its chain, and rules to the divert chain, which is empty.
+// addStrangers adds a chain that notes an address that is looked for, as long as
+// there is room in the set. What goes to known ones passes after one look into a
+// set, by rules of the divert chain, which is empty.
 func (r *ruleset) addStrangers(divert *chainRules, s *netplan.Strangers) {
-	from := nftables.Chain{Name: strangersChain}
-	if s.Forwarded { // under another name: a chain can't be moved to a hook
-		from = nftables.Chain{Name: strangersChain + "-forwarded", Type: nftables.ChainTypeFilter,
-			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter}
+	from := nftables.Chain{Name: s.Chain()}
+	if s.Forwarded {
+		from.Type, from.Hooknum, from.Priority = nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter
 	}
 	chain := r.chain(from)
 	for _, f := range families() {
@@ -56,7 +52,7 @@ func (r *ruleset) addStrangers(divert *chainRules, s *netplan.Strangers) {
 			add(to, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: on, Invert: true}, accept)
 		} else {
 			addTo(divert, to, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: on},
-				&expr.Verdict{Kind: expr.VerdictGoto, Chain: strangersChain})
+				&expr.Verdict{Kind: expr.VerdictGoto, Chain: s.Chain()})
 		}
 		add(to, &expr.Dynset{SrcRegKey: unix.NFT_REG_1, SetName: sought, Operation: unix.NFT_DYNSET_OP_UPDATE}, accept)
 		add(&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
