@@ -265,10 +265,10 @@ func TestKilledInARestart(t *testing.T) {
 	}
 }
 
-// TestKilledDown ends a `down` by SIGKILL when a station has been asked to stop
-// and still is at it: `up` takes the wish back.
-func TestKilledDown(t *testing.T) {
-	d := newBadDay(t, "", map[string]string{"a.yaml": `
+// killedAtStop runs a command and ends it by SIGKILL when the station slow has
+// been asked to stop and still is at it. It gives the station as it was.
+func killedAtStop(t *testing.T, command string) (d *badDay, before listed) {
+	d = newBadDay(t, "", map[string]string{"a.yaml": `
 backbone: {egress: none}
 clusters:
   lan:
@@ -276,14 +276,20 @@ clusters:
       slow: {rootfs: ./root, command: [/bin/sh, -c, 'trap "echo asked; /bin/busybox sleep 1; exit 0" TERM; while :; do /bin/busybox sleep 0.05; done']}
 `})
 	d.must("up", "a.yaml")
-	before := d.stations()["slow"]
-	down := d.command("down")
-	if err := down.Start(); err != nil {
+	before = d.stations()["slow"]
+	c := d.command(command)
+	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	d.wait("the station is asked to stop", func() bool { return strings.Contains(d.must("logs", "slow"), "asked") })
-	down.Process.Kill()
-	down.Wait()
+	c.Process.Kill()
+	c.Wait()
+	return d, before
+}
+
+// TestKilledDown: `up` takes the wish of a killed `down` back.
+func TestKilledDown(t *testing.T) {
+	d, before := killedAtStop(t, "down")
 	d.must("up", "a.yaml")
 	d.wait("the station runs anew", func() bool {
 		now := d.stations()["slow"]
@@ -298,22 +304,7 @@ clusters:
 // TestUpAfterKilledRestart: what a killed `restart` has begun goes on, and `up`
 // is done after it, not while the station still runs that it is about to end.
 func TestUpAfterKilledRestart(t *testing.T) {
-	d := newBadDay(t, "", map[string]string{"a.yaml": `
-backbone: {egress: none}
-clusters:
-  lan:
-    stations:
-      slow: {rootfs: ./root, command: [/bin/sh, -c, 'trap "echo asked; /bin/busybox sleep 1; exit 0" TERM; while :; do /bin/busybox sleep 0.05; done']}
-`})
-	d.must("up", "a.yaml")
-	before := d.stations()["slow"]
-	restart := d.command("restart")
-	if err := restart.Start(); err != nil {
-		t.Fatal(err)
-	}
-	d.wait("the station is asked to stop", func() bool { return strings.Contains(d.must("logs", "slow"), "asked") })
-	restart.Process.Kill()
-	restart.Wait()
+	d, before := killedAtStop(t, "restart")
 	d.must("up", "a.yaml")
 	if now := d.stations()["slow"]; now.State != "running" || now.Pid == before.Pid {
 		t.Errorf("up is done, and of %v there is %v", before, now)

@@ -49,7 +49,8 @@ func lacking(root int, program string) string {
 }
 
 // interpreter reads the beginning of a program: a script's first line, or an
-// ELF program's PT_INTERP (elf(5)).
+// ELF program's PT_INTERP (elf(5)). Package debug/elf is not made for files of
+// people who mean harm.
 func interpreter(head []byte) string {
 	if line, ok := bytes.CutPrefix(head, []byte("#!")); ok {
 		line, _, whole := bytes.Cut(line, []byte("\n"))
